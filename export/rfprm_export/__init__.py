@@ -1,0 +1,1 @@
+"""rfprm-export: PyTorch process reward models to bundles for rfprm-lite."""

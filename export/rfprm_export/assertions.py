@@ -1,0 +1,61 @@
+"""The assumptions of a recipe about a tokenizer, asserted on the checkpoint's own.
+
+In: a checkpoint and its recipe. Out: nothing, or a RecipeError that says what was found. What holds on these probes:
+every special token of the template is one token, the rendered template is what the tokenizer's own chat template
+renders, and the runtime's token ids are those of the authors' code.
+"""
+
+from __future__ import annotations
+
+from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.errors import RecipeError
+from rfprm_export.probes import PROBES
+from rfprm_export.recipes import ExportRecipe
+from rfprm_export.reference import load_tokenizer, render
+from rfprm_lite.encoding import Encoder
+from rfprm_lite.recipe import Slot, Special, Text
+from rfprm_lite.trace import Trace
+
+
+def assert_recipe(checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder) -> None:
+    """Raises RecipeError."""
+    tokenizer = load_tokenizer(checkpoint)
+    recipe = spec.recipe
+    tokens = {piece.token for piece in recipe.template if isinstance(piece, Special)}
+    for token in sorted(tokens | ({recipe.separator} if recipe.separator else set())):
+        ids = tokenizer(token, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1 or ids[0] >= checkpoint.architecture.vocab_size:
+            raise RecipeError(
+                f"{recipe.name} needs {token!r} to be one token below {checkpoint.architecture.vocab_size}, "
+                f"the tokenizer encodes it as {ids}"
+            )
+    if spec.chat and not tokenizer.chat_template:
+        raise RecipeError(f"{recipe.name} needs a chat template, tokenizer_config.json has none")
+    for problem, trace in PROBES:
+        steps = [step.text for step in trace.steps]
+        own = _render(spec, problem, trace)
+        theirs = render(tokenizer, spec, problem, steps) if spec.chat else problem + trace.text
+        if not theirs.startswith(own):
+            raise RecipeError(
+                f"{recipe.name} renders {own!r}, the tokenizer's own chat template {theirs!r}: "
+                "the checkpoint follows another recipe, or its template was changed"
+            )
+        own_ids = encoder.step_sequences(problem, trace)[-1].ids.tolist()
+        their_ids = tokenizer(theirs, add_special_tokens=False)["input_ids"]
+        if their_ids[: len(own_ids)] != own_ids:
+            raise RecipeError(f"{recipe.name}: the runtime reads {own_ids}, the checkpoint's tokenizer {their_ids}")
+
+
+def _render(spec: ExportRecipe, problem: str, trace: Trace) -> str:
+    """The recipe's text up to the last read-out."""
+    separator = spec.recipe.separator
+    steps = trace.text if separator is None else "".join(step.text + separator for step in trace.steps)
+    text = ""
+    for piece in spec.recipe.template:
+        if isinstance(piece, Special):
+            text += piece.token
+        elif isinstance(piece, Text):
+            text += piece.text
+        elif isinstance(piece, Slot):
+            text += problem if piece.name == "problem" else steps
+    return text

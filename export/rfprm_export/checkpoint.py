@@ -1,0 +1,222 @@
+"""A Hugging Face checkpoint: its dimensions, and its tensors in blocks of rows.
+
+In: a folder with config.json and safetensors shards. Out: an `Architecture`, checked to be one that the graph
+writer knows, and float32 blocks. Runs no code of the checkpoint; never holds more than a block of a tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from rfprm_export.errors import CheckpointError
+
+BLOCK_BYTES = 64 << 20
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", "*.safetensors*", "reward_head.pt")
+"""What is downloaded of a hub repository; no Python file is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A Qwen2 backbone, as config.json describes it."""
+
+    name: str
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    vocab_size: int
+    max_positions: int
+    rope_theta: float
+    norm_epsilon: float
+
+    @property
+    def q_size(self) -> int:
+        return self.num_heads * self.head_size
+
+    @property
+    def kv_size(self) -> int:
+        return self.num_kv_heads * self.head_size
+
+    @classmethod
+    def read(cls, config: dict[str, Any]) -> Architecture:
+        """Raises CheckpointError where the config asks for what the graph does not do."""
+        _require(config, "model_type", "qwen2")
+        _require(config, "hidden_act", "silu")
+        if config.get("use_sliding_window"):
+            raise CheckpointError("config.json: use_sliding_window is true; only full attention is exported")
+        if config.get("quantization_config"):
+            raise CheckpointError("config.json: the checkpoint is quantised; export from the original weights")
+        try:
+            heads = int(config["num_attention_heads"])
+            hidden = int(config["hidden_size"])
+            return cls(
+                name=str(config["architectures"][0]),
+                num_layers=int(config["num_hidden_layers"]),
+                hidden_size=hidden,
+                intermediate_size=int(config["intermediate_size"]),
+                num_heads=heads,
+                num_kv_heads=int(config["num_key_value_heads"]),
+                head_size=int(config.get("head_dim") or hidden // heads),
+                vocab_size=int(config["vocab_size"]),
+                max_positions=int(config["max_position_embeddings"]),
+                rope_theta=_rope_theta(config),
+                norm_epsilon=float(config["rms_norm_eps"]),
+            )
+        except (KeyError, IndexError, TypeError) as error:
+            raise CheckpointError(f"config.json lacks {error}") from error
+
+    def backbone(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of the backbone."""
+        h, q, kv, inner = self.hidden_size, self.q_size, self.kv_size, self.intermediate_size
+        layer = {
+            "input_layernorm.weight": (h,),
+            "self_attn.q_proj.weight": (q, h),
+            "self_attn.q_proj.bias": (q,),
+            "self_attn.k_proj.weight": (kv, h),
+            "self_attn.k_proj.bias": (kv,),
+            "self_attn.v_proj.weight": (kv, h),
+            "self_attn.v_proj.bias": (kv,),
+            "self_attn.o_proj.weight": (h, q),
+            "post_attention_layernorm.weight": (h,),
+            "mlp.gate_proj.weight": (inner, h),
+            "mlp.up_proj.weight": (inner, h),
+            "mlp.down_proj.weight": (h, inner),
+        }
+        shapes: dict[str, tuple[int, ...]] = {
+            "model.embed_tokens.weight": (self.vocab_size, h),
+            "model.norm.weight": (h,),
+        }
+        for i in range(self.num_layers):
+            shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+        return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An opened checkpoint. shards: the safetensors file of each tensor."""
+
+    folder: Path
+    architecture: Architecture
+    shards: dict[str, Path]
+
+    @classmethod
+    def open(cls, folder: Path) -> Checkpoint:
+        """Raises CheckpointError."""
+        config = read_json(folder / "config.json")
+        return cls(folder, Architecture.read(config), _find_shards(folder))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        with self._opened(name) as shard:
+            return tuple(shard.get_slice(name).get_shape())
+
+    def blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """The tensor in float32, in blocks of at most BLOCK_BYTES along its first axis."""
+        shape = self.shape(name)
+        rows = max(1, BLOCK_BYTES // (4 * max(1, int(np.prod(shape[1:])))))
+        for start in range(0, shape[0], rows):
+            # Opened anew for each block: a mapped shard counts as resident memory as far as it was read.
+            with self._opened(name) as shard:
+                yield shard.get_slice(name)[start : start + rows].float().numpy()
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """The whole tensor in float32."""
+        return np.concatenate(list(self.blocks(name)))
+
+    def check_shapes(self, expected: dict[str, tuple[int, ...]], ignored: frozenset[str]) -> None:
+        """Raise CheckpointError unless the shards hold just `expected`, and of `ignored` anything."""
+        missing = sorted(expected.keys() - self.shards.keys())
+        if missing:
+            raise CheckpointError(f"the checkpoint lacks {_listed(missing)}; it has {_listed(sorted(self.shards))}")
+        surplus = sorted(self.shards.keys() - expected.keys() - ignored)
+        if surplus:
+            raise CheckpointError(f"the checkpoint holds tensors that no recipe accounts for: {_listed(surplus)}")
+        for name, shape in expected.items():
+            found = self.shape(name)
+            if found != shape:
+                raise CheckpointError(f"{name} has shape {list(found)}, the recipe and config.json say {list(shape)}")
+
+    def _opened(self, name: str) -> safe_open:
+        return safe_open(self.shards[name], framework="pt")
+
+
+def locate(source: str, revision: str | None) -> Path:
+    """A local folder, or a hub id downloaded without its Python files. Raises CheckpointError."""
+    folder = Path(source)
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"{source} is a folder: a revision is for hub ids")
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise CheckpointError(f"{source} is no folder, and the hub gives no such checkpoint: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError where the file is missing or no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return value
+
+
+def _find_shards(folder: Path) -> dict[str, Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = {name: folder / file for name, file in read_json(index)["weight_map"].items()}
+    elif (folder / "model.safetensors").is_file():
+        shards = dict.fromkeys(_names(folder / "model.safetensors"), folder / "model.safetensors")
+    else:
+        raise CheckpointError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
+    for path in sorted(set(shards.values())):
+        named = {name for name, where in shards.items() if where == path}
+        absent = named - _names(path)
+        if absent:
+            raise CheckpointError(f"{path} lacks {_listed(sorted(absent))}, which the index says it holds")
+    return shards
+
+
+def _names(path: Path) -> set[str]:
+    try:
+        with safe_open(path, framework="pt") as shard:
+            return set(shard.keys())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"the shard {path} is missing") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"the shard {path} can't be read, it may be truncated: {error}") from error
+
+
+def _rope_theta(config: dict[str, Any]) -> float:
+    """transformers 4 writes rope_theta and rope_scaling, transformers 5 rope_parameters."""
+    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind != "default":
+        raise CheckpointError(f"config.json: rotary embeddings of type {kind!r}; only the default is exported")
+    return float(parameters["rope_theta"] if "rope_theta" in parameters else config["rope_theta"])
+
+
+def _require(config: dict[str, Any], key: str, value: str) -> None:
+    if config.get(key) != value:
+        raise CheckpointError(f"config.json: {key} is {config.get(key)!r}, only {value!r} is exported")
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,59 @@
+"""The external data of a graph, written a block at a time.
+
+In: float32 blocks. Out: a data file, and an initializer that points into it for each tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+PAGE = 4096
+LINE = 64
+
+
+class WeightFile:
+    """A context manager over the data file of one graph."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+
+    def __enter__(self) -> WeightFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+
+    def add(self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float32]]) -> ir.Value:
+        """Write the blocks, one after another, as one float32 tensor of `shape`. Raises ValueError on a wrong size."""
+        start = self._align(int(np.prod(shape)) * 4)
+        for block in blocks:
+            # Writes the buffer, not a copy of it.
+            self._file.write(memoryview(np.ascontiguousarray(block, np.float32)).cast("B"))
+        length = self._file.tell() - start
+        if length != int(np.prod(shape)) * 4:
+            raise ValueError(f"{name}: {length} bytes were written for shape {list(shape)}")
+        tensor = ir.ExternalTensor(
+            self._path.name,
+            start,
+            length,
+            ir.DataType.FLOAT,
+            shape=ir.Shape(shape),
+            name=name,
+            base_dir=self._path.parent,
+        )
+        return ir.Value(
+            name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape), const_value=tensor
+        )
+
+    def _align(self, length: int) -> int:
+        """Large tensors begin at a page, so that they can be mapped; small ones at a cache line."""
+        to = PAGE if length >= 1 << 20 else LINE
+        self._file.write(b"\0" * (-self._file.tell() % to))
+        return self._file.tell()

@@ -1,0 +1,46 @@
+"""rfprm-lite: process reward models for programs, without PyTorch.
+
+    >>> from rfprm_lite import PRM
+    >>> prm = PRM.from_pretrained("demo")
+    >>> prm.score(problem, response).step_rewards
+"""
+
+from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.errors import (
+    BundleError,
+    BundleFileError,
+    BundleFormatError,
+    ContextLengthError,
+    DeviceError,
+    InputError,
+    InputTypeError,
+    ModelNotFoundError,
+    RfprmError,
+    VariantError,
+)
+from rfprm_lite.prm import PRM
+from rfprm_lite.results import BestOfN, Score, Tokens
+from rfprm_lite.trace import Step, Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRM",
+    "Aggregate",
+    "BestOfN",
+    "BundleError",
+    "BundleFileError",
+    "BundleFormatError",
+    "ContextLengthError",
+    "DeviceError",
+    "InputError",
+    "InputTypeError",
+    "ModelNotFoundError",
+    "RfprmError",
+    "Score",
+    "Step",
+    "Tokens",
+    "Trace",
+    "VariantError",
+    "__version__",
+]

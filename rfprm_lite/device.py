@@ -1,0 +1,89 @@
+"""The ONNX Runtime session of a graph on a device.
+
+In: a graph file and a device's name. Out: a session that runs on that device, or a DeviceError. Nothing falls back.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfprm_lite.errors import BundleFileError, DeviceError
+from rfprm_lite.manifest import Device
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """kind: cpu or cuda. index: which GPU."""
+
+    kind: Device
+    index: int = 0
+
+    @classmethod
+    def parse(cls, name: str) -> DeviceSpec:
+        """`cpu`, `cuda` or `cuda:1`. Raises DeviceError."""
+        kind, _, index = name.partition(":")
+        if kind == "cpu" and not index:
+            return cls("cpu")
+        if kind == "cuda" and (not index or index.isdigit()):
+            return cls("cuda", int(index or 0))
+        raise DeviceError(f"no device is called {name!r}: there are 'cpu', 'cuda' and 'cuda:N'")
+
+
+def load_onnxruntime() -> None:
+    """Import ONNX Runtime with its telemetry off, unless ORT_DISABLE_TELEMETRY already says otherwise.
+
+    From 1.29 on it sends telemetry from POSIX systems by default; the variable counts only before the first import.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # noqa: F401
+
+
+def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
+    """A session on `device`. threads: within an operator, None for one a physical core.
+
+    Raises DeviceError where the device can't be had, BundleFileError where ONNX Runtime refuses the graph.
+    """
+    load_onnxruntime()
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if threads is not None:
+        if threads < 1:
+            raise DeviceError(f"threads={threads}: at least one is needed")
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(graph), options, providers=_providers(device))
+    except DeviceError:
+        raise
+    except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
+        raise BundleFileError(f"ONNX Runtime can't load {graph}: {error}") from error
+    if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError(
+            "device='cuda' was asked for, but ONNX Runtime could not start its CUDA provider (its log says why; "
+            "often a missing CUDA or cuDNN library). rfprm-lite does not fall back to the CPU by itself"
+        )
+    return session
+
+
+def _providers(device: DeviceSpec) -> list[str | tuple[str, dict[str, str]]]:
+    import onnxruntime as ort
+
+    if device.kind == "cpu":
+        return ["CPUExecutionProvider"]
+    available = ort.get_available_providers()
+    if "CUDAExecutionProvider" not in available:
+        raise DeviceError(
+            f"device='cuda' was asked for, but this ONNX Runtime ({ort.__version__}) has only {', '.join(available)}: "
+            "install rfprm-lite-gpu in place of rfprm-lite, or ask for device='cpu'"
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    return [("CUDAExecutionProvider", {"device_id": str(device.index)}), "CPUExecutionProvider"]

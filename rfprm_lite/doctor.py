@@ -1,0 +1,92 @@
+"""What this machine has, for `rfprm doctor`: plain data, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from rfprm_lite.device import load_onnxruntime
+from rfprm_lite.manifest import FILE_NAME
+
+PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
+TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
+INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """packages: versions by name, those installed. problems: sentences, empty where all is well."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    providers: list[str]
+    logical_cpus: int
+    instructions: list[str] | None
+    cached_models: list[str]
+    problems: list[str]
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def examine() -> Report:
+    """Look, without touching the network."""
+    packages = {name: version for name in PACKAGES if (version := _version(name))}
+    load_onnxruntime()
+    import onnxruntime
+
+    return Report(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=packages,
+        providers=list(onnxruntime.get_available_providers()),
+        logical_cpus=os.cpu_count() or 1,
+        instructions=cpu_instructions(Path("/proc/cpuinfo")),
+        cached_models=_cached_models(),
+        problems=problems(packages),
+    )
+
+
+def problems(packages: dict[str, str]) -> list[str]:
+    """What is wrong with these packages."""
+    found = [
+        f"{cpu} and {gpu} are both installed and overwrite each other's files: uninstall both, then install the one you want"
+        for cpu, gpu in TWINS
+        if cpu in packages and gpu in packages
+    ]
+    if packages.get("onnxruntime") in ("1.24.0", "1.24.1"):
+        found.append("this onnxruntime can't load external data from a symlinked hub cache: upgrade it")
+    return found
+
+
+def cpu_instructions(cpuinfo: Path) -> list[str] | None:
+    """Those of INSTRUCTIONS that Linux lists for the first CPU; None where the file can't be read."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), [])
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cached_models() -> list[str]:
+    """Bundles in the hub's cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    return sorted(r.repo_id for r in repos if any((v.snapshot_path / FILE_NAME).exists() for v in r.revisions))

@@ -1,0 +1,129 @@
+"""A problem and a trace as the token ids that the model reads, and where its rewards stand.
+
+In: text. Out: `TokenSequence`s. Knows nothing of graphs or prefixes.
+
+Special tokens come only from the recipe's template, by id. Every run of text between two of them is encoded with
+special tokens switched off, so that `<extra_0>` or `<|im_end|>` in a problem or a candidate is plain text: it can't
+forge a step or a role. Between runs nothing merges, as in the authors' own code, where the tokenizer splits the
+rendered text at special tokens first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
+from rfprm_lite.recipe import Recipe, Slot, Special, Text
+from rfprm_lite.trace import Trace, require_text
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSequence:
+    """What the model reads from its first position on.
+
+    ids: int64 [num_tokens]. reads: int64 [num_read], positions in ids whose rewards are wanted, ascending; the last
+    is num_tokens - 1, since nothing behind the last read-out changes a reward.
+    """
+
+    ids: NDArray[np.int64]
+    reads: NDArray[np.int64]
+
+
+class Encoder:
+    """Encodes for one recipe. May be used from several threads at once."""
+
+    def __init__(self, tokenizer: Tokenizer, recipe: Recipe, max_tokens: int) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # special tokens in text are text
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._separator = None if recipe.separator is None else self._special(recipe.separator)
+        self._template = [self._special(p.token) if isinstance(p, Special) else p for p in recipe.template]
+
+    @classmethod
+    def from_file(cls, path: Path, recipe: Recipe, max_tokens: int) -> Encoder:
+        """Raises BundleFormatError where the tokenizer lacks a special token of the recipe."""
+        return cls(Tokenizer.from_file(str(path)), recipe, max_tokens)
+
+    def step_sequences(self, problem: str, trace: Trace) -> list[TokenSequence]:
+        """Sequences whose reads, in order, are the rewards of the trace's steps.
+
+        One sequence with a read-out at every separator, or without a separator one for each step, which ends there.
+        Raises ContextLengthError, InputError, InputTypeError.
+        """
+        texts = [step.text for step in trace.steps]
+        if self._separator is not None:
+            return [self._separated(problem, texts)]
+        ends = [trace.text.index(step.text, step.start) + len(step.text) for step in trace.steps[:-1]]
+        return [self._unseparated(problem, trace.text[:end]) for end in (*ends, len(trace.text))]
+
+    def response_sequences(self, problem: str, trace: Trace) -> list[TokenSequence]:
+        """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.
+
+        Empty without a separator, where the last step's sequence is just that. Raises InputError where the trace has
+        no response.
+        """
+        if not trace.response:
+            raise InputError("final='response' needs a response, but the trace ends within its thinking part")
+        if self._separator is None:
+            return []
+        first, last = trace.response[0], trace.response[-1]
+        end = trace.text.index(last.text, last.start) + len(last.text)
+        response = trace.text[trace.text.index(first.text, first.start) : end]
+        sequence = self._separated(problem, [*(step.text for step in trace.thinking), response])
+        return [TokenSequence(sequence.ids, sequence.reads[-1:])]
+
+    def _separated(self, problem: str, steps: Sequence[str]) -> TokenSequence:
+        ids, pending = self._prompt(problem)
+        reads: list[int] = []
+        for step in steps:
+            ids += self._encode(pending + step)
+            reads.append(len(ids))
+            ids.append(self._separator)  # type: ignore[arg-type]  # only called with a separator
+            pending = ""
+        return self._sequence(ids, reads)
+
+    def _unseparated(self, problem: str, text: str) -> TokenSequence:
+        ids, pending = self._prompt(problem)
+        ids += self._encode(pending + text)
+        return self._sequence(ids, [len(ids) - 1])
+
+    def _prompt(self, problem: str) -> tuple[list[int], str]:
+        """The ids before the run of text in which the steps begin, and that run's own beginning."""
+        require_text("the problem", problem)
+        if not problem.strip():
+            raise InputError("the problem is empty: a reward without a problem means nothing")
+        ids: list[int] = []
+        run = ""
+        for piece in self._template:
+            if isinstance(piece, int):
+                ids += self._encode(run)
+                ids.append(piece)
+                run = ""
+            elif isinstance(piece, Text):
+                run += piece.text
+            elif isinstance(piece, Slot) and piece.name == "problem":
+                run += problem
+        return ids, run
+
+    def _sequence(self, ids: list[int], reads: list[int]) -> TokenSequence:
+        if len(ids) > self._max_tokens:
+            raise ContextLengthError(len(ids), self._max_tokens)
+        return TokenSequence(np.array(ids, np.int64), np.array(reads, np.int64))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        return ids
+
+    def _special(self, token: str) -> int:
+        found: int | None = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise BundleFormatError(f"the tokenizer has no token {token!r}, which the recipe's template needs")
+        return found

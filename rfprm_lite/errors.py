@@ -1,0 +1,71 @@
+"""Every error that rfprm-lite raises on purpose.
+
+    RfprmError
+    ├── InputError (ValueError)              a problem, response, option or input row that can't be scored
+    │   └── ContextLengthError               more tokens than the model reads
+    ├── InputTypeError (TypeError)           a problem or response of the wrong type
+    ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
+    ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
+    └── BundleError (ValueError)
+        ├── BundleFormatError                manifest.json is malformed or of an unknown format version
+        ├── BundleFileError                  a file is missing, truncated or altered
+        └── VariantError                     the bundle has no such variant
+
+Each is also the builtin that a caller would catch without knowing rfprm-lite.
+"""
+
+from __future__ import annotations
+
+
+class RfprmError(Exception):
+    """Base of all errors below."""
+
+
+class InputError(RfprmError, ValueError):
+    """A problem, response, option or input row that can't be scored; the message says why."""
+
+
+class ContextLengthError(InputError):
+    """The rendered text has more tokens than the model reads. Nothing was computed.
+
+    Attributes: `tokens`, `limit` (both in tokens).
+    """
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(
+            f"the text has {tokens} tokens, the model reads at most {limit}: "
+            f"shorten it by {tokens - limit} tokens or more, nothing is truncated for you"
+        )
+        self.tokens = tokens
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[ContextLengthError], tuple[int, int]]:
+        return ContextLengthError, (self.tokens, self.limit)
+
+
+class InputTypeError(RfprmError, TypeError):
+    """A problem or response of the wrong type."""
+
+
+class DeviceError(RfprmError, RuntimeError):
+    """The device is absent, or the variant does not run on it. rfprm-lite never falls back by itself."""
+
+
+class ModelNotFoundError(RfprmError, FileNotFoundError):
+    """No bundle at that path or hub id."""
+
+
+class BundleError(RfprmError, ValueError):
+    """A bundle that can't be used."""
+
+
+class BundleFormatError(BundleError):
+    """manifest.json is malformed or of an unknown format version."""
+
+
+class BundleFileError(BundleError):
+    """A file of the bundle is missing, truncated or altered."""
+
+
+class VariantError(BundleError):
+    """The bundle has no such variant."""

@@ -1,0 +1,126 @@
+"""The prefix plan: every prefix that sequences share is computed once.
+
+In: token sequences and the positions to read in each. Out: a `Plan`. Pure; knows nothing of ONNX, text or memory.
+
+The distinct prefixes of all sequences form a radix tree. Sorting the sequences and walking them in that order is
+the tree's depth-first walk: between two neighbours, the KV cache is rolled back to the prefix that they share, and
+only the rest is computed. The tokens computed are exactly the tree's distinct prefixes, and the cache never holds
+more than one path. A read-out inside a shared prefix is done when that prefix is computed, since a cached token has
+no hidden state any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_lite.encoding import TokenSequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """Tokens to compute on top of the first `start` tokens that the cache holds.
+
+    sequence: whose tokens these are, an index into the sequences planned. ids: int64 [num_tokens].
+    reads: int64 [num_read], ascending positions counted from the sequence's beginning, start <= position < start +
+    num_tokens.
+    """
+
+    sequence: int
+    start: int
+    ids: NDArray[np.int64]
+    reads: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """Where a wanted reward comes from: a segment of the plan, and the index among its reads."""
+
+    segment: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """segments: in the order to compute. readouts: for each sequence, one for each of its reads, in order."""
+
+    segments: tuple[Segment, ...]
+    readouts: tuple[tuple[Readout, ...], ...]
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens that the KV cache holds at once."""
+        return max((s.start + len(s.ids) for s in self.segments), default=0)
+
+    def tokens_computed(self, num_sequences: int) -> list[int]:
+        """For each sequence the tokens computed for it first; the others it shares."""
+        computed = [0] * num_sequences
+        for segment in self.segments:
+            computed[segment.sequence] += len(segment.ids)
+        return computed
+
+
+def plan(sequences: Sequence[TokenSequence]) -> Plan:
+    """The depth-first walk over the radix tree of all sequences."""
+    keys = [tuple(s.ids.tolist()) for s in sequences]
+    order = sorted(range(len(sequences)), key=keys.__getitem__)
+    starts = _shared_lengths([sequences[i].ids for i in order])
+
+    # The path of segments that make up the current sequence: (segment, first position not in it).
+    drafts: list[_Draft] = []
+    path: list[int] = []
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for i, start in zip(order, starts, strict=True):
+        while path and drafts[path[-1]].start >= start:
+            path.pop()
+        if start < len(keys[i]):
+            path.append(len(drafts))
+            drafts.append(_Draft(i, start))
+        wanted[i] = _assign_reads(sequences[i].reads.tolist(), drafts, path)
+
+    segments = [
+        Segment(d.sequence, d.start, sequences[d.sequence].ids[d.start :], np.array(sorted(d.reads), np.int64))
+        for d in drafts
+    ]
+    index = [{int(p): k for k, p in enumerate(s.reads)} for s in segments]
+    readouts = tuple(
+        tuple(Readout(segment, index[segment][position]) for segment, position in wanted[i])
+        for i in range(len(sequences))
+    )
+    return Plan(tuple(segments), readouts)
+
+
+@dataclass(slots=True)
+class _Draft:
+    sequence: int
+    start: int
+    reads: set[int]
+
+    def __init__(self, sequence: int, start: int) -> None:
+        self.sequence, self.start, self.reads = sequence, start, set()
+
+
+def _assign_reads(reads: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:
+    """Give each position to the segment on the path that computes it: the last that starts at or before it."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for position in reads:
+        while at + 1 < len(path) and drafts[path[at + 1]].start <= position:
+            at += 1
+        drafts[path[at]].reads.add(position)
+        found.append((path[at], position))
+    return found
+
+
+def _shared_lengths(ordered: list[NDArray[np.int64]]) -> list[int]:
+    """How many tokens each sequence shares with the one before it."""
+    return [0, *(_shared_length(a, b) for a, b in zip(ordered, ordered[1:], strict=False))][: len(ordered)]
+
+
+def _shared_length(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length

@@ -1,0 +1,199 @@
+"""A response as the steps that a PRM judges.
+
+In: text, or steps, or a thinking trajectory and a response. Out: a `Trace`, whose spans tile its text. Knows
+nothing of models, templates or tokens.
+
+Text is split at blank lines (`\\n\\n`), as the authors of ReasonFlux-PRM do (ReasonFlux_PRM/README.md). A thinking
+part is recognised in two written forms; its markers are no part of any step's text:
+
+    1. Deepseek-R1: `<think> thinking </think> response`; the opening marker may be missing.
+    2. Sky-T1: `<|begin_of_thought|> thinking <|end_of_thought|> <|begin_of_solution|> response <|end_of_solution|>`.
+
+Anything else is one response without a thinking part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rfprm_lite.errors import InputError, InputTypeError
+
+Part = Literal["thinking", "response"]
+
+DELIMITER = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a trace.
+
+    `text` is what the PRM reads. `start` and `end` are character offsets into the trace's text; the spans of a
+    trace's steps tile it, so that a span holds its step's text and whatever blank lines and markers stand beside it.
+    """
+
+    text: str
+    start: int
+    end: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A reasoning trace: its whole text and at least one step.
+
+    Make one with `parse`, `from_steps` or `from_parts`.
+    """
+
+    text: str
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Trace:
+        """Split a response into steps, and recognise its thinking part. Blank pieces are no steps.
+
+        Raises InputTypeError where `text` is no str, InputError where it holds no step.
+        """
+        require_text("the response", text)
+        pieces = _marked_pieces(text) or _split(text, 0, len(text), "response")
+        if not pieces:
+            raise InputError("the response has no step: it is empty, or holds only blanks and markers")
+        return _tile(text, pieces)
+
+    @classmethod
+    def from_steps(cls, steps: Iterable[str], *, thinking: int = 0) -> Trace:
+        """Steps as they are, nothing stripped or split; the first `thinking` of them are the thinking part.
+
+        Raises InputTypeError where a step is no str, InputError where one is blank, where there is none, or where
+        `thinking` exceeds their number.
+        """
+        texts = list(steps)
+        if not texts:
+            raise InputError("the response has no step: the list is empty")
+        if not 0 <= thinking <= len(texts):
+            raise InputError(f"thinking={thinking}, but there are {len(texts)} steps")
+        pieces: list[_Piece] = []
+        at = 0
+        for i, text in enumerate(texts):
+            require_text(f"step {i}", text)
+            if not text.strip():
+                raise InputError(f"step {i} is empty: a step needs text to be judged")
+            pieces.append(_Piece(at, at + len(text), "thinking" if i < thinking else "response"))
+            at += len(text) + len(DELIMITER)
+        return _tile(DELIMITER.join(texts), pieces)
+
+    @classmethod
+    def from_parts(cls, *, thinking: str, response: str) -> Trace:
+        """A thinking trajectory and a response that come as two texts, each split at blank lines."""
+        require_text("thinking", thinking)
+        require_text("the response", response)
+        text = thinking + DELIMITER + response
+        pieces = _split(text, 0, len(thinking), "thinking")
+        pieces += _split(text, len(thinking) + len(DELIMITER), len(text), "response")
+        if not pieces:
+            raise InputError("thinking and response are both empty")
+        return _tile(text, pieces)
+
+    @property
+    def thinking(self) -> tuple[Step, ...]:
+        """The steps of the thinking trajectory."""
+        return tuple(step for step in self.steps if step.part == "thinking")
+
+    @property
+    def response(self) -> tuple[Step, ...]:
+        """The steps of the final response."""
+        return tuple(step for step in self.steps if step.part == "response")
+
+
+def as_trace(response: str | Sequence[str] | Trace) -> Trace:
+    """What `PRM.score` takes as a response, as a `Trace`."""
+    if isinstance(response, Trace):
+        return response
+    if isinstance(response, str):
+        return Trace.parse(response)
+    if isinstance(response, Sequence) and not isinstance(response, (bytes, bytearray)):
+        return Trace.from_steps(response)
+    raise InputTypeError(f"a response is a str, a sequence of steps or a Trace, not {type(response).__name__}")
+
+
+def require_text(what: str, value: object) -> None:
+    """Raise unless `value` is a str that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise InputTypeError(f"{what} must be a str, not {type(value).__name__}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} is no valid unicode: a lone surrogate at character {error.start}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    start: int
+    end: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class _Markers:
+    thinking_open: str
+    thinking_close: str
+    response_open: str = ""
+    response_close: str = ""
+
+
+_FORMS = (
+    _Markers("<think>", "</think>"),
+    _Markers("<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>"),
+)
+
+
+def _marked_pieces(text: str) -> list[_Piece]:
+    for form in _FORMS:
+        opened = len(text) - len(text.lstrip())
+        has_open = text.startswith(form.thinking_open, opened)
+        start = opened + len(form.thinking_open) if has_open else 0
+        close = text.find(form.thinking_close, start)
+        if close >= 0:
+            response = close + len(form.thinking_close)
+            return _stripped(text, start, close, "thinking") + _stripped(text, *_response_span(text, response, form))
+        if has_open:  # cut off while still thinking
+            return _stripped(text, start, len(text), "thinking")
+    return []
+
+
+def _response_span(text: str, start: int, form: _Markers) -> tuple[int, int, Part]:
+    end = len(text)
+    opened = start + len(text[start:]) - len(text[start:].lstrip())
+    if form.response_open and text.startswith(form.response_open, opened):
+        start = opened + len(form.response_open)
+    stripped = text.rstrip()
+    if form.response_close and stripped.endswith(form.response_close):
+        end = max(start, len(stripped) - len(form.response_close))
+    return start, end, "response"
+
+
+def _stripped(text: str, start: int, end: int, part: Part) -> list[_Piece]:
+    """The pieces of a part that stands between markers, without the blanks beside the markers."""
+    inner = text[start:end]
+    start += len(inner) - len(inner.lstrip())
+    return _split(text, start, start + len(inner.strip()), part)
+
+
+def _split(text: str, start: int, end: int, part: Part) -> list[_Piece]:
+    pieces: list[_Piece] = []
+    for piece in text[start:end].split(DELIMITER):
+        if piece.strip():
+            pieces.append(_Piece(start, start + len(piece), part))
+        start += len(piece) + len(DELIMITER)
+    return pieces
+
+
+def _tile(text: str, pieces: list[_Piece]) -> Trace:
+    bounds = [0, *(piece.start for piece in pieces[1:]), len(text)]
+    return Trace(
+        text,
+        tuple(
+            Step(text[piece.start : piece.end], bounds[i], bounds[i + 1], piece.part) for i, piece in enumerate(pieces)
+        ),
+    )
