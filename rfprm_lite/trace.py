@@ -56,7 +56,9 @@ class Trace:
         Raises InputTypeError where `text` is no str, InputError where it holds no step.
         """
         require_text("the response", text)
-        pieces = _marked_pieces(text) or _split(text, 0, len(text), "response")
+        pieces = _marked_pieces(text)
+        if pieces is None:
+            pieces = _split(text, 0, len(text), "response")
         if not pieces:
             raise InputError("the response has no step: it is empty, or holds only blanks and markers")
         return _tile(text, pieces)
@@ -148,7 +150,8 @@ _FORMS = (
 )
 
 
-def _marked_pieces(text: str) -> list[_Piece]:
+def _marked_pieces(text: str) -> list[_Piece] | None:
+    """The pieces of a text in one of the written forms; None where it is in none of them."""
     for form in _FORMS:
         opened = len(text) - len(text.lstrip())
         has_open = text.startswith(form.thinking_open, opened)
@@ -159,7 +162,7 @@ def _marked_pieces(text: str) -> list[_Piece]:
             return _stripped(text, start, close, "thinking") + _stripped(text, *_response_span(text, response, form))
         if has_open:  # cut off while still thinking
             return _stripped(text, start, len(text), "thinking")
-    return []
+    return None
 
 
 def _response_span(text: str, start: int, form: _Markers) -> tuple[int, int, Part]:

@@ -1,0 +1,62 @@
+"""Fixtures: the demo PRM, and an exported checkpoint of each official layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from checkpoints import LAYOUTS, make_checkpoint
+from hypothesis import HealthCheck, settings
+from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.head import load_head
+from rfprm_export.pipeline import Request, export
+from rfprm_export.recipes import choose
+from rfprm_export.reference import Reference
+
+from rfprm_lite import PRM
+
+settings.register_profile(
+    "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def prm() -> PRM:
+    """The bundled demo model."""
+    return PRM.from_pretrained("demo", threads=2)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A checkpoint, the bundle made of it, and its oracle."""
+
+    checkpoint: Path
+    bundle: Path
+    reference: Reference
+    prm: PRM
+
+
+def open_reference(folder: Path, recipe: str) -> Reference:
+    checkpoint = Checkpoint.open(folder)
+    spec = choose(recipe, checkpoint.architecture.name)
+    return Reference(checkpoint, spec, load_head(checkpoint, spec))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Exports a layout by the name of its recipe, once."""
+    done: dict[str, Exported] = {}
+
+    def get(recipe: str) -> Exported:
+        if recipe not in done:
+            root = tmp_path_factory.mktemp("exported")
+            checkpoint = make_checkpoint(root / "checkpoint", LAYOUTS[recipe])
+            export(Request(str(checkpoint), root / "bundle", recipe))
+            prm = PRM.from_pretrained(root / "bundle", threads=2)
+            done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), prm)
+        return done[recipe]
+
+    return get

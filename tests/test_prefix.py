@@ -1,0 +1,82 @@
+"""The prefix plan: right for arbitrary token lists, and not a token computed twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import FakeEngine, expected_rewards
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfprm_lite import scorer
+from rfprm_lite.encoding import TokenSequence
+from rfprm_lite.prefix import plan
+
+# Few different tokens, so that sequences share prefixes, are prefixes of each other and repeat.
+Sequences = list[tuple[list[int], list[int]]]
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> Sequences:
+    found: Sequences = []
+    for _ in range(draw(st.integers(0, 8))):
+        stem = draw(st.sampled_from([[], *[ids for ids, _ in found]]))
+        ids = stem[: draw(st.integers(0, len(stem)))] + draw(st.lists(st.integers(0, 2), min_size=1, max_size=12))
+        reads = sorted(draw(st.sets(st.integers(0, len(ids) - 1), min_size=1)))
+        found.append((ids, reads))
+    return found
+
+
+def token_sequences(cases: Sequences) -> list[TokenSequence]:
+    return [TokenSequence(np.array(ids, np.int64), np.array(reads, np.int64)) for ids, reads in cases]
+
+
+def distinct_prefixes(cases: Sequences) -> int:
+    return len({tuple(ids[: n + 1]) for ids, _ in cases for n in range(len(ids))})
+
+
+@given(sequences(), st.integers(1, 7), st.integers(1, 3))
+def test_rewards_are_those_without_reuse_and_each_prefix_is_computed_once(
+    cases: Sequences, chunk_tokens: int, chunk_reads: int
+) -> None:
+    engine = FakeEngine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "CHUNK_TOKENS", chunk_tokens)
+        patch.setattr(scorer, "CHUNK_READS", chunk_reads)
+        results = scorer.score_sequences(engine, token_sequences(cases))
+    for (ids, reads), result in zip(cases, results, strict=True):
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+    assert engine.computed == distinct_prefixes(cases) == sum(result.computed for result in results)
+    assert all(run <= chunk_tokens for run in engine.runs)
+
+
+@given(sequences())
+def test_the_plan_reads_each_wanted_position_once(cases: Sequences) -> None:
+    made = plan(token_sequences(cases))
+    wanted = {tuple(ids[: read + 1]) for ids, reads in cases for read in reads}
+    assert sum(len(segment.reads) for segment in made.segments) == len(wanted)
+    assert made.capacity == max((len(ids) for ids, _ in cases), default=0)
+
+
+@given(sequences(), st.randoms())
+def test_the_order_of_the_input_changes_nothing(cases: Sequences, random: np.random.RandomState) -> None:
+    order = list(range(len(cases)))
+    random.shuffle(order)
+    straight = scorer.score_sequences(FakeEngine(), token_sequences(cases))
+    shuffled = scorer.score_sequences(FakeEngine(), token_sequences([cases[i] for i in order]))
+    for position, i in enumerate(order):
+        assert shuffled[position].rewards.tolist() == straight[i].rewards.tolist()
+
+
+def test_a_reward_inside_a_shared_prefix_is_read_when_the_prefix_is_computed() -> None:
+    # Only the second sequence wants position 1, which the first one computes.
+    results = scorer.score_sequences(engine := FakeEngine(), token_sequences([([5, 6, 7], [2]), ([5, 6, 8], [1, 2])]))
+    assert results[1].rewards.tolist() == np.array(expected_rewards([5, 6, 8], [1, 2]), np.float32).tolist()
+    assert engine.runs == [3, 1]
+
+
+def test_best_of_n_computes_the_prompt_once() -> None:
+    prompt = list(range(100))
+    cases = [([*prompt, 200 + i, 300], [100, 101]) for i in range(16)]
+    scorer.score_sequences(engine := FakeEngine(), token_sequences(cases))
+    assert engine.computed == 100 + 16 * 2

@@ -1,0 +1,122 @@
+"""Traces: the written forms, and that spans tile the text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfprm_lite import InputError, InputTypeError, Trace
+from rfprm_lite.trace import as_trace
+
+PIECES = st.sampled_from(
+    ["a", "step", " ", "\n", "\n\n", "<think>", "</think>", "<|begin_of_thought|>", "<|end_of_thought|>",
+     "<|begin_of_solution|>", "<|end_of_solution|>", "é", "🙂"]
+)  # fmt: skip
+
+
+def texts(trace: Trace) -> list[str]:
+    return [step.text for step in trace.steps]
+
+
+def test_plain_text_is_split_at_blank_lines() -> None:
+    trace = Trace.parse("First.\nStill first.\n\nSecond. \n\n\nThird.")
+    assert texts(trace) == ["First.\nStill first.", "Second. ", "\nThird."]
+    assert texts(trace) == trace.text.split("\n\n")
+    assert {step.part for step in trace.steps} == {"response"}
+
+
+def test_blank_pieces_are_no_steps() -> None:
+    assert texts(Trace.parse("\n\na\n\n\n\n  \n\nb\n\n")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\none\n\ntwo\n</think>\n\nthree\n\nfour",
+        "one\n\ntwo</think>three\n\nfour",
+        "<|begin_of_thought|>\n\none\n\ntwo\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\nthree\n\nfour\n\n<|end_of_solution|>",
+    ],
+)
+def test_thinking_is_recognised(text: str) -> None:
+    trace = Trace.parse(text)
+    assert [step.text for step in trace.thinking] == ["one", "two"]
+    assert [step.text for step in trace.response] == ["three", "four"]
+    assert "".join(text[step.start : step.end] for step in trace.steps) == text
+
+
+def test_thinking_that_was_cut_off() -> None:
+    trace = Trace.parse("<think>one\n\ntwo")
+    assert texts(trace) == ["one", "two"]
+    assert not trace.response
+
+
+def test_a_marker_inside_the_text_is_text() -> None:
+    assert texts(Trace.parse("I write <think> here")) == ["I write <think> here"]
+
+
+def test_parts_that_come_apart() -> None:
+    trace = Trace.from_parts(thinking="one\n\ntwo", response="three")
+    assert [step.part for step in trace.steps] == ["thinking", "thinking", "response"]
+    assert trace.text == "one\n\ntwo\n\nthree"
+
+
+def test_steps_are_taken_as_they_are() -> None:
+    steps = [" a\n\nb ", "<think>", "c"]
+    trace = Trace.from_steps(steps, thinking=1)
+    assert texts(trace) == steps
+    assert [step.part for step in trace.steps] == ["thinking", "response", "response"]
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+def test_spans_tile_the_text(text: str) -> None:
+    try:
+        trace = Trace.parse(text)
+    except InputError:
+        for marker in ("<think>", "</think>", "<|begin_of_thought|>", "<|end_of_thought|>"):
+            text = text.replace(marker, "")
+        assert not text.replace("<|begin_of_solution|>", "").replace("<|end_of_solution|>", "").strip()
+        return
+    assert "".join(text[step.start : step.end] for step in trace.steps) == text
+    assert all(step.text.strip() and step.text in text[step.start : step.end] for step in trace.steps)
+    parts = [step.part for step in trace.steps]
+    assert parts == sorted(parts, reverse=True)  # thinking before response
+
+
+@given(st.lists(st.text(min_size=1).filter(str.strip), min_size=1))
+def test_spans_tile_joined_steps(steps: list[str]) -> None:
+    try:
+        trace = Trace.from_steps(steps)
+    except InputError as error:
+        assert "surrogate" in str(error)
+        return
+    assert texts(trace) == steps
+    assert "".join(trace.text[step.start : step.end] for step in trace.steps) == trace.text == "\n\n".join(steps)
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\n\n \n\n", "<think></think>", "<think>\n"])
+def test_a_response_without_a_step(blank: str) -> None:
+    with pytest.raises(InputError, match="no step"):
+        Trace.parse(blank)
+
+
+def test_bad_steps() -> None:
+    with pytest.raises(InputError, match="step 1 is empty"):
+        Trace.from_steps(["a", " "])
+    with pytest.raises(InputError, match="list is empty"):
+        Trace.from_steps([])
+    with pytest.raises(InputError, match="thinking=3, but there are 2 steps"):
+        Trace.from_steps(["a", "b"], thinking=3)
+    with pytest.raises(InputTypeError, match="step 0 must be a str, not int"):
+        Trace.from_steps([1])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"bytes", {"a": 1}])
+def test_a_response_that_is_no_text(wrong: object) -> None:
+    with pytest.raises(InputTypeError, match=type(wrong).__name__):
+        as_trace(wrong)  # type: ignore[arg-type]
+
+
+def test_a_lone_surrogate() -> None:
+    with pytest.raises(InputError, match="lone surrogate at character 1"):
+        Trace.parse("a\ud800")
