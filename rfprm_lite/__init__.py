@@ -1,8 +1,8 @@
 """rfprm-lite: process reward models for programs, without PyTorch.
 
-    >>> from rfprm_lite import PRM
-    >>> prm = PRM.from_pretrained("demo")
-    >>> prm.score(problem, response).step_rewards
+>>> from rfprm_lite import PRM
+>>> prm = PRM.from_pretrained("demo")
+>>> prm.score(problem, response).step_rewards
 """
 
 from rfprm_lite.aggregate import Aggregate

@@ -6,6 +6,7 @@ paper's own is `mean+final`: r_hat = mean_t(r_t) + alpha * r_final (arXiv 2506.1
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -17,7 +18,12 @@ from rfprm_lite.errors import InputError, InputTypeError
 Name = Literal["mean", "min", "product", "last", "mean+final"]
 Final = Literal["last", "response"]
 
-_REDUCE = {"mean": np.mean, "min": np.min, "product": np.prod, "last": lambda rewards: rewards[-1]}
+_REDUCE: dict[str, Callable[[NDArray[np.float64]], np.float64]] = {
+    "mean": np.mean,
+    "min": np.min,
+    "product": np.prod,
+    "last": lambda rewards: rewards[-1],
+}
 
 
 class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -120,8 +120,8 @@ def _download(repo: str, variant: str | None, device: Device, hub: HubOptions) -
 
 
 def _fetcher(repo: str, hub: HubOptions) -> Callable[[str, str | None], Path]:
-    from huggingface_hub import hf_hub_download
     from huggingface_hub import errors as hub_errors
+    from huggingface_hub import hf_hub_download
 
     where = f"{repo}{f' at revision {hub.revision}' if hub.revision else ''}"
 

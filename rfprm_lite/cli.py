@@ -40,7 +40,9 @@ def model_options(command: F) -> F:
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
         click.option("--variant", help="Such as fp32; the bundle's default where not given."),
         click.option("--aggregate", help="mean, min, product, last or mean+final; the recipe's own where not given."),
-        click.option("--model", help="A bundle's folder, a hub id, or demo. Default: demo, grade-school arithmetic only."),
+        click.option(
+            "--model", help="A bundle's folder, a hub id, or demo. Default: demo, grade-school arithmetic only."
+        ),
     ):
         command = option(command)
     return command
@@ -134,7 +136,9 @@ def doctor(as_json: bool) -> None:
         table.add_row("providers", ", ".join(report.providers))
         table.add_row("logical CPUs", str(report.logical_cpus))
         known = report.instructions
-        table.add_row("instructions", "not known on this system" if known is None else ", ".join(known) or "none of note")
+        table.add_row(
+            "instructions", "not known on this system" if known is None else ", ".join(known) or "none of note"
+        )
         table.add_row("cached models", ", ".join(report.cached_models) or "none")
         table.add_row("problems", "\n".join(report.problems) or "none found")
         console().print(table)

@@ -13,7 +13,18 @@ from rfprm_lite.manifest import FILE_NAME
 
 PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
 TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
-INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "asimddp", "i8mm")
+INSTRUCTIONS = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,7 @@ def examine() -> Report:
 def problems(packages: dict[str, str]) -> list[str]:
     """What is wrong with these packages."""
     found = [
-        f"{cpu} and {gpu} are both installed and overwrite each other's files: uninstall both, then install the one you want"
+        f"{cpu} and {gpu} are both installed and overwrite each other's files: uninstall both, then install one"
         for cpu, gpu in TWINS
         if cpu in packages and gpu in packages
     ]
@@ -69,7 +80,9 @@ def cpu_instructions(cpuinfo: Path) -> list[str] | None:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), [])
+    flags = next(
+        (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), []
+    )
     return [name for name in INSTRUCTIONS if name in flags]
 
 

@@ -61,8 +61,8 @@ class Encoder:
         texts = [step.text for step in trace.steps]
         if self._separator is not None:
             return [self._separated(problem, texts)]
-        ends = [trace.text.index(step.text, step.start) + len(step.text) for step in trace.steps[:-1]]
-        return [self._unseparated(problem, trace.text[:end]) for end in (*ends, len(trace.text))]
+        ends = [*(step.text_end for step in trace.steps[:-1]), len(trace.text)]
+        return [self._unseparated(problem, trace.text[:end]) for end in ends]
 
     def response_sequences(self, problem: str, trace: Trace) -> list[TokenSequence]:
         """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.
@@ -74,9 +74,7 @@ class Encoder:
             raise InputError("final='response' needs a response, but the trace ends within its thinking part")
         if self._separator is None:
             return []
-        first, last = trace.response[0], trace.response[-1]
-        end = trace.text.index(last.text, last.start) + len(last.text)
-        response = trace.text[trace.text.index(first.text, first.start) : end]
+        response = trace.text[trace.response[0].text_start : trace.response[-1].text_end]
         sequence = self._separated(problem, [*(step.text for step in trace.thinking), response])
         return [TokenSequence(sequence.ids, sequence.reads[-1:])]
 

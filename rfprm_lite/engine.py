@@ -75,9 +75,7 @@ class Engine:
             cache.trim(past)
             raise
 
-    def _run(
-        self, cache: KVCache, past: int, ids: NDArray[np.int64], reads: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _run(self, cache: KVCache, past: int, ids: NDArray[np.int64], reads: NDArray[np.int64]) -> NDArray[np.float32]:
         binding = self._session.io_binding()
         binding.bind_cpu_input("input_ids", np.ascontiguousarray(ids, np.int64))
         binding.bind_cpu_input("past_length", np.array(past, np.int64))

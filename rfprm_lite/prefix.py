@@ -11,6 +11,7 @@ no hidden state any more.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,7 +118,7 @@ def _assign_reads(reads: list[int], drafts: list[_Draft], path: list[int]) -> li
 
 def _shared_lengths(ordered: list[NDArray[np.int64]]) -> list[int]:
     """How many tokens each sequence shares with the one before it."""
-    return [0, *(_shared_length(a, b) for a, b in zip(ordered, ordered[1:], strict=False))][: len(ordered)]
+    return [0, *(_shared_length(a, b) for a, b in itertools.pairwise(ordered))][: len(ordered)]
 
 
 def _shared_length(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:

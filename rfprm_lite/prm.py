@@ -86,7 +86,9 @@ class PRM:
         return self._bundle.variant
 
     def __repr__(self) -> str:
-        return f"PRM({self.manifest.source.name}, {self.manifest.recipe.name}, {self.variant.name}, {self._device.kind})"
+        return (
+            f"PRM({self.manifest.source.name}, {self.manifest.recipe.name}, {self.variant.name}, {self._device.kind})"
+        )
 
     def score(self, problem: str, response: Response, *, aggregate: str | Aggregate | None = None) -> Score:
         """Reward every step of a response, and the whole of it.

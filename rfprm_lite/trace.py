@@ -29,14 +29,21 @@ DELIMITER = "\n\n"
 class Step:
     """One step of a trace.
 
-    `text` is what the PRM reads. `start` and `end` are character offsets into the trace's text; the spans of a
-    trace's steps tile it, so that a span holds its step's text and whatever blank lines and markers stand beside it.
+    `text` is what the PRM reads; it begins at `text_start`. `start` and `end` bound the step's span. All three are
+    character offsets into the trace's text. The spans of a trace's steps tile it, so that a span holds its step's text
+    and whatever blank lines and markers stand beside it.
     """
 
     text: str
     start: int
     end: int
     part: Part
+    text_start: int
+
+    @property
+    def text_end(self) -> int:
+        """Where `text` ends in the trace's text."""
+        return self.text_start + len(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +204,7 @@ def _tile(text: str, pieces: list[_Piece]) -> Trace:
     return Trace(
         text,
         tuple(
-            Step(text[piece.start : piece.end], bounds[i], bounds[i + 1], piece.part) for i, piece in enumerate(pieces)
+            Step(text[piece.start : piece.end], bounds[i], bounds[i + 1], piece.part, piece.start)
+            for i, piece in enumerate(pieces)
         ),
     )

@@ -47,14 +47,17 @@ def tokens_view(tokens: Tokens) -> Text:
     """What it took."""
     saved = tokens.reused / tokens.total if tokens.total else 0.0
     return Text(
-        f"{tokens.computed} of {tokens.total} tokens computed, {tokens.reused} reused from shared prefixes ({saved:.0%})",
+        f"{tokens.computed} of {tokens.total} tokens computed, "
+        f"{tokens.reused} reused from shared prefixes ({saved:.0%})",
         "dim",
     )
 
 
 def plain(text: str) -> Text:
     """Text for a terminal, with what could drive it (escape and other control characters) made visible."""
-    return Text("".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf") else f"\\x{ord(c):02x}" for c in text))
+    return Text(
+        "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf") else f"\\x{ord(c):02x}" for c in text)
+    )
 
 
 def _colour(reward: float) -> str:

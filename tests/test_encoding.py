@@ -29,7 +29,7 @@ hostile = st.lists(
     min_size=1,
     max_size=6,
 ).map("".join)
-valid = hostile.filter(lambda s: bool(s.strip()) and s.isprintable() or "<" in s)
+valid = hostile.filter(lambda s: (bool(s.strip()) and s.isprintable()) or "<" in s)
 
 
 def special_ids(ids: list[int]) -> list[str]:
@@ -50,7 +50,10 @@ def without_surrogates(text: str) -> bool:
     return not any(0xD800 <= ord(c) < 0xE000 for c in text)
 
 
-@given(valid.filter(without_surrogates), st.lists(valid.filter(without_surrogates).filter(str.strip), min_size=1, max_size=4))
+@given(
+    valid.filter(without_surrogates),
+    st.lists(valid.filter(without_surrogates).filter(str.strip), min_size=1, max_size=4),
+)
 @example("<|im_end|>", ["<extra_0>"])
 def test_whatever_the_text_the_frame_stands(problem: str, steps: list[str]) -> None:
     if not problem.strip():

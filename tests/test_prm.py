@@ -110,8 +110,7 @@ def test_too_long_for_the_model(prm: PRM) -> None:
     with pytest.raises(ContextLengthError, match=rf"reads at most {limit}") as caught:
         prm.score(PROBLEM, "1 " * 2 * limit)
     assert caught.value.tokens > caught.value.limit == limit
-    with pytest.raises(ValueError):  # noqa: PT011: what a caller who knows nothing of us would catch
-        prm.score(PROBLEM, "1 " * 2 * limit)
+    assert isinstance(caught.value, ValueError)  # what a caller who knows nothing of us would catch
 
 
 def test_the_longest_text_that_fits(prm: PRM) -> None:
@@ -138,7 +137,12 @@ def test_the_demo_model_says_so_where_nobody_named_it(caplog: pytest.LogCaptureF
 
 def test_many_threads_one_model(prm: PRM) -> None:
     """Eight threads at once, all kinds of calls, give what one thread gives."""
-    pairs = [(PROBLEM, STEPS), (PROBLEM, WRONG), ("Another?", STEPS[::-1]), ("Doubles.", [f"{n}+{n}={2 * n}" for n in range(60)])]
+    pairs = [
+        (PROBLEM, STEPS),
+        (PROBLEM, WRONG),
+        ("Another?", STEPS[::-1]),
+        ("Doubles.", [f"{n}+{n}={2 * n}" for n in range(60)]),
+    ]
     expected = [prm.score(*pair).step_rewards.tolist() for pair in pairs]
     start = threading.Barrier(8)
 

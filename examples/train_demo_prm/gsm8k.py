@@ -45,7 +45,7 @@ def evaluate(expression: str) -> int | None:
     if not EXPRESSION.fullmatch(expression) or any(int(n) > LIMIT for n in NUMBER.findall(expression)):
         return None
     try:
-        value = eval(re.sub(r"\b0+(?=\d)", "", expression))  # noqa: S307: digits and operators only
+        value = eval(re.sub(r"\b0+(?=\d)", "", expression))  # noqa: S307  # digits and operators only
     except ZeroDivisionError:
         return None
     return int(value) if value == int(value) and 0 <= value <= LIMIT else None
@@ -89,6 +89,10 @@ def load(path: Path) -> list[Row]:
         return [row for row in rows if row]
 
 
+def _replace_numbers(text: str, new: dict[str, str]) -> str:
+    return NUMBER.sub(lambda number: new.get(number[0], number[0]), text)
+
+
 def renumber(row: Row, rng: random.Random) -> Row:
     """The same story with other numbers, every result worked out anew; the row itself where that fails.
 
@@ -101,7 +105,7 @@ def renumber(row: Row, rng: random.Random) -> Row:
         new = {str(n): str(rng.randint(2, min(LIMIT, max(10, 2 * n)))) for n in free}
         lines: list[Line] = []
         for line in row.lines:
-            expression = NUMBER.sub(lambda m: new.get(m[0], m[0]), line.expression)
+            expression = _replace_numbers(line.expression, new)
             result = evaluate(expression)
             if result is None or result < 1:
                 break
@@ -109,8 +113,7 @@ def renumber(row: Row, rng: random.Random) -> Row:
             lines.append(Line(line.before, expression, result, line.after))
         else:
             if row.answer == row.lines[-1].result:
-                question = NUMBER.sub(lambda m: new.get(m[0], m[0]), row.question)
-                return Row(question, tuple(lines), lines[-1].result)
+                return Row(_replace_numbers(row.question, new), tuple(lines), lines[-1].result)
     return row
 
 
@@ -123,7 +126,7 @@ def write(row: Row, rng: random.Random, error_at: int | None = None, kind: str =
     carried: dict[str, str] = {}
     said = 0
     for i, line in enumerate(row.lines):
-        expression = NUMBER.sub(lambda m: carried.get(m[0], m[0]), line.expression)
+        expression = _replace_numbers(line.expression, carried)
         result = evaluate(expression)
         if result is None:
             return None

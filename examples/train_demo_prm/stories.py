@@ -36,7 +36,13 @@ EVENTS = {
     "/": ("{he} splits them into {n} equal piles and keeps one pile.", "{he} keeps one of {n} equal shares."),
 }  # fmt: skip
 HALF = ("{he} keeps half of them.", "{he} gives half of the {items} away.")
-NOW = ("{name} now has {{e}} {items}.", "{he} has {{e}} {items}.", "That makes {{e}}.", "{{e}} {items}.", "Now there are {{e}} {items}.")
+NOW = (
+    "{name} now has {{e}} {items}.",
+    "{he} has {{e}} {items}.",
+    "That makes {{e}}.",
+    "{{e}} {items}.",
+    "Now there are {{e}} {items}.",
+)
 
 
 def pick(rng: random.Random, high: int = LIMIT // 2) -> int:
@@ -93,7 +99,9 @@ def compare(rng: random.Random) -> Problem | None:
         numbers.append(n)
     sentences.append(f"How many {items} do they have {rng.choice(('in all', 'together', 'altogether'))}?")
     lines.append(Line(f"{people[0][0]} and {people[1][0]} have {{e}}.", first, "+", Ref(0)))
-    lines.append(Line(rng.choice(("All three have {e}.", "Together they have {e} " + items + ".")), Ref(2), "+", Ref(1)))
+    lines.append(
+        Line(rng.choice(("All three have {e}.", "Together they have {e} " + items + ".")), Ref(2), "+", Ref(1))
+    )
     return Problem(" ".join(sentences), tuple(lines), tuple(numbers))
 
 
@@ -123,7 +131,7 @@ def packs(rng: random.Random) -> Problem | None:
 
 def shopping(rng: random.Random) -> Problem | None:
     """Two kinds of goods at a price each, and the change."""
-    name, he, him = rng.choice(NAMES)
+    name, he, _him = rng.choice(NAMES)
     first, second = rng.sample(ITEMS, 2)
     n, p, m, q = (rng.randint(2, 12) for _ in range(4))
     paid = rng.choice((50, 100, 150, 200, 250, 300, 400, rng.randint(40, LIMIT)))

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from rfprm_export.errors import CheckpointError
 
 BLOCK_BYTES = 64 << 20
+HEAD_SIZE_STEP = 16
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", "*.safetensors*", "reward_head.pt")
 """What is downloaded of a hub repository; no Python file is."""
 
@@ -59,6 +60,11 @@ class Architecture:
         try:
             heads = int(config["num_attention_heads"])
             hidden = int(config["hidden_size"])
+            head_size = int(config.get("head_dim") or hidden // heads)
+            if head_size % HEAD_SIZE_STEP:
+                raise CheckpointError(
+                    f"config.json: heads of {head_size}; GroupQueryAttention rotates multiples of {HEAD_SIZE_STEP}"
+                )
             return cls(
                 name=str(config["architectures"][0]),
                 num_layers=int(config["num_hidden_layers"]),
@@ -66,7 +72,7 @@ class Architecture:
                 intermediate_size=int(config["intermediate_size"]),
                 num_heads=heads,
                 num_kv_heads=int(config["num_key_value_heads"]),
-                head_size=int(config.get("head_dim") or hidden // heads),
+                head_size=head_size,
                 vocab_size=int(config["vocab_size"]),
                 max_positions=int(config["max_position_embeddings"]),
                 rope_theta=_rope_theta(config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -24,9 +25,11 @@ def main(source: str, output: Path, recipe: str | None, revision: str | None, va
     # Here, so that --help does not wait for torch.
     from rfprm_export.pipeline import Request, export
 
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("rfprm_export").setLevel(logging.INFO)
     request = Request(source, output, recipe, revision, [v.strip() for v in variants.split(",") if v.strip()])
     try:
-        manifest = export(request, report=lambda message: click.echo(message, err=True))
+        manifest = export(request)
     except RfprmError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

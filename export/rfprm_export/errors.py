@@ -1,10 +1,10 @@
 """Errors of the exporter, below the runtime's RfprmError.
 
-    RfprmError
-    └── ExportError (ValueError)
-        ├── CheckpointError     a file, tensor or setting of the checkpoint that is missing or not as expected
-        ├── RecipeError         no recipe fits the checkpoint, or an assumption of the recipe fails on it
-        └── ParityError         the exported graph does not give the reference's rewards
+RfprmError
+└── ExportError (ValueError)
+    ├── CheckpointError     a file, tensor or setting of the checkpoint that is missing or not as expected
+    ├── RecipeError         no recipe fits the checkpoint, or an assumption of the recipe fails on it
+    └── ParityError         the exported graph does not give the reference's rewards
 """
 
 from __future__ import annotations

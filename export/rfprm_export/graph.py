@@ -107,9 +107,7 @@ class _Writer:
             sin=self.keep(self.weights.constant("rotary.sin", sin)),
         )
 
-    def layer(
-        self, i: int, hidden: ir.Value, delta: ir.Value | None, segment: _Segment
-    ) -> tuple[ir.Value, ir.Value]:
+    def layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, segment: _Segment) -> tuple[ir.Value, ir.Value]:
         """hidden, delta: the residual stream, and what is still to be added to it. Returns the same."""
         name = f"model.layers.{i}"
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
@@ -133,7 +131,7 @@ class _Writer:
 
     def attention(self, i: int, qkv: ir.Value, segment: _Segment) -> ir.Value:
         """Causal attention of all tokens, from packed projections [tokens, (q + 2 kv) * head_size]."""
-        cache = [1, self.a.num_kv_heads, "capacity", self.a.head_size]
+        cache: list[int | str] = [1, self.a.num_kv_heads, "capacity", self.a.head_size]
         past = [self.input(f"past.{i}.{kind}", ir.DataType.FLOAT, cache) for kind in ("key", "value")]
         attended, key, value = self.tape.op_multi_out(
             "GroupQueryAttention",
@@ -168,9 +166,7 @@ class _Writer:
             self.output(new, f"present.{i}.{kind}", ir.DataType.FLOAT, ["num_tokens", size])
         return whole[0], whole[1]
 
-    def read_attention(
-        self, queries: ir.Value, keys: ir.Value, values: ir.Value, segment: _Segment
-    ) -> ir.Value:
+    def read_attention(self, queries: ir.Value, keys: ir.Value, values: ir.Value, segment: _Segment) -> ir.Value:
         """Causal attention from the read positions alone. queries: [num_read, q_size]; returns the same."""
         groups, group, size = self.a.num_kv_heads, self.a.num_heads // self.a.num_kv_heads, self.a.head_size
         positions = self.op("Add", [segment.read_positions, segment.past_length])
@@ -208,7 +204,9 @@ class _Writer:
         for i, (weight, bias) in enumerate(names):
             if i:
                 x = self.op("Relu", [x])
-            x = self.op("Gemm", [x, self.weight(weight, f"head.{i}.weight"), self.weight(bias, f"head.{i}.bias")], transB=1)
+            x = self.op(
+                "Gemm", [x, self.weight(weight, f"head.{i}.weight"), self.weight(bias, f"head.{i}.bias")], transB=1
+            )
         if head.activation == "softmax":
             return self.op("Gather", [self.op("Softmax", [x], axis=-1), self.int64(head.positive)], axis=1)
         return self.op("Squeeze", [self.op("Sigmoid", [x]), self.int64([1])])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest,
 
 VARIANTS = ("fp32",)
 
+_log = logging.getLogger("rfprm_export")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -40,10 +43,10 @@ class Request:
     variants: Sequence[str] = VARIANTS
 
 
-def export(request: Request, report: Callable[[str], None] = lambda message: None) -> Manifest:
+def export(request: Request) -> Manifest:
     """Write a bundle to `request.output`, which must not exist; nothing half-done is ever there.
 
-    report: is called with a line for each stage. Raises CheckpointError, RecipeError, ParityError, ExportError.
+    Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
     """
     unknown = sorted(set(request.variants) - set(VARIANTS))
     if unknown or not request.variants:
@@ -51,7 +54,7 @@ def export(request: Request, report: Callable[[str], None] = lambda message: Non
     checkpoint = Checkpoint.open(locate(request.source, request.revision))
     architecture = checkpoint.architecture
     spec = choose(request.recipe, architecture.name)
-    report(f"recipe {spec.recipe.name} on {architecture.name}")
+    _log.info("recipe %s on %s", spec.recipe.name, architecture.name)
     head = load_head(checkpoint, spec)
     with _new_folder(request.output) as folder:
         tokenizer = write_tokenizer(folder, checkpoint, spec)
@@ -66,14 +69,14 @@ def export(request: Request, report: Callable[[str], None] = lambda message: Non
         )
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
         assert_recipe(checkpoint, spec, encoder)
-        report("writing fp32")
+        _log.info("writing fp32")
         files = write_fp32(folder, checkpoint, spec, head)
         variant = Variant("fp32", files, dtype="float32", kv_dtype="float32", devices=("cpu",), parity=None)
-        report("measuring parity with PyTorch")
+        _log.info("measuring parity with PyTorch")
         prm = PRM(Bundle(folder, manifest, variant), DeviceSpec("cpu"), threads=None)
         measured = parity.measure(Reference(checkpoint, spec, head), prm, encoder)
         parity.require(measured, parity.FP32_BOUND)
-        report(f"fp32: step rewards differ from PyTorch's by at most {measured.max_abs_difference:.1e}")
+        _log.info("fp32: step rewards differ from PyTorch's by at most %.1e", measured.max_abs_difference)
         variant = msgspec.structs.replace(variant, parity=measured)
         manifest = msgspec.structs.replace(manifest, variants=(variant,))
         (folder / FILE_NAME).write_bytes(encode(manifest))

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from rfprm_lite.trace import Trace
 
-_PROBLEM = "A shop sells pens at $3 and books at $12. Ann buys 4 pens and 2 books and pays with $50. What is her change?"
+_PROBLEM = (
+    "A shop sells pens at $3 and books at $12. Ann buys 4 pens and 2 books and pays with $50. What is her change?"
+)
 _RIGHT = ["The pens cost 4 * 3 = 12 dollars.", "The books cost 2 * 12 = 24 dollars.", "Together 12 + 24 = 36 dollars."]
 
 PROBES: tuple[tuple[str, Trace], ...] = (
@@ -31,7 +33,9 @@ def long_trace(fits: Callable[[str, Trace], bool], most: int = 60) -> tuple[str,
     problem = "Add the numbers from 1 to 60, one after another."
 
     def trace(steps: int) -> Trace:
-        lines = [f"After adding {n} the sum is {n * (n - 1) // 2} + {n} = {n * (n + 1) // 2}." for n in range(1, steps + 1)]
+        lines = [
+            f"After adding {n} the sum is {n * (n - 1) // 2} + {n} = {n * (n + 1) // 2}." for n in range(1, steps + 1)
+        ]
         return Trace.from_steps(lines)
 
     steps = most

@@ -38,14 +38,10 @@ class Reference:
         steps = [step.text for step in trace.steps]
         separator = self._spec.recipe.separator
         if separator is None:
-            ends = [step.end for step in trace.steps]
-            cut = [trace.text[:end].rstrip() for end in ends[:-1]] + [trace.text]
-            return np.concatenate([self._rewards(problem + text)[-1:] for text in cut])
+            texts = [*(trace.text[: step.text_end] for step in trace.steps[:-1]), trace.text]
+            return np.concatenate([self._rewards_and_ids(problem + text)[0][-1:] for text in texts])
         rewards, ids = self._rewards_and_ids(render(self._tokenizer, self._spec, problem, steps))
         return rewards[np.flatnonzero(ids == self._tokenizer.convert_tokens_to_ids(separator))]
-
-    def _rewards(self, text: str) -> NDArray[np.float32]:
-        return self._rewards_and_ids(text)[0]
 
     @torch.inference_mode()
     def _rewards_and_ids(self, text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -74,7 +70,9 @@ def render(tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, problem: str,
 
 def _load_backbone(checkpoint: Checkpoint) -> Qwen2Model:
     config = read_json(checkpoint.folder / "config.json")
-    model = Qwen2Model(Qwen2Config(**{k: v for k, v in config.items() if k not in ("torch_dtype", "dtype")})).float()
+    model: Qwen2Model = Qwen2Model(
+        Qwen2Config(**{k: v for k, v in config.items() if k not in ("torch_dtype", "dtype")})
+    )
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name in checkpoint.architecture.backbone():
@@ -83,6 +81,11 @@ def _load_backbone(checkpoint: Checkpoint) -> Qwen2Model:
             for block in checkpoint.blocks(name):
                 parameter[row : row + len(block)].copy_(torch.from_numpy(block))
                 row += len(block)
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise RuntimeError("transformers made the reference in another precision than float32")
     if parameters:
-        raise RuntimeError(f"transformers' Qwen2Model has parameters that the checkpoint does not: {sorted(parameters)}")
-    return model.eval()
+        raise RuntimeError(
+            f"transformers' Qwen2Model has parameters that the checkpoint does not: {sorted(parameters)}"
+        )
+    model.train(False)
+    return model

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +25,7 @@ class WeightFile:
         self._path = path
         self._file = path.open("wb")
 
-    def __enter__(self) -> WeightFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -34,8 +35,7 @@ class WeightFile:
         """Write the blocks, one after another, as one float32 tensor of `shape`. Raises ValueError on a wrong size."""
         start = self._align(int(np.prod(shape)) * 4)
         for block in blocks:
-            # Writes the buffer, not a copy of it.
-            self._file.write(memoryview(np.ascontiguousarray(block, np.float32)).cast("B"))
+            self._file.write(np.ascontiguousarray(block, np.float32).data)
         length = self._file.tell() - start
         if length != int(np.prod(shape)) * 4:
             raise ValueError(f"{name}: {length} bytes were written for shape {list(shape)}")
@@ -48,9 +48,7 @@ class WeightFile:
             name=name,
             base_dir=self._path.parent,
         )
-        return ir.Value(
-            name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape), const_value=tensor
-        )
+        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape), const_value=tensor)
 
     def _align(self, length: int) -> int:
         """Large tensors begin at a page, so that they can be mapped; small ones at a cache line."""

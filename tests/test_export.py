@@ -1,0 +1,325 @@
+"""The exporter: every official layout gives PyTorch's rewards, and every wrong checkpoint an error that names it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
+from conftest import Exported, open_reference
+from rfprm_export import parity
+from rfprm_export.checkpoint import Architecture, Checkpoint
+from rfprm_export.errors import CheckpointError, ExportError, ParityError, RecipeError
+from rfprm_export.pipeline import Request, export
+from rfprm_export.probes import PROBES
+from rfprm_export.recipes import RECIPES, choose
+from safetensors.torch import load_file, save_file
+
+from rfprm_lite import PRM, Trace
+from rfprm_lite.bundle import DEMO_FOLDER
+from rfprm_lite.manifest import read
+
+Get = Callable[[str], Exported]
+SEVEN = "reasonflux-prm-7b"
+
+
+# --- parity ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", LAYOUTS)
+def test_rewards_are_pytorchs_with_and_without_prefix_sharing(exported: Get, recipe: str) -> None:
+    made = exported(recipe)
+    pairs = [*PROBES, ("A long one.", Trace.from_steps([f"{n} + {n} is {2 * n}." for n in range(40)]))]
+    together = made.prm.score_many(pairs)
+    assert sum(score.tokens.computed for score in together) < sum(score.tokens.total for score in together)
+    every: list[float] = []
+    for (problem, trace), shared in zip(pairs, together, strict=True):
+        expected = made.reference.step_rewards(problem, trace)
+        np.testing.assert_allclose(shared.step_rewards, expected, atol=1e-4)
+        np.testing.assert_allclose(made.prm.score(problem, trace).step_rewards, expected, atol=1e-4)
+        every += expected.tolist()
+    assert np.std(every) > 0.05  # rewards that differ, so that the comparison says something
+
+
+def test_trained_weights_too(prm: PRM) -> None:
+    reference = open_reference(DEMO_CHECKPOINT, SEVEN)
+    for problem, trace in PROBES:
+        expected = reference.step_rewards(problem, trace)
+        np.testing.assert_allclose(prm.score(problem, trace).step_rewards, expected, atol=1e-4)
+
+
+def test_the_bundled_model_is_the_checkpoint_in_the_repository() -> None:
+    data = (DEMO_FOLDER / "fp32" / "model.onnx.data").read_bytes()
+    embedding = load_file(DEMO_CHECKPOINT / "model.safetensors")["model.embed_tokens.weight"]
+    assert embedding.numpy().tobytes() in data
+
+
+def test_one_reward_a_trajectory_for_the_1_5b(exported: Get) -> None:
+    """The authors' number is sigmoid(head(last token)) of problem + completion."""
+    made = exported("reasonflux-prm-1.5b")
+    text = "The pens cost 12.\n\nThe answer is 14.\n"
+    score = made.prm.score("What is 2 + 12?", text)
+    assert score.step_rewards.shape == (2,)
+    whole = made.reference.step_rewards("What is 2 + 12?", Trace.from_steps([text]))
+    assert score.trajectory_reward == score.reward == pytest.approx(float(whole[-1]), abs=1e-4)
+    cut = made.prm.score("What is 2 + 12?", "The pens cost 12.")
+    assert score.step_rewards[0] == pytest.approx(cut.trajectory_reward, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        replace(LAYOUTS[SEVEN], tied=True, layers=1),
+        replace(
+            LAYOUTS[SEVEN], config={"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+        ),
+        replace(LAYOUTS[SEVEN], config={"num_key_value_heads": 4}),
+        replace(LAYOUTS[SEVEN], config={"num_key_value_heads": 1}),
+    ],
+    ids=["one layer, tied", "config of transformers 5", "no grouping", "one KV head"],
+)
+def test_other_shapes(tmp_path: Path, layout) -> None:  # type: ignore[no-untyped-def]
+    layout = replace(layout, config={k: v for k, v in layout.config.items() if v is not None})
+    manifest = export(Request(str(make_checkpoint(tmp_path / "c", layout)), tmp_path / "b", SEVEN))
+    measured = manifest.variants[0].parity
+    assert measured is not None
+    assert measured.max_abs_difference <= parity.FP32_BOUND
+    assert measured.num_rewards > 60
+
+
+def test_a_probability_of_zero_shifts_no_step(tmp_path: Path) -> None:
+    """The authors' make_step_rewards drops zeros by value; a probability that underflows would move later steps."""
+    checkpoint = make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN])
+    shard = checkpoint / "model-00002-of-00002.safetensors"
+    tensors = load_file(shard)
+    tensors["score.2.weight"] *= 300
+    save_file(tensors, shard, metadata={"format": "pt"})
+    export(Request(str(checkpoint), tmp_path / "b", SEVEN))
+    score = PRM.from_pretrained(tmp_path / "b").score("Is it?", [f"{n} is {n * n}" for n in range(30)])
+    assert len(score.step_rewards) == 30
+    assert (score.step_rewards == 0).any()
+
+
+# --- the bundle --------------------------------------------------------------------------------------------------
+
+
+def test_the_bundle(exported: Get) -> None:
+    made = exported(SEVEN)
+    assert sorted(p.relative_to(made.bundle).as_posix() for p in made.bundle.rglob("*") if p.is_file()) == [
+        "README.md", "fp32/model.onnx", "fp32/model.onnx.data", "manifest.json", "tokenizer.json",
+    ]  # fmt: skip
+    manifest = read(made.bundle / "manifest.json")
+    assert manifest.recipe == next(spec.recipe for spec in RECIPES if spec.recipe.name == SEVEN)
+    assert manifest.source.architecture == "Qwen2ForProcessRewardModel"
+    assert manifest.dimensions.vocab_size == 2080
+    (variant,) = manifest.variants
+    assert variant.parity is not None
+    assert variant.parity.max_abs_difference <= parity.FP32_BOUND
+    # Neither the LM head nor what only it needs is in the graph.
+    parameters = sum(np.prod(s) for s in Checkpoint.open(made.checkpoint).architecture.backbone().values())
+    head, rotary = 64 * 64 + 64 + 2 * 64 + 2, 4096 * 16
+    assert abs(sum(f.bytes for f in variant.files) - 4 * (parameters + head + rotary)) < 64_000
+    assert SEVEN in (made.bundle / "README.md").read_text()
+
+
+def test_a_separator_that_is_an_ordinary_added_token_is_made_special(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN])
+    path = checkpoint / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    for added in tokenizer["added_tokens"]:
+        added["special"] = False
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    export(Request(str(checkpoint), tmp_path / "b", SEVEN))
+    score = PRM.from_pretrained(tmp_path / "b").score("<|im_end|> <extra_0>?", ["a <extra_0>", "b <|im_start|>"])
+    assert len(score.step_rewards) == 2
+
+
+def test_memory_does_not_grow_with_layers(tmp_path: Path) -> None:
+    """No more than a block of one tensor is held: counted in blocks alive, whatever the number of layers."""
+    from rfprm_export.head import load_head
+    from rfprm_export.write import write_fp32
+
+    held: list[int] = []
+    for layers in (2, 12):
+        checkpoint = Checkpoint.open(make_checkpoint(tmp_path / f"c{layers}", replace(LAYOUTS[SEVEN], layers=layers)))
+        spec = choose(SEVEN, checkpoint.architecture.name)
+        head = load_head(checkpoint, spec)
+        folder = tmp_path / f"b{layers}"
+        folder.mkdir()
+        import tracemalloc
+
+        tracemalloc.start()
+        write_fp32(folder, checkpoint, spec, head)
+        held.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    weights_of_ten_layers = 10 * 4 * (64 * 64 * 3 + 64 * 160 * 3)
+    assert held[1] - held[0] < weights_of_ten_layers / 2
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_is_found_where_the_checkpoint_says_enough(exported: Get) -> None:
+    checkpoint = exported("reasonflux-prm-1.5b").checkpoint
+    assert choose(None, Checkpoint.open(checkpoint).architecture.name).recipe.name == "reasonflux-prm-1.5b"
+
+
+def test_a_recipe_is_asked_for_where_two_fit() -> None:
+    with pytest.raises(RecipeError, match="--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm"):
+        choose(None, "Qwen2ForProcessRewardModel")
+    with pytest.raises(RecipeError, match="no recipe is for a LlamaForCausalLM"):
+        choose(None, "LlamaForCausalLM")
+    with pytest.raises(RecipeError, match="'prm'.*reasonflux-prm-7b"):
+        choose("prm", "Qwen2ForCausalLM")
+    with pytest.raises(RecipeError, match="is for Qwen2ForProcessRewardModel, the checkpoint is a Qwen2ForCausalLM"):
+        choose(SEVEN, "Qwen2ForCausalLM")
+
+
+# --- what must fail, and leave nothing behind --------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "checkpoint", LAYOUTS[SEVEN])
+
+
+def fails(checkpoint: Path, error: type[Exception], match: str, recipe: str = SEVEN) -> None:
+    output = checkpoint.parent / "out" / "bundle"
+    with pytest.raises(error, match=match):
+        export(Request(str(checkpoint), output, recipe))
+    assert not output.parent.exists() or not list(output.parent.iterdir())
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_shard(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    shard = checkpoint / "model-00002-of-00002.safetensors"
+    tensors = load_file(shard)
+    change(tensors)
+    save_file(tensors, shard, metadata={"format": "pt"})
+    index = checkpoint / "model.safetensors.index.json"
+    mapped = {k: v for k, v in json.loads(index.read_text())["weight_map"].items() if v != shard.name}
+    edit(index, weight_map={**mapped, **dict.fromkeys(tensors, shard.name)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"num_attention_heads": 8}, "heads of 8"),
+        ({"intermediate_size": 96}, r"gate_proj.weight has shape \[160, 64\], .* say \[96, 64\]"),
+        ({"num_hidden_layers": 4}, "lacks model.layers.3"),
+        ({"num_hidden_layers": 2}, "no recipe accounts for: model.layers.2"),
+    ],
+)
+def test_a_config_that_does_not_fit(checkpoint: Path, changes: dict[str, object], match: str) -> None:
+    edit(checkpoint / "config.json", **changes)
+    fails(checkpoint, CheckpointError, match)
+
+
+def test_a_head_of_another_shape(checkpoint: Path) -> None:
+    """A causal LM has vocabulary logits where a PRM has two."""
+    edit_shard(checkpoint, lambda t: t.update({"score.2.weight": torch.zeros(2048, 64)}))
+    fails(checkpoint, CheckpointError, r"score.2.weight has shape \[2048, 64\], .* \[2, 64\]")
+
+
+def test_a_head_of_another_name(checkpoint: Path) -> None:
+    edit_shard(checkpoint, lambda t: t.update({"classifier.weight": t.pop("score.0.weight")}))
+    fails(checkpoint, CheckpointError, "lacks score.0.weight; it has")
+
+
+def test_a_truncated_and_a_missing_shard(checkpoint: Path) -> None:
+    shard = checkpoint / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:5000])
+    fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors can't be read")
+    shard.unlink()
+    fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors is missing")
+
+
+def test_a_separator_of_several_tokens(checkpoint: Path) -> None:
+    """In stock Qwen2.5 the separator's slot is <|quad_end|>."""
+    path = checkpoint / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("<extra_0>", "<|quad_end|>"), encoding="utf-8")
+    fails(checkpoint, Exception, "<extra_0>")
+
+
+def test_a_template_of_another_recipe(checkpoint: Path) -> None:
+    edit(checkpoint / "tokenizer_config.json", chat_template=LAYOUTS["qwen2.5-math-prm"].template)
+    fails(checkpoint, RecipeError, "the tokenizer's own chat template .*Please reason step by step")
+    edit(checkpoint / "tokenizer_config.json", chat_template=None)
+    fails(checkpoint, RecipeError, "needs a chat template")
+
+
+def test_a_head_pickle_that_would_run_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+            return exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", LAYOUTS["reasonflux-prm-1.5b"])
+    head = checkpoint / "reward_head.pt"
+    torch.save({"weight": Payload(), "bias": torch.zeros(1)}, head)
+    fails(checkpoint, CheckpointError, "not loaded", "reasonflux-prm-1.5b")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"weight": torch.zeros(2, 64), "bias": torch.zeros(1)}, head)
+    fails(checkpoint, RecipeError, r"weight has shape \[2, 64\], not \[1, 64\]", "reasonflux-prm-1.5b")
+    torch.save({"w": torch.zeros(1, 64)}, head)
+    fails(checkpoint, RecipeError, r"holds \['w'\]", "reasonflux-prm-1.5b")
+    head.unlink()
+    fails(checkpoint, CheckpointError, "a language model, no PRM", "reasonflux-prm-1.5b")
+
+
+def test_an_export_that_misses_parity_is_not_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfprm_export.graph.rotary_tables", lambda a: (np.ones((4096, 8), np.float32),) * 2)
+    fails(checkpoint, ParityError, r"differ from PyTorch's by up to .*at most 1e-04 is allowed. Nothing was written")
+
+
+def test_an_interrupted_export_leaves_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity, "measure", interrupt)
+    fails(checkpoint, KeyboardInterrupt, "^$")
+
+
+def test_nothing_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ExportError, match="exists already"):
+        export(Request(str(checkpoint), tmp_path / "there", SEVEN))
+    with pytest.raises(ExportError, match="no variant is called int3"):
+        export(Request(str(checkpoint), tmp_path / "new", SEVEN, variants=["int3"]))
+    with pytest.raises(CheckpointError, match="a revision is for hub ids"):
+        export(Request(str(checkpoint), tmp_path / "new", SEVEN, revision="main"))
+
+
+def test_no_remote_code_is_run(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "modeling_qwen2_rm.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    auto = {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel", "AutoConfig": "modeling_qwen2_rm.Config"}
+    edit(checkpoint / "config.json", auto_map=auto)
+    edit(checkpoint / "tokenizer_config.json", auto_map={"AutoTokenizer": ["modeling_qwen2_rm.T", None]})
+    export(Request(str(checkpoint), tmp_path / "b", SEVEN))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_positions_end_where_the_model_says(exported: Get) -> None:
+    checkpoint = exported(SEVEN).checkpoint
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert Architecture.read(config).max_positions == exported(SEVEN).prm.manifest.max_tokens == 4096
+    assert exported("reasonflux-prm-1.5b").prm.manifest.max_tokens == 2048
+
+
+def test_shutil_is_not_needed_by_the_bundle(exported: Get, tmp_path: Path) -> None:
+    """A bundle may be moved."""
+    moved = shutil.copytree(exported(SEVEN).bundle, tmp_path / "moved")
+    assert PRM.from_pretrained(moved).score("p?", "a").step_rewards.shape == (1,)
