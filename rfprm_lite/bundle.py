@@ -18,6 +18,9 @@ from rfprm_lite.manifest import Device, File, Manifest, Variant
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / "models" / "demo"
+Fetch = Callable[[str, str | None], Path]
+"""File and revision of a hub repository -> its local path."""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -119,26 +122,35 @@ def _download(repo: str, variant: str | None, device: Device, hub: HubOptions) -
     return bundle
 
 
-def _fetcher(repo: str, hub: HubOptions) -> Callable[[str, str | None], Path]:
+def _fetcher(repo: str, hub: HubOptions) -> Fetch:
+    where = f"{repo}{f' at revision {hub.revision}' if hub.revision else ''}"
+    return _cache_reader(repo, where, hub) if hub.local_files_only else _downloader(repo, where, hub)
+
+
+def _cache_reader(repo: str, where: str, hub: HubOptions) -> Fetch:
+    # Not hf_hub_download(local_files_only=True): in huggingface-hub 2 that asks the hub who is calling.
+    from huggingface_hub import try_to_load_from_cache
+
+    def fetch(file: str, revision: str | None) -> Path:
+        path = try_to_load_from_cache(repo, file, cache_dir=hub.cache_dir, revision=revision)
+        if not isinstance(path, str):
+            raise ModelNotFoundError(f"{file} of {where} is not in the local cache, and local_files_only=True")
+        return Path(path)
+
+    return fetch
+
+
+def _downloader(repo: str, where: str, hub: HubOptions) -> Fetch:
     from huggingface_hub import errors as hub_errors
     from huggingface_hub import hf_hub_download
 
-    where = f"{repo}{f' at revision {hub.revision}' if hub.revision else ''}"
-
     def fetch(file: str, revision: str | None) -> Path:
         try:
-            return Path(
-                hf_hub_download(
-                    repo,
-                    file,
-                    revision=revision,
-                    cache_dir=hub.cache_dir,
-                    local_files_only=hub.local_files_only,
-                )
-            )
+            return Path(hf_hub_download(repo, file, revision=revision, cache_dir=hub.cache_dir))
         except hub_errors.LocalEntryNotFoundError as error:
-            offline = "local_files_only=True" if hub.local_files_only else "the hub can't be reached"
-            raise ModelNotFoundError(f"{file} of {where} is not in the local cache, and {offline}") from error
+            raise ModelNotFoundError(
+                f"{file} of {where} is not in the local cache, and the hub can't be reached: {error}"
+            ) from error
         except hub_errors.EntryNotFoundError as error:
             raise BundleFormatError(
                 f"{where} has no {file}: it is no bundle of rfprm-lite. "

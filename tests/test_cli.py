@@ -1,0 +1,149 @@
+"""The command line, as a script sees it: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from checkpoints import DEMO_CHECKPOINT
+from click.testing import CliRunner, Result
+from rfprm_export.cli import main as export_main
+
+from rfprm_lite import PRM, __version__, doctor
+from rfprm_lite.cli import main
+from rfprm_lite.view import plain
+
+PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
+RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."
+WRONG = "Tom now has 12 + 5 = 27 apples.\n\nThe answer is 27."
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run() -> Run:
+    def call(*arguments: str, input: str | None = None) -> Result:
+        return CliRunner().invoke(main, list(arguments), input=input)
+
+    return call
+
+
+def test_demo(run: Run) -> None:
+    result = run("demo")
+    assert result.exit_code == 0
+    assert "Mia has 18 stickers" in result.output
+    assert "candidate 1  * best" in result.output
+    assert "tokens computed" in result.output
+    assert "not ReasonFlux-PRM" in " ".join(result.output.split())
+
+
+def test_score_json_lines(run: Run, prm: PRM) -> None:
+    rows = [{"problem": PROBLEM, "response": RIGHT, "extra": 1}, {"problem": PROBLEM, "response": WRONG.split("\n\n")}]
+    result = run("score", "--model", "demo", "--json", input="\n\n".join(json.dumps(row) for row in rows))
+    assert result.exit_code == 0
+    lines = [json.loads(line) for line in result.output.splitlines()]
+    assert [line["line"] for line in lines] == [1, 3]
+    for line, response in zip(lines, (RIGHT, WRONG), strict=True):
+        expected = prm.score(PROBLEM, response)
+        assert line["step_rewards"] == pytest.approx(expected.step_rewards.tolist(), abs=1e-6)
+        assert line["reward"] == pytest.approx(expected.reward, abs=1e-6)
+        assert line["reward_range"] == [0.0, 2.0]
+        assert line["aggregate"] == "mean + 1 * last"
+    assert lines[1]["tokens"]["reused"] > 0
+
+
+def test_score_plain_text(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "response.txt").write_text(RIGHT, encoding="utf-8")
+    result = run("score", str(tmp_path / "response.txt"), "--problem", PROBLEM, "--model", "demo", "--aggregate", "min")
+    assert result.exit_code == 0
+    assert "12 + 5 = 17" in result.output
+    assert "min: " in result.output
+
+
+def test_best_of_n(run: Run, tmp_path: Path) -> None:
+    row = json.dumps({"problem": PROBLEM, "candidates": [WRONG, RIGHT.split("\n\n")]})
+    result = run("best-of-n", "--model", "demo", "--json", input=row)
+    assert result.exit_code == 0
+    assert json.loads(result.output)["index"] == 1
+    for name, text in (("a", RIGHT), ("b", WRONG)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    result = run("best-of-n", str(tmp_path / "a"), str(tmp_path / "b"), "--problem", PROBLEM, "--model", "demo")
+    assert "best: candidate 0" in result.output
+
+
+def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    run("score", "--problem", PROBLEM, input=RIGHT)
+    assert "not ReasonFlux-PRM" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "input", "message"),
+    [
+        (["score"], "{}", "line 1 is no JSON object with problem and response: .*missing required field `problem`"),
+        (["score"], '{"problem": "p", "response": 3}', "line 1 .*Expected `str | array`, got `int`"),
+        (["score"], "nonsense", "line 1 is no JSON"),
+        (["score"], '{"problem": "p", "response": ""}', "no step.*in response 0"),
+        (["score", "--problem", "p", "--device", "cuda"], "a", "no variant for cuda"),
+        (["score", "--problem", "p", "--aggregate", "median"], "a", "'median'"),
+        (["best-of-n"], '{"problem": "p", "candidates": []}', "no candidates"),
+        (["score", "--problem", "p", "--model", "no/such/folder"], "a", "neither a folder nor a hub id"),
+    ],
+)
+def test_errors_are_a_line_and_exit_code_1(run: Run, arguments: list[str], input: str, message: str) -> None:
+    result = run(*arguments, *(() if "--model" in arguments else ("--model", "demo")), input=input)
+    assert result.exit_code == 1
+    assert not isinstance(result.exception, (ValueError, TypeError))
+    assert result.stderr.startswith("error: ")
+    assert pytest.raises(AssertionError, match=message).matches(AssertionError(result.stderr))
+
+
+def test_usage_errors_are_exit_code_2(run: Run) -> None:
+    assert run("score", "--threads", "0").exit_code == 2
+    assert run("nonsense").exit_code == 2
+    assert run("--version").output.strip().endswith(__version__)
+
+
+def test_doctor(run: Run) -> None:
+    result = run("doctor", "--json")
+    report = json.loads(result.output)
+    assert result.exit_code == bool(report["problems"])
+    assert "CPUExecutionProvider" in report["providers"]
+    assert report["packages"]["rfprm-lite"] == __version__
+    assert "cached models" in run("doctor").output
+
+
+def test_doctor_knows_wheels_that_clash() -> None:
+    assert doctor.problems({"onnxruntime": "1.32.0"}) == []
+    (clash,) = doctor.problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
+    assert "onnxruntime and onnxruntime-gpu are both installed" in clash
+    assert doctor.problems({"onnxruntime": "1.24.1"})
+
+
+def test_doctor_reads_the_cpu(tmp_path: Path) -> None:
+    (tmp_path / "x86").write_text("processor : 0\nflags : fpu avx2 avx512_vnni\n")
+    (tmp_path / "arm").write_text("Features\t: fp asimd asimddp i8mm\n")
+    assert doctor.cpu_instructions(tmp_path / "x86") == ["avx2", "avx512_vnni"]
+    assert doctor.cpu_instructions(tmp_path / "arm") == ["asimd", "asimddp", "i8mm"]
+    assert doctor.cpu_instructions(tmp_path / "absent") is None
+
+
+def test_a_candidate_can_not_drive_the_terminal(run: Run) -> None:
+    assert plain("a\x1b[31mb\u202e[bold]").plain == "a\\x1b[31mb\\x202e[bold]"
+    result = run("score", "--problem", PROBLEM, "--model", "demo", input="[red]x[/red] \x1b]0;title\x07")
+    assert "[red]x[/red]" in result.output
+    assert "\x1b]" not in result.output
+
+
+def test_the_exporters_command(tmp_path: Path) -> None:
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(export_main, list(arguments))
+
+    result = call(str(DEMO_CHECKPOINT), str(tmp_path / "bundle"), "--recipe", "reasonflux-prm-7b")
+    assert result.exit_code == 0
+    assert result.stdout.strip() == f"{tmp_path / 'bundle'}: fp32"
+    assert PRM.from_pretrained(tmp_path / "bundle").manifest.source.name == "checkpoint"
+    result = call(str(DEMO_CHECKPOINT), str(tmp_path / "other"))
+    assert result.exit_code == 1
+    assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr
