@@ -32,8 +32,9 @@ class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: mean, min, product, last, or mean+final, the paper's mean + alpha * final.
     alpha: weight of the final reward in mean+final, at least 0; 1.0 does best on AIME25 and MATH500 among the values
         of the paper's ablation up to 1.0. Without meaning elsewhere.
-    final: what the final reward is: `last`, the last step's; or `response`, read a second time with the whole final
-        response as one step. The paper does not say which the released model was meant for.
+    final: what the final (trajectory) reward is, whatever the name: `last`, the last step's; or `response`, read a
+        second time with the whole final response as one step. The paper does not say which the released model was
+        meant for.
     """
 
     name: Name
@@ -45,13 +46,13 @@ class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InputError(f"no aggregate is called {self.name!r}: there are {', '.join((*_REDUCE, 'mean+final'))}")
         if self.final not in ("last", "response"):
             raise InputError(f"final={self.final!r}: it is 'last' or 'response'")
-        if not 0 <= self.alpha < float("inf"):
+        if not isinstance(self.alpha, (int, float)) or not 0 <= self.alpha < float("inf"):
             raise InputError(f"alpha={self.alpha}: it is a finite number from 0 on")
 
     @property
     def reads_response(self) -> bool:
         """Whether a second read, with the response as one step, is needed."""
-        return self.name == "mean+final" and self.final == "response"
+        return self.final == "response"
 
     @property
     def reward_range(self) -> tuple[float, float]:

@@ -129,10 +129,14 @@ def _fetcher(repo: str, hub: HubOptions) -> Fetch:
 
 def _cache_reader(repo: str, where: str, hub: HubOptions) -> Fetch:
     # Not hf_hub_download(local_files_only=True): in huggingface-hub 2 that asks the hub who is calling.
+    from huggingface_hub import errors as hub_errors
     from huggingface_hub import try_to_load_from_cache
 
     def fetch(file: str, revision: str | None) -> Path:
-        path = try_to_load_from_cache(repo, file, cache_dir=hub.cache_dir, revision=revision)
+        try:
+            path = try_to_load_from_cache(repo, file, cache_dir=hub.cache_dir, revision=revision)
+        except hub_errors.HFValidationError as error:
+            raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
         if not isinstance(path, str):
             raise ModelNotFoundError(f"{file} of {where} is not in the local cache, and local_files_only=True")
         return Path(path)
@@ -158,5 +162,7 @@ def _downloader(repo: str, where: str, hub: HubOptions) -> Fetch:
             ) from error
         except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
             raise ModelNotFoundError(f"the hub has no {where}, or it is private: {error}") from error
+        except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError) as error:
+            raise ModelNotFoundError(f"the hub did not give {file} of {where}: {error}") from error
 
     return fetch

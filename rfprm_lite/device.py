@@ -6,6 +6,7 @@ In: a graph file and a device's name. Out: a session that runs on that device, o
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +28,10 @@ class DeviceSpec:
     @classmethod
     def parse(cls, name: str) -> DeviceSpec:
         """`cpu`, `cuda` or `cuda:1`. Raises DeviceError."""
-        kind, _, index = name.partition(":")
-        if kind == "cpu" and not index:
-            return cls("cpu")
-        if kind == "cuda" and (not index or index.isdigit()):
-            return cls("cuda", int(index or 0))
-        raise DeviceError(f"no device is called {name!r}: there are 'cpu', 'cuda' and 'cuda:N'")
+        found = re.fullmatch(r"(cpu)|cuda(?::([0-9]+))?", name) if isinstance(name, str) else None
+        if found is None:
+            raise DeviceError(f"no device is called {name!r}: there are 'cpu', 'cuda' and 'cuda:N'")
+        return cls("cpu") if found[1] else cls("cuda", int(found[2] or 0))
 
 
 def load_onnxruntime() -> None:
@@ -56,8 +55,8 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     if threads is not None:
-        if threads < 1:
-            raise DeviceError(f"threads={threads}: at least one is needed")
+        if not isinstance(threads, int) or threads < 1:
+            raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")
         options.intra_op_num_threads = threads
     try:
         session = ort.InferenceSession(str(graph), options, providers=_providers(device))

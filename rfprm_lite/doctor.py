@@ -47,18 +47,24 @@ class Report:
 def examine() -> Report:
     """Look, without touching the network."""
     packages = {name: version for name in PACKAGES if (version := _version(name))}
-    load_onnxruntime()
-    import onnxruntime
+    found = problems(packages)
+    try:
+        load_onnxruntime()
+        import onnxruntime
 
+        providers = list(onnxruntime.get_available_providers())
+    except (ImportError, AttributeError) as error:  # what is left after two wheels overwrote each other
+        providers = []
+        found.append(f"onnxruntime does not work: {error}. Uninstall it and install it again")
     return Report(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         packages=packages,
-        providers=list(onnxruntime.get_available_providers()),
+        providers=providers,
         logical_cpus=os.cpu_count() or 1,
         instructions=cpu_instructions(Path("/proc/cpuinfo")),
         cached_models=_cached_models(),
-        problems=problems(packages),
+        problems=found,
     )
 
 

@@ -61,8 +61,8 @@ class Encoder:
         texts = [step.text for step in trace.steps]
         if self._separator is not None:
             return [self._separated(problem, texts)]
-        ends = [*(step.text_end for step in trace.steps[:-1]), len(trace.text)]
-        return [self._unseparated(problem, trace.text[:end]) for end in ends]
+        whole = self._unseparated(problem, trace.text)  # first, so that too long a text is refused at once
+        return [*(self._unseparated(problem, trace.text[: step.text_end]) for step in trace.steps[:-1]), whole]
 
     def response_sequences(self, problem: str, trace: Trace) -> list[TokenSequence]:
         """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.errors import BundleFormatError
 from rfprm_lite.kv import Allocate, Cache, KVCache, Layout
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Engine:
 
     def __init__(self, graph: Path, layout: Layout, device: DeviceSpec, threads: int | None) -> None:
         self._session = open_session(graph, device, threads)
+        _check_contract(graph, self._session, layout)
         self._layout = layout
         self._device = device
         kinds = ("key", "value")
@@ -65,7 +67,7 @@ class Engine:
         """Append the tokens to the cache.
 
         ids: int64 [S], S >= 1. reads: int64 [R], 0 <= position < S. Returns float32 [R], in [0, 1].
-        Raises InputError where the cache is too small; then nothing has changed.
+        Raises ValueError where the cache is too small. After any error the cache is as it was.
         """
         past = cache.length
         cache.advance(len(ids))
@@ -100,3 +102,23 @@ class Engine:
             return OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device.kind, self._device.index)
 
         return allocate
+
+
+def _check_contract(graph: Path, session: ort.InferenceSession, layout: Layout) -> None:
+    """Raise BundleFormatError unless the graph's KV inputs are what the manifest's dimensions say."""
+    kind = {"float32": "tensor(float)", "float16": "tensor(float16)"}[layout.dtype.name]
+    inner = (kind, [1, layout.num_kv_heads, layout.head_size])
+    last = (kind, [layout.num_kv_heads * layout.head_size])
+    expected = {
+        f"past.{i}.{part}": inner if i < layout.num_layers - 1 else last
+        for i in range(layout.num_layers)
+        for part in ("key", "value")
+    }
+    found = {i.name: (i.type, [n for n in i.shape if isinstance(n, int)]) for i in session.get_inputs()}
+    cache = {name: value for name, value in found.items() if name.startswith("past.")}
+    if cache != expected:
+        wrong = sorted(name for name in cache.keys() | expected if cache.get(name) != expected.get(name))
+        raise BundleFormatError(
+            f"{graph} is not the graph that the manifest describes: {wrong[0]} is {cache.get(wrong[0])}, "
+            f"the dimensions and kv_dtype say {expected.get(wrong[0])}"
+        )

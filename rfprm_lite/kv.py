@@ -1,10 +1,11 @@
-"""The KV cache of one call: one buffer for each layer's keys and values, rolled back by length, never copied.
+"""The KV cache of one call: one buffer for each layer's keys and values, rolled back by length.
 
 Knows the shapes that the graph reads and writes, nothing of sessions, tokens or plans.
 
 In all layers but the last, the graph writes a chunk's keys and values into the buffer it reads from
-(GroupQueryAttention with past and present shared). The last layer attends only from the read positions; its buffer
-is token-major, so that the cached part and the chunk's part are two contiguous views of it.
+(GroupQueryAttention with past and present shared): nothing is copied. The last layer attends only from the read
+positions; its buffer is token-major, so that the cached part and the chunk's part are two contiguous views of it. The
+graph joins them for its products, a copy of one layer's keys and values a run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from rfprm_lite.errors import InputError
 from rfprm_lite.manifest import Dimensions
 
 if TYPE_CHECKING:
@@ -56,11 +56,6 @@ class Layout:
     def last_shape(self, tokens: int) -> list[int]:
         return [tokens, self.num_kv_heads * self.head_size]
 
-    def nbytes(self, capacity: int) -> int:
-        """Bytes of all buffers for `capacity` tokens."""
-        row = self.num_kv_heads * self.head_size * self.dtype.itemsize
-        return 2 * self.num_layers * capacity * row
-
 
 Allocate = Callable[[list[int], np.dtype[np.floating]], "ort.OrtValue"]
 
@@ -81,15 +76,15 @@ class KVCache:
         return self._length
 
     def trim(self, length: int) -> None:
-        """Roll back to the first `length` tokens. Raises InputError where fewer are held."""
+        """Roll back to the first `length` tokens. Raises ValueError where fewer are held."""
         if not 0 <= length <= self._length:
-            raise InputError(f"can't roll a cache of {self._length} tokens back to {length}")
+            raise ValueError(f"can't roll a cache of {self._length} tokens back to {length}")
         self._length = length
 
     def advance(self, tokens: int) -> None:
         """`tokens` more are held."""
         if self._length + tokens > self.capacity:
-            raise InputError(f"{self._length} + {tokens} tokens exceed the cache's capacity of {self.capacity}")
+            raise ValueError(f"{self._length} + {tokens} tokens exceed the cache's capacity of {self.capacity}")
         self._length += tokens
 
     def last_pointer(self, which: int, offset: int) -> int:

@@ -38,6 +38,11 @@ class Dimensions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vocab_size: int
     max_positions: int
 
+    def __post_init__(self) -> None:
+        wrong = {name: value for name, value in msgspec.structs.asdict(self).items() if value < 1}
+        if wrong:
+            raise ValueError(f"dimensions must be positive: {wrong}")
+
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of the bundle; path relative to it, with forward slashes."""
@@ -74,6 +79,10 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     devices: tuple[Device, ...]
     parity: Parity | None
 
+    def __post_init__(self) -> None:
+        if not self.files or not self.devices:
+            raise ValueError(f"variant {self.name!r} needs a file and a device")
+
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a bundle is. The first variant that runs on a device is that device's default."""
@@ -108,7 +117,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def max_tokens(self) -> int:
         """The most tokens of one sequence: the recipe's limit, or the model's positions."""
-        return min(self.recipe.max_tokens or self.dimensions.max_positions, self.dimensions.max_positions)
+        limit = self.recipe.max_tokens
+        return self.dimensions.max_positions if limit is None else min(limit, self.dimensions.max_positions)
 
 
 def read(path: Path) -> Manifest:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,10 @@ class Plan:
         """The most tokens that the KV cache holds at once."""
         return max((s.start + len(s.ids) for s in self.segments), default=0)
 
-    def tokens_computed(self, num_sequences: int) -> list[int]:
+    @property
+    def tokens_computed(self) -> list[int]:
         """For each sequence the tokens computed for it first; the others it shares."""
-        computed = [0] * num_sequences
+        computed = [0] * len(self.readouts)
         for segment in self.segments:
             computed[segment.sequence] += len(segment.ids)
         return computed
@@ -66,8 +67,10 @@ class Plan:
 
 def plan(sequences: Sequence[TokenSequence]) -> Plan:
     """The depth-first walk over the radix tree of all sequences."""
-    keys = [tuple(s.ids.tolist()) for s in sequences]
+    # Big-endian bytes sort as the ids do, at 4 bytes a token; ids are below 2**32.
+    keys = [s.ids.astype(">u4").tobytes() for s in sequences]
     order = sorted(range(len(sequences)), key=keys.__getitem__)
+    del keys
     starts = _shared_lengths([sequences[i].ids for i in order])
 
     # The path of segments that make up the current sequence: (segment, first position not in it).
@@ -77,7 +80,7 @@ def plan(sequences: Sequence[TokenSequence]) -> Plan:
     for i, start in zip(order, starts, strict=True):
         while path and drafts[path[-1]].start >= start:
             path.pop()
-        if start < len(keys[i]):
+        if start < len(sequences[i].ids):
             path.append(len(drafts))
             drafts.append(_Draft(i, start))
         wanted[i] = _assign_reads(sequences[i].reads.tolist(), drafts, path)
@@ -98,10 +101,7 @@ def plan(sequences: Sequence[TokenSequence]) -> Plan:
 class _Draft:
     sequence: int
     start: int
-    reads: set[int]
-
-    def __init__(self, sequence: int, start: int) -> None:
-        self.sequence, self.start, self.reads = sequence, start, set()
+    reads: set[int] = field(default_factory=set)
 
 
 def _assign_reads(reads: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:

@@ -115,7 +115,7 @@ class PRM:
     def best_of_n(
         self,
         problem: str,
-        candidates: Sequence[Candidate],
+        candidates: Iterable[Candidate],
         *,
         aggregate: str | Aggregate | None = None,
     ) -> BestOfN[Candidate]:
@@ -123,9 +123,10 @@ class PRM:
 
         candidates: responses, at least one, each as in `score`. Raises as `score_many` does.
         """
-        if isinstance(candidates, (str, bytes)):
-            raise InputTypeError("candidates is a sequence of responses, not one str")
-        if not len(candidates):
+        if isinstance(candidates, (str, bytes, Trace)):
+            raise InputTypeError(f"candidates are several responses, not one {type(candidates).__name__}")
+        candidates = list(candidates)
+        if not candidates:
             raise InputError("no candidates: there is nothing to choose from")
         pairs: list[tuple[str, Response]] = [(problem, candidate) for candidate in candidates]  # type: ignore[misc]
         scores = self.score_many(pairs, aggregate=aggregate)
@@ -135,7 +136,7 @@ class PRM:
 
     def _read(self, index: int, pair: tuple[str, Response], aggregate: Aggregate) -> _Reading:
         try:
-            problem, response = pair
+            problem, response = _pair(pair)
             trace = as_trace(response)
             sequences = self._encoder.step_sequences(problem, trace)
             if aggregate.reads_response:
@@ -144,6 +145,12 @@ class PRM:
         except (InputError, InputTypeError) as error:
             error.add_note(f"in response {index} of this call")
             raise
+
+
+def _pair(value: object) -> tuple[str, Response]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise InputTypeError(f"a pair of problem and response is needed, not {type(value).__name__} {value!r:.60}")
+    return value[0], value[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,3 +68,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aggregate: Aggregate
     max_tokens: int | None
     source: str
+
+    def __post_init__(self) -> None:
+        slots = [piece.name for piece in self.template if isinstance(piece, Slot)]
+        if slots != ["problem", "steps"] or not isinstance(self.template[-1], Slot):
+            raise ValueError(f"the template of {self.name} must have a problem and end with the steps, it has {slots}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens of {self.name} is {self.max_tokens}")

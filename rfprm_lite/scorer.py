@@ -37,10 +37,9 @@ def score_sequences(engine: Prefill[C], sequences: Sequence[TokenSequence]) -> l
     for segment in walk.segments:
         cache.trim(segment.start)
         by_segment.append(_prefill(engine, cache, segment))
-    computed = walk.tokens_computed(len(sequences))
     return [
         SequenceRewards(np.array([by_segment[r.segment][r.index] for r in readouts], np.float32), tokens)
-        for readouts, tokens in zip(walk.readouts, computed, strict=True)
+        for readouts, tokens in zip(walk.readouts, walk.tokens_computed, strict=True)
     ]
 
 

@@ -4,12 +4,15 @@ In: text, or steps, or a thinking trajectory and a response. Out: a `Trace`, who
 nothing of models, templates or tokens.
 
 Text is split at blank lines (`\\n\\n`), as the authors of ReasonFlux-PRM do (ReasonFlux_PRM/README.md). A thinking
-part is recognised in two written forms; its markers are no part of any step's text:
+part is recognised in two written forms:
 
     1. Deepseek-R1: `<think> thinking </think> response`; the opening marker may be missing.
-    2. Sky-T1: `<|begin_of_thought|> thinking <|end_of_thought|> <|begin_of_solution|> response <|end_of_solution|>`.
+    2. Sky-T1: `<|begin_of_thought|> thinking <|end_of_thought|> <|begin_of_solution|> response <|end_of_solution|>`;
+       any but the end of the thinking may be missing.
 
-Anything else is one response without a thinking part.
+A marker counts where it stands in its form (the opening one at the very beginning, the first closing one, those of
+the solution at its edges), and is then no part of any step's text. Elsewhere it is text. Anything else is one response
+without a thinking part.
 """
 
 from __future__ import annotations
@@ -48,13 +51,28 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A reasoning trace: its whole text and at least one step.
+    """A reasoning trace: its whole text and at least one step, none blank, whose spans tile the text.
 
-    Make one with `parse`, `from_steps` or `from_parts`.
+    Make one with `parse`, `from_steps` or `from_parts`. Raises InputError or InputTypeError where it is none.
     """
 
     text: str
     steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        require_text("a trace's text", self.text)
+        if not self.steps:
+            raise InputError("the response has no step")
+        at = 0
+        for i, step in enumerate(self.steps):
+            if not step.text.strip():
+                raise InputError(f"step {i} is empty: a step needs text to be judged")
+            inside = step.start == at <= step.text_start <= step.text_end <= step.end
+            if not inside or self.text[step.text_start : step.text_end] != step.text:
+                raise InputError(f"step {i} of the trace is not at its place in the text: make traces with Trace.parse")
+            at = step.end
+        if at != len(self.text):
+            raise InputError(f"the steps of the trace end at character {at} of {len(self.text)}")
 
     @classmethod
     def parse(cls, text: str) -> Trace:
@@ -97,9 +115,10 @@ class Trace:
         """A thinking trajectory and a response that come as two texts, each split at blank lines."""
         require_text("thinking", thinking)
         require_text("the response", response)
-        text = thinking + DELIMITER + response
+        between = DELIMITER if thinking and response else ""
+        text = thinking + between + response
         pieces = _split(text, 0, len(thinking), "thinking")
-        pieces += _split(text, len(thinking) + len(DELIMITER), len(text), "response")
+        pieces += _split(text, len(thinking + between), len(text), "response")
         if not pieces:
             raise InputError("thinking and response are both empty")
         return _tile(text, pieces)

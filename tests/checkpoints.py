@@ -123,5 +123,9 @@ def _write_weights(folder: Path, layout: Layout, config: dict[str, Any], random:
     shards = {"model-00001-of-00002.safetensors": first, "model-00002-of-00002.safetensors": second}
     for file, tensors in shards.items():
         save_file(tensors, folder / file, metadata={"format": "pt"})
-    index = {"weight_map": {name: file for file, tensors in shards.items() for name in tensors}}
+    size = sum(t.numel() * t.element_size() for tensors in shards.values() for t in tensors.values())
+    index = {
+        "metadata": {"total_size": size},
+        "weight_map": {name: file for file, tensors in shards.items() for name in tensors},
+    }
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -94,6 +94,12 @@ def test_an_unknown_format_version(bundle: Path, version: int, advice: str) -> N
         (lambda m: m["dimensions"].update(num_layers="four"), r"Expected `int`, got `str`.*num_layers"),
         (lambda m: m["recipe"]["aggregate"].update(name="median"), "median"),
         (lambda m: m["tokenizer"].update(path="../../etc/passwd"), "outside its bundle"),
+        (lambda m: m["dimensions"].update(num_layers=0), "dimensions must be positive.*num_layers"),
+        (lambda m: m["variants"][0].update(files=[]), "needs a file"),
+        (lambda m: m["recipe"].update(max_tokens=0), "max_tokens"),
+        (lambda m: m["recipe"]["template"].pop(), "end with the steps"),
+        (lambda m: m["recipe"].update(template=[{"type": "slot", "name": "steps"}]), "must have a problem"),
+        (lambda m: m["dimensions"].update(num_kv_heads=9), "is not the graph that the manifest describes"),
     ],
 )
 def test_a_malformed_manifest(bundle: Path, change: Callable[[dict[str, Any]], object], match: str) -> None:
@@ -131,6 +137,10 @@ def test_neither_a_folder_nor_a_hub_id() -> None:
         PRM.from_pretrained("no/such/folder")
     with pytest.raises(FileNotFoundError):
         PRM.from_pretrained(Path("nothing"))
+    for wrong in ("org/..", "a--b/c", "org/x.git", "org/-x"):
+        for local in (True, False):
+            with pytest.raises(ModelNotFoundError, match=wrong):
+                PRM.from_pretrained(wrong, local_files_only=local)
 
 
 # --- the hub's cache ---------------------------------------------------------------------------------------------

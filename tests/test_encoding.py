@@ -25,11 +25,14 @@ UNSEPARATED = Encoder.from_file(TOKENIZER, BY_NAME["reasonflux-prm-1.5b"], 100_0
 FRAME = [piece.token for piece in BY_NAME["reasonflux-prm-7b"].template if isinstance(piece, Special)]
 
 hostile = st.lists(
-    st.one_of(st.sampled_from([*SPECIAL, "<|im_end|>\n<|im_start|>user\n", "<extra_0", ">"]), st.text(max_size=8)),
+    st.one_of(
+        st.sampled_from([*SPECIAL, "<|im_end|>\n<|im_start|>user\n", "<extra_0", ">"]),
+        st.text(st.characters(codec="utf-8"), max_size=8),
+    ),
     min_size=1,
     max_size=6,
 ).map("".join)
-valid = hostile.filter(lambda s: (bool(s.strip()) and s.isprintable()) or "<" in s)
+hostile = hostile.filter(lambda text: bool(text.strip()))
 
 
 def special_ids(ids: list[int]) -> list[str]:
@@ -46,21 +49,16 @@ def test_no_special_token_can_be_forged(token: str) -> None:
     assert [ids[read] for read in sequence.reads] == [ids[-1]] * 3
 
 
-def without_surrogates(text: str) -> bool:
-    return not any(0xD800 <= ord(c) < 0xE000 for c in text)
-
-
-@given(
-    valid.filter(without_surrogates),
-    st.lists(valid.filter(without_surrogates).filter(str.strip), min_size=1, max_size=4),
-)
+@given(hostile, st.lists(hostile, min_size=1, max_size=4))
 @example("<|im_end|>", ["<extra_0>"])
 def test_whatever_the_text_the_frame_stands(problem: str, steps: list[str]) -> None:
-    if not problem.strip():
-        return
+    trace = Trace.from_steps(steps, thinking=len(steps) // 2)
     (sequence,) = SEPARATED.step_sequences(problem, Trace.from_steps(steps))
     assert special_ids(sequence.ids.tolist()) == [*FRAME, *["<extra_0>"] * len(steps)]
     assert len(sequence.reads) == len(steps)
+    (response,) = SEPARATED.response_sequences(problem, trace)
+    assert special_ids(response.ids.tolist()) == [*FRAME, *["<extra_0>"] * (len(trace.thinking) + 1)]
+    assert response.reads.tolist() == [len(response.ids) - 1]
     for read in UNSEPARATED.step_sequences(problem, Trace.from_steps(steps)):
         assert special_ids(read.ids.tolist()) == []
 

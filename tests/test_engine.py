@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rfprm_lite import InputError
 from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
-from rfprm_lite.errors import BundleFileError, DeviceError
+from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError
 from rfprm_lite.kv import KVCache, Layout
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
@@ -74,10 +75,10 @@ def test_a_read_sees_nothing_behind_it() -> None:
 def test_the_cache_refuses_what_does_not_fit() -> None:
     cache = ENGINE.new_cache(10)
     ENGINE.prefill(cache, IDS[:8], NO_READS)
-    with pytest.raises(InputError, match=r"8 \+ 3 tokens exceed the cache's capacity of 10"):
+    with pytest.raises(ValueError, match=r"8 \+ 3 tokens exceed the cache's capacity of 10"):
         ENGINE.prefill(cache, IDS[:3], NO_READS)
     assert cache.length == 8
-    with pytest.raises(InputError, match="8 tokens back to 9"):
+    with pytest.raises(ValueError, match="8 tokens back to 9"):
         cache.trim(9)
 
 
@@ -89,11 +90,6 @@ def test_a_failed_run_leaves_the_cache_as_it_was() -> None:
     assert cache.length == 4
 
 
-def test_bytes_of_a_cache() -> None:
-    cache = ENGINE.new_cache(64)
-    assert sum(b.numpy().nbytes for b in (*cache.inner, *cache.last)) == LAYOUT.nbytes(64)
-
-
 def test_devices() -> None:
     with pytest.raises(DeviceError, match="'tpu'"):
         DeviceSpec.parse("tpu")
@@ -102,7 +98,21 @@ def test_devices() -> None:
     assert DeviceSpec.parse("cuda:1") == DeviceSpec("cuda", 1)
     with pytest.raises(DeviceError, match="install rfprm-lite-gpu"):
         Engine(BUNDLE.graph, LAYOUT, DeviceSpec("cuda"), threads=None)
+    for wrong in ("cpu:", "cuda:²", "cuda:-1", None):
+        with pytest.raises(DeviceError, match="no device is called"):
+            DeviceSpec.parse(wrong)  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match="threads='2'"):
+        Engine(BUNDLE.graph, LAYOUT, DeviceSpec("cpu"), threads="2")  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="threads=0"):
         Engine(BUNDLE.graph, LAYOUT, DeviceSpec("cpu"), threads=0)
     with pytest.raises(BundleFileError, match=r"can't load .*manifest\.json"):
         Engine(DEMO_FOLDER / "manifest.json", LAYOUT, DeviceSpec("cpu"), threads=None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_layers": 3}, {"num_layers": 9}, {"num_kv_heads": 7}, {"head_size": 7}, {"dtype": np.dtype("float16")}],
+)
+def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
+    with pytest.raises(BundleFormatError, match=r"is not the graph that the manifest describes: past\."):
+        Engine(BUNDLE.graph, replace(LAYOUT, **change), DeviceSpec("cpu"), threads=None)  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
+from checkpoints import DEMO_CHECKPOINT, LAYOUTS, MATH_SYSTEM, make_checkpoint
 from conftest import Exported, open_reference
 from rfprm_export import parity
 from rfprm_export.checkpoint import Architecture, Checkpoint
@@ -38,20 +40,51 @@ def test_rewards_are_pytorchs_with_and_without_prefix_sharing(exported: Get, rec
     pairs = [*PROBES, ("A long one.", Trace.from_steps([f"{n} + {n} is {2 * n}." for n in range(40)]))]
     together = made.prm.score_many(pairs)
     assert sum(score.tokens.computed for score in together) < sum(score.tokens.total for score in together)
-    every: list[float] = []
-    for (problem, trace), shared in zip(pairs, together, strict=True):
-        expected = made.reference.step_rewards(problem, trace)
-        np.testing.assert_allclose(shared.step_rewards, expected, atol=1e-4)
-        np.testing.assert_allclose(made.prm.score(problem, trace).step_rewards, expected, atol=1e-4)
-        every += expected.tolist()
-    assert np.std(every) > 0.05  # rewards that differ, so that the comparison says something
+    expected = made.reference.step_rewards(pairs)
+    for pair, shared, rewards in zip(pairs, together, expected, strict=True):
+        alone = made.prm.score(*pair).step_rewards
+        np.testing.assert_allclose(shared.step_rewards, rewards, atol=1e-4)
+        np.testing.assert_allclose(alone, rewards, atol=1e-4)
+        np.testing.assert_allclose(shared.step_rewards, alone, atol=1e-6)
+    assert np.std(np.concatenate(expected)) > 0.05  # rewards that differ, so that the comparison says something
 
 
 def test_trained_weights_too(prm: PRM) -> None:
-    reference = open_reference(DEMO_CHECKPOINT, SEVEN)
-    for problem, trace in PROBES:
-        expected = reference.step_rewards(problem, trace)
-        np.testing.assert_allclose(prm.score(problem, trace).step_rewards, expected, atol=1e-4)
+    expected = open_reference(DEMO_CHECKPOINT, SEVEN).step_rewards(PROBES)
+    for probe, rewards in zip(PROBES, expected, strict=True):
+        np.testing.assert_allclose(prm.score(*probe).step_rewards, rewards, atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", LAYOUTS)
+def test_the_reference_is_the_whole_model_of_transformers(exported: Get, recipe: str) -> None:
+    """Layer by layer or all at once, PyTorch gives the same rewards."""
+    from transformers import AutoModel, AutoTokenizer
+
+    made = exported(recipe)
+    problem, trace = PROBES[0]
+    tokenizer = AutoTokenizer.from_pretrained(made.checkpoint)
+    text = problem + trace.text if LAYOUTS[recipe].pickled_head else rendered(tokenizer, recipe, problem, trace)
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    model = AutoModel.from_pretrained(made.checkpoint).float().eval()
+    with torch.inference_mode():
+        hidden = model(input_ids=ids).last_hidden_state[0]
+    if LAYOUTS[recipe].pickled_head:
+        head = torch.load(made.checkpoint / "reward_head.pt", weights_only=True)
+        whole = (hidden[-1:] @ head["weight"].T + head["bias"]).sigmoid()[:, 0]
+        np.testing.assert_allclose(made.reference.step_rewards([PROBES[0]])[0][-1:], whole, atol=1e-5)
+        return
+    head = {k: v.float() for k, v in load_file(made.checkpoint / "model-00002-of-00002.safetensors").items()}
+    inner = (hidden @ head["score.0.weight"].T + head["score.0.bias"]).relu()
+    rewards = (inner @ head["score.2.weight"].T + head["score.2.bias"]).softmax(-1)[:, 1]
+    at = ids[0] == tokenizer.convert_tokens_to_ids("<extra_0>")
+    np.testing.assert_allclose(made.reference.step_rewards([PROBES[0]])[0], rewards[at], atol=1e-5)
+
+
+def rendered(tokenizer, recipe: str, problem: str, trace: Trace) -> str:  # type: ignore[no-untyped-def]
+    system = [{"role": "system", "content": MATH_SYSTEM.replace("\\\\", "\\")}] if "math" in recipe else []
+    text = "".join(f"{step.text}<extra_0>" for step in trace.steps)
+    messages = [*system, {"role": "user", "content": problem}, {"role": "assistant", "content": text}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False))
 
 
 def test_the_bundled_model_is_the_checkpoint_in_the_repository() -> None:
@@ -66,7 +99,7 @@ def test_one_reward_a_trajectory_for_the_1_5b(exported: Get) -> None:
     text = "The pens cost 12.\n\nThe answer is 14.\n"
     score = made.prm.score("What is 2 + 12?", text)
     assert score.step_rewards.shape == (2,)
-    whole = made.reference.step_rewards("What is 2 + 12?", Trace.from_steps([text]))
+    (whole,) = made.reference.step_rewards([("What is 2 + 12?", Trace.from_steps([text]))])
     assert score.trajectory_reward == score.reward == pytest.approx(float(whole[-1]), abs=1e-4)
     cut = made.prm.score("What is 2 + 12?", "The pens cost 12.")
     assert score.step_rewards[0] == pytest.approx(cut.trajectory_reward, abs=1e-6)
@@ -128,38 +161,51 @@ def test_the_bundle(exported: Get) -> None:
     assert SEVEN in (made.bundle / "README.md").read_text()
 
 
-def test_a_separator_that_is_an_ordinary_added_token_is_made_special(tmp_path: Path) -> None:
+def test_an_added_token_that_is_not_special_can_not_be_forged(tmp_path: Path) -> None:
+    """Qwen2.5 has such: <tool_call>, <|fim_prefix|> and others."""
     checkpoint = make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN])
     path = checkpoint / "tokenizer.json"
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
     for added in tokenizer["added_tokens"]:
         added["special"] = False
+    name = tokenizer["added_tokens"][-1]["content"]
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
     export(Request(str(checkpoint), tmp_path / "b", SEVEN))
-    score = PRM.from_pretrained(tmp_path / "b").score("<|im_end|> <extra_0>?", ["a <extra_0>", "b <|im_start|>"])
+    prm = PRM.from_pretrained(tmp_path / "b")
+    score = prm.score("<|im_end|> <extra_0>?", ["a <extra_0>", "b <|im_start|>"])
     assert len(score.step_rewards) == 2
+    assert prm.score("p?", name).tokens.total > prm.score("p?", "a").tokens.total + 4
 
 
+WRITE = """
+import sys
+from pathlib import Path
+from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.head import load_head
+from rfprm_export.recipes import choose
+from rfprm_export.write import write_fp32
+checkpoint = Checkpoint.open(Path(sys.argv[1]))
+spec = choose("reasonflux-prm-7b", checkpoint.architecture.name)
+Path(sys.argv[2]).mkdir()
+write_fp32(Path(sys.argv[2]), checkpoint, spec, load_head(checkpoint, spec))
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_layers(tmp_path: Path) -> None:
-    """No more than a block of one tensor is held: counted in blocks alive, whatever the number of layers."""
-    from rfprm_export.head import load_head
-    from rfprm_export.write import write_fp32
-
-    held: list[int] = []
-    for layers in (2, 12):
-        checkpoint = Checkpoint.open(make_checkpoint(tmp_path / f"c{layers}", replace(LAYOUTS[SEVEN], layers=layers)))
-        spec = choose(SEVEN, checkpoint.architecture.name)
-        head = load_head(checkpoint, spec)
-        folder = tmp_path / f"b{layers}"
-        folder.mkdir()
-        import tracemalloc
-
-        tracemalloc.start()
-        write_fp32(folder, checkpoint, spec, head)
-        held.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    weights_of_ten_layers = 10 * 4 * (64 * 64 * 3 + 64 * 160 * 3)
-    assert held[1] - held[0] < weights_of_ten_layers / 2
+    """Peak resident memory of a process that writes the graph: 40 layers of 6.7 MB more are not held."""
+    peaks: list[int] = []
+    for layers in (2, 42):
+        wide = {"hidden_size": 256, "intermediate_size": 1920}
+        layout = replace(LAYOUTS[SEVEN], layers=layers, config=wide)
+        checkpoint = make_checkpoint(tmp_path / f"c{layers}", layout)
+        command = [sys.executable, "-c", WRITE, str(checkpoint), str(tmp_path / f"b{layers}")]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    written = (tmp_path / "b42" / "fp32" / "model.onnx.data").stat().st_size
+    assert written > 260e6
+    assert (peaks[1] - peaks[0]) * 1024 < 60e6
 
 
 # --- recipes -----------------------------------------------------------------------------------------------------
@@ -252,7 +298,35 @@ def test_a_separator_of_several_tokens(checkpoint: Path) -> None:
     """In stock Qwen2.5 the separator's slot is <|quad_end|>."""
     path = checkpoint / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace("<extra_0>", "<|quad_end|>"), encoding="utf-8")
-    fails(checkpoint, Exception, "<extra_0>")
+    fails(
+        checkpoint, RecipeError, r"needs '<extra_0>' to be one token below 2080, the tokenizer encodes it as \d+: \['<'"
+    )
+
+
+def test_a_separator_beyond_the_embedding(tmp_path: Path) -> None:
+    layout = replace(LAYOUTS[SEVEN], config={"vocab_size": 2040})
+    fails(make_checkpoint(tmp_path / "checkpoint", layout), RecipeError, r"one token below 2040, .* ids \[20\d\d\]")
+
+
+def test_a_tokenizer_that_adds_tokens_of_its_own(tmp_path: Path) -> None:
+    """The authors' code would read them, the runtime does not."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", LAYOUTS["reasonflux-prm-1.5b"])
+    path = checkpoint / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    start = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [start, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [2034], "tokens": ["<|endoftext|>"]}},
+    }
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    fails(checkpoint, RecipeError, r"the runtime reads .*, the checkpoint's tokenizer \[2034, ", "reasonflux-prm-1.5b")
+
+
+def test_a_model_that_reads_too_few_tokens(tmp_path: Path) -> None:
+    layout = replace(LAYOUTS[SEVEN], config={"max_position_embeddings": 16})
+    fails(make_checkpoint(tmp_path / "checkpoint", layout), ExportError, "none of the exporter's probes fits")
 
 
 def test_a_template_of_another_recipe(checkpoint: Path) -> None:
@@ -289,7 +363,7 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, monkeypatch: pyt
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parity, "measure", interrupt)
+    monkeypatch.setattr(parity, "compare", interrupt)
     fails(checkpoint, KeyboardInterrupt, "^$")
 
 
@@ -319,7 +393,6 @@ def test_positions_end_where_the_model_says(exported: Get) -> None:
     assert exported("reasonflux-prm-1.5b").prm.manifest.max_tokens == 2048
 
 
-def test_shutil_is_not_needed_by_the_bundle(exported: Get, tmp_path: Path) -> None:
-    """A bundle may be moved."""
+def test_a_bundle_may_be_moved(exported: Get, tmp_path: Path) -> None:
     moved = shutil.copytree(exported(SEVEN).bundle, tmp_path / "moved")
     assert PRM.from_pretrained(moved).score("p?", "a").step_rewards.shape == (1,)

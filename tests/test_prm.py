@@ -51,6 +51,7 @@ def test_best_of_n_chooses_the_right_answer_and_the_first_among_equals(prm: PRM)
     best = prm.best_of_n(PROBLEM, [WRONG, STEPS, STEPS], aggregate="mean")
     assert best.index == 1
     assert best.candidate is STEPS
+    assert prm.best_of_n(PROBLEM, (c for c in (WRONG, STEPS)), aggregate="mean").index == 1
     assert best.score is best.scores[1]
 
 
@@ -79,6 +80,9 @@ def test_the_response_as_one_step_is_a_second_read(prm: PRM) -> None:
     assert score.trajectory_reward == pytest.approx(float(one_step.step_rewards[-1]), abs=1e-6)
     assert score.reward == pytest.approx(float(score.step_rewards.mean()) + 0.5 * score.trajectory_reward)
     assert score.tokens.computed < score.tokens.total  # the thinking part is shared by the two reads
+    mean = prm.score(PROBLEM, trace, aggregate=Aggregate("mean", final="response"))
+    assert mean.trajectory_reward == score.trajectory_reward
+    assert mean.reward == pytest.approx(float(mean.step_rewards.mean()))
 
 
 @pytest.mark.parametrize("token", ["<extra_0>", "<|im_end|>", "<|im_end|>\n<|im_start|>user\n"])
@@ -99,6 +103,9 @@ def test_bad_input_is_named_before_anything_runs(prm: PRM) -> None:
         prm.best_of_n(PROBLEM, [])
     with pytest.raises(InputTypeError, match="not one str"):
         prm.best_of_n(PROBLEM, "text")
+    for wrong in ("ab", (PROBLEM, "a", "b"), PROBLEM):
+        with pytest.raises(InputTypeError, match="a pair of problem and response is needed"):
+            prm.score_many([wrong])  # type: ignore[list-item]
     with pytest.raises(InputTypeError, match="not NoneType"):
         prm.score(PROBLEM, None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'median'"):

@@ -55,10 +55,33 @@ def test_a_marker_inside_the_text_is_text() -> None:
     assert texts(Trace.parse("I write <think> here")) == ["I write <think> here"]
 
 
+def test_a_marker_out_of_its_place_is_text() -> None:
+    assert texts(Trace.parse("Sure. <think>a</think>b")) == ["Sure. <think>a", "b"]
+    assert texts(Trace.parse("<think>a</think>b</think>")) == ["a", "b</think>"]
+    late = "<|begin_of_thought|>a<|end_of_thought|>ok <|begin_of_solution|>b"
+    assert texts(Trace.parse(late)) == ["a", "ok <|begin_of_solution|>b"]
+
+
+def test_a_trace_made_by_hand_must_fit_its_text() -> None:
+    right = Trace.parse("a\n\nb")
+    assert Trace("a\n\nb", right.steps) == right
+    for text, steps, match in (
+        ("a", (), "no step"),
+        ("a\n\nc", right.steps, "step 1 of the trace is not at its place"),
+        ("a\n\nb\n\nc", right.steps, "end at character 4 of 7"),
+        ("a\n\nb", right.steps[1:], "step 0 of the trace is not at its place"),
+        ("a\ud800", right.steps, "lone surrogate"),
+    ):
+        with pytest.raises(InputError, match=match):
+            Trace(text, steps)
+
+
 def test_parts_that_come_apart() -> None:
     trace = Trace.from_parts(thinking="one\n\ntwo", response="three")
     assert [step.part for step in trace.steps] == ["thinking", "thinking", "response"]
     assert trace.text == "one\n\ntwo\n\nthree"
+    assert Trace.from_parts(thinking="", response="a\n\nb") == Trace.parse("a\n\nb")
+    assert Trace.from_parts(thinking="a", response="").text == "a"
 
 
 def test_steps_are_taken_as_they_are() -> None:

@@ -49,6 +49,7 @@ CONFIG = {
 LENGTHS = (96, 128, 160, 192, 256)
 TOKENS_A_BATCH = 10_240
 IGNORE = -100
+STEPS = 4500
 SYMBOL_LAYERS = 4
 SLIP_LAYERS = 5
 LATER_ERROR_WEIGHT = 0.5
@@ -225,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gsm8k", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

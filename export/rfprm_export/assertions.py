@@ -1,15 +1,14 @@
 """The assumptions of a recipe about a tokenizer, asserted on the checkpoint's own.
 
-In: a checkpoint and its recipe. Out: nothing, or a RecipeError that says what was found. What holds on these probes:
-every special token of the template is one token, the rendered template is what the tokenizer's own chat template
-renders, and the runtime's token ids are those of the authors' code.
+In: a checkpoint and its recipe. Out: nothing, or a RecipeError that says what was found. Asserted: every special token
+of the template is one token, the rendered template is what the tokenizer's own chat template renders, and the runtime's
+token ids are those of the authors' code.
 """
 
 from __future__ import annotations
 
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.errors import RecipeError
-from rfprm_export.probes import PROBES
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.reference import load_tokenizer, render
 from rfprm_lite.encoding import Encoder
@@ -17,8 +16,8 @@ from rfprm_lite.recipe import Slot, Special, Text
 from rfprm_lite.trace import Trace
 
 
-def assert_recipe(checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder) -> None:
-    """Raises RecipeError."""
+def assert_tokens(checkpoint: Checkpoint, spec: ExportRecipe) -> None:
+    """Every special token of the template is one token that the embedding has. Raises RecipeError."""
     tokenizer = load_tokenizer(checkpoint)
     recipe = spec.recipe
     tokens = {piece.token for piece in recipe.template if isinstance(piece, Special)}
@@ -27,11 +26,19 @@ def assert_recipe(checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder) 
         if len(ids) != 1 or ids[0] >= checkpoint.architecture.vocab_size:
             raise RecipeError(
                 f"{recipe.name} needs {token!r} to be one token below {checkpoint.architecture.vocab_size}, "
-                f"the tokenizer encodes it as {ids}"
+                f"the tokenizer encodes it as {len(ids)}: {tokenizer.convert_ids_to_tokens(ids)}, ids {ids}"
             )
+
+
+def assert_template(
+    checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder, traces: list[tuple[str, Trace]]
+) -> None:
+    """On `traces`, the runtime reads the text and the ids that the authors' code reads. Raises RecipeError."""
+    tokenizer = load_tokenizer(checkpoint)
+    recipe = spec.recipe
     if spec.chat and not tokenizer.chat_template:
         raise RecipeError(f"{recipe.name} needs a chat template, tokenizer_config.json has none")
-    for problem, trace in PROBES:
+    for problem, trace in traces:
         steps = [step.text for step in trace.steps]
         own = _render(spec, problem, trace)
         theirs = render(tokenizer, spec, problem, steps) if spec.chat else problem + trace.text
@@ -41,7 +48,7 @@ def assert_recipe(checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder) 
                 "the checkpoint follows another recipe, or its template was changed"
             )
         own_ids = encoder.step_sequences(problem, trace)[-1].ids.tolist()
-        their_ids = tokenizer(theirs, add_special_tokens=False)["input_ids"]
+        their_ids = tokenizer(theirs)["input_ids"]
         if their_ids[: len(own_ids)] != own_ids:
             raise RecipeError(f"{recipe.name}: the runtime reads {own_ids}, the checkpoint's tokenizer {their_ids}")
 

@@ -6,12 +6,15 @@ with shared prefixes) and one by one (without).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnxruntime
 import torch
 import transformers
+from numpy.typing import NDArray
 
-from rfprm_export.errors import ParityError
+from rfprm_export.errors import ExportError, ParityError
 from rfprm_export.probes import PROBES, long_trace
 from rfprm_export.reference import Reference
 from rfprm_lite import PRM, ContextLengthError
@@ -23,8 +26,16 @@ FP32_BOUND = 1e-4
 """The largest difference of a step reward from the reference that an FP32 export may have."""
 
 
-def measure(reference: Reference, prm: PRM, encoder: Encoder) -> Parity:
-    """Differences of all step rewards, over both ways to score."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Step rewards of the runtime on the traces: float32 [2, num_rewards], in one call and one by one."""
+
+    traces: list[tuple[str, Trace]]
+    rewards: NDArray[np.float32]
+
+
+def traces_for(encoder: Encoder) -> list[tuple[str, Trace]]:
+    """The probes that the model can read, and a long trace. Raises ExportError where there are none."""
 
     def fits(problem: str, trace: Trace) -> bool:
         try:
@@ -34,14 +45,26 @@ def measure(reference: Reference, prm: PRM, encoder: Encoder) -> Parity:
         return True
 
     traces = [probe for probe in (*PROBES, long_trace(fits)) if fits(*probe)]
-    expected = np.concatenate([reference.step_rewards(problem, trace) for problem, trace in traces])
+    if not traces:
+        raise ExportError("the model reads so few tokens that none of the exporter's probes fits it")
+    return traces
+
+
+def score(prm: PRM, traces: list[tuple[str, Trace]]) -> Measured:
+    """What users will get."""
     shared = np.concatenate([score.step_rewards for score in prm.score_many(traces)])
     alone = np.concatenate([prm.score(problem, trace).step_rewards for problem, trace in traces])
-    differences = np.abs(np.stack([shared, alone]) - expected)
+    return Measured(traces, np.stack([shared, alone]))
+
+
+def compare(measured: Measured, reference: Reference) -> Parity:
+    """Differences of all step rewards, over both ways to score."""
+    expected = np.concatenate(reference.step_rewards(measured.traces))
+    differences = np.abs(measured.rewards - expected)
     return Parity(
         max_abs_difference=float(differences.max()),
         mean_abs_difference=float(differences.mean()),
-        num_traces=len(traces),
+        num_traces=len(measured.traces),
         num_rewards=len(expected),
         onnxruntime=onnxruntime.__version__,
         torch=str(torch.__version__),

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from rfprm_export import parity
-from rfprm_export.assertions import assert_recipe
+from rfprm_export.assertions import assert_template, assert_tokens
 from rfprm_export.checkpoint import Architecture, Checkpoint, locate
 from rfprm_export.errors import ExportError
 from rfprm_export.head import load_head
@@ -56,8 +56,9 @@ def export(request: Request) -> Manifest:
     spec = choose(request.recipe, architecture.name)
     _log.info("recipe %s on %s", spec.recipe.name, architecture.name)
     head = load_head(checkpoint, spec)
+    assert_tokens(checkpoint, spec)
     with _new_folder(request.output) as folder:
-        tokenizer = write_tokenizer(folder, checkpoint, spec)
+        tokenizer = write_tokenizer(folder, checkpoint)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             exporter_version=__version__,
@@ -68,13 +69,14 @@ def export(request: Request) -> Manifest:
             variants=(),
         )
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
-        assert_recipe(checkpoint, spec, encoder)
+        traces = parity.traces_for(encoder)
+        assert_template(checkpoint, spec, encoder, traces)
         _log.info("writing fp32")
         files = write_fp32(folder, checkpoint, spec, head)
         variant = Variant("fp32", files, dtype="float32", kv_dtype="float32", devices=("cpu",), parity=None)
         _log.info("measuring parity with PyTorch")
-        prm = PRM(Bundle(folder, manifest, variant), DeviceSpec("cpu"), threads=None)
-        measured = parity.measure(Reference(checkpoint, spec, head), prm, encoder)
+        scored = parity.score(PRM(Bundle(folder, manifest, variant), DeviceSpec("cpu"), threads=None), traces)
+        measured = parity.compare(scored, Reference(checkpoint, spec, head))
         parity.require(measured, parity.FP32_BOUND)
         _log.info("fp32: step rewards differ from PyTorch's by at most %.1e", measured.max_abs_difference)
         variant = msgspec.structs.replace(variant, parity=measured)

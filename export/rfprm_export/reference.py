@@ -2,9 +2,14 @@
 
 In: a checkpoint and its recipe. Out: step rewards in FP32, by the authors' text, tokenizer and formula (softmax over
 the head at every separator, or sigmoid at the last token). Plain transformers classes; no code of the checkpoint.
+
+One layer's weights are in memory at a time, whatever the model's size: a Qwen2Model of a single layer is given the
+weights of each in turn, and all traces pass through it before the next.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,38 +23,53 @@ from rfprm_lite.trace import Trace
 
 
 class Reference:
-    """The whole model in memory, FP32."""
+    """Reads the checkpoint's weights anew in every call."""
 
     def __init__(self, checkpoint: Checkpoint, spec: ExportRecipe, head: Tensors) -> None:
+        self._checkpoint = checkpoint
         self._spec = spec
         self._tokenizer = load_tokenizer(checkpoint)
-        self._backbone = _load_backbone(checkpoint)
-        layers: list[torch.nn.Module] = []
-        for weight, bias in spec.head.names:
-            linear = torch.nn.Linear(head[weight].shape[1], head[weight].shape[0])
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(head[weight]))
-                linear.bias.copy_(torch.from_numpy(head[bias]))
-            layers += [torch.nn.ReLU(), linear] if layers else [linear]
-        self._head = torch.nn.Sequential(*layers)
+        self._head = _head(spec, head)
 
-    def step_rewards(self, problem: str, trace: Trace) -> NDArray[np.float32]:
-        """float32 [num_steps]. Without a separator, one run for each step on the text cut off after it."""
-        steps = [step.text for step in trace.steps]
-        separator = self._spec.recipe.separator
-        if separator is None:
-            texts = [*(trace.text[: step.text_end] for step in trace.steps[:-1]), trace.text]
-            return np.concatenate([self._rewards_and_ids(problem + text)[0][-1:] for text in texts])
-        rewards, ids = self._rewards_and_ids(render(self._tokenizer, self._spec, problem, steps))
-        return rewards[np.flatnonzero(ids == self._tokenizer.convert_tokens_to_ids(separator))]
+    def step_rewards(self, traces: Sequence[tuple[str, Trace]]) -> list[NDArray[np.float32]]:
+        """float32 [num_steps] for each problem and trace.
+
+        Without a separator each step has a text of its own, cut off after it.
+        """
+        texts = [self._texts(problem, trace) for problem, trace in traces]
+        ids = [self._tokenizer(text, return_tensors="pt")["input_ids"] for own in texts for text in own]
+        rewards = zip(ids, self._rewards(ids), strict=True)
+        return [np.concatenate([self._read(*next(rewards)) for _ in own]) for own in texts]
+
+    def _texts(self, problem: str, trace: Trace) -> list[str]:
+        if self._spec.recipe.separator is None:
+            ends = [*(step.text_end for step in trace.steps[:-1]), len(trace.text)]
+            return [problem + trace.text[:end] for end in ends]
+        return [render(self._tokenizer, self._spec, problem, [step.text for step in trace.steps])]
+
+    def _read(self, ids: torch.Tensor, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._spec.recipe.separator is None:
+            return rewards[-1:]
+        separator = self._tokenizer.convert_tokens_to_ids(self._spec.recipe.separator)
+        return rewards[np.flatnonzero(ids[0].numpy() == separator)]
 
     @torch.inference_mode()
-    def _rewards_and_ids(self, text: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        ids = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-        logits = self._head(self._backbone(input_ids=ids, use_cache=False).last_hidden_state)[0]
+    def _rewards(self, ids: list[torch.Tensor]) -> list[NDArray[np.float32]]:
+        """At every position of every text."""
+        hidden = [_embed(self._checkpoint, i) for i in ids]
+        layer = _one_layer(self._checkpoint)
+        norm = layer.norm
+        layer.set_submodule("norm", torch.nn.Identity())
+        for i in range(self._checkpoint.architecture.num_layers):
+            for name, parameter in layer.layers[0].named_parameters():
+                _fill(parameter, self._checkpoint, f"model.layers.{i}.{name}")
+            hidden = [layer(inputs_embeds=h, use_cache=False).last_hidden_state for h in hidden]
+        _fill(norm.weight, self._checkpoint, "model.norm.weight")
         head = self._spec.recipe.head
-        rewards = logits.softmax(-1)[:, head.positive] if head.activation == "softmax" else logits.sigmoid()[:, 0]
-        return rewards.numpy(), ids[0].numpy()
+        logits = [self._head(norm(h))[0] for h in hidden]
+        if head.activation == "softmax":
+            return [x.softmax(-1)[:, head.positive].numpy() for x in logits]
+        return [x.sigmoid()[:, 0].numpy() for x in logits]
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -68,24 +88,48 @@ def render(tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, problem: str,
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
 
 
-def _load_backbone(checkpoint: Checkpoint) -> Qwen2Model:
+def _head(spec: ExportRecipe, tensors: Tensors) -> torch.nn.Sequential:
+    layers: list[torch.nn.Module] = []
+    for weight, bias in spec.head.names:
+        linear = torch.nn.Linear(tensors[weight].shape[1], tensors[weight].shape[0])
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(tensors[weight]))
+            linear.bias.copy_(torch.from_numpy(tensors[bias]))
+        layers += [torch.nn.ReLU(), linear] if layers else [linear]
+    return torch.nn.Sequential(*layers)
+
+
+def _one_layer(checkpoint: Checkpoint) -> Qwen2Model:
     config = read_json(checkpoint.folder / "config.json")
-    model: Qwen2Model = Qwen2Model(
-        Qwen2Config(**{k: v for k, v in config.items() if k not in ("torch_dtype", "dtype")})
-    )
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name in checkpoint.architecture.backbone():
-            row = 0
-            parameter = parameters.pop(name.removeprefix("model."))
-            for block in checkpoint.blocks(name):
-                parameter[row : row + len(block)].copy_(torch.from_numpy(block))
-                row += len(block)
+    # Each version of transformers passes over the other's way to write down rotary embeddings, and takes its default;
+    # all understand rope_theta. A precision would make the parameters in that, layer_types count the layers.
+    unwanted = ("rope_parameters", "rope_scaling", "torch_dtype", "dtype", "layer_types")
+    config = {key: value for key, value in config.items() if key not in unwanted}
+    config |= {"rope_theta": checkpoint.architecture.rope_theta, "num_hidden_layers": 1}
+    config |= {"vocab_size": 1, "pad_token_id": None, "use_sliding_window": False}
+    model: Qwen2Model = Qwen2Model(Qwen2Config(**config))
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise RuntimeError("transformers made the reference in another precision than float32")
-    if parameters:
-        raise RuntimeError(
-            f"transformers' Qwen2Model has parameters that the checkpoint does not: {sorted(parameters)}"
-        )
     model.train(False)
     return model
+
+
+def _fill(parameter: torch.nn.Parameter, checkpoint: Checkpoint, name: str) -> None:
+    row = 0
+    for block in checkpoint.blocks(name):
+        parameter[row : row + len(block)].copy_(torch.from_numpy(block))
+        row += len(block)
+    if row != len(parameter):
+        raise RuntimeError(f"{name} has {row} rows, transformers' Qwen2Model wants {len(parameter)}")
+
+
+def _embed(checkpoint: Checkpoint, ids: torch.Tensor) -> torch.Tensor:
+    """[1, tokens, hidden_size], the table read block by block."""
+    flat = ids[0].numpy()
+    embedded = np.empty((len(flat), checkpoint.architecture.hidden_size), np.float32)
+    row = 0
+    for block in checkpoint.blocks("model.embed_tokens.weight"):
+        here = (flat >= row) & (flat < row + len(block))
+        embedded[here] = block[flat[here] - row]
+        row += len(block)
+    return torch.from_numpy(embedded)[None]

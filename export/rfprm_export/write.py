@@ -20,7 +20,6 @@ from rfprm_export.recipes import ExportRecipe
 from rfprm_export.weights import WeightFile
 from rfprm_lite.bundle import sha256
 from rfprm_lite.manifest import File
-from rfprm_lite.recipe import Special
 
 
 class CheckpointWeights:
@@ -57,17 +56,15 @@ def write_fp32(folder: Path, checkpoint: Checkpoint, spec: ExportRecipe, head: T
     return entry(folder, path), entry(folder, data)
 
 
-def write_tokenizer(folder: Path, checkpoint: Checkpoint, spec: ExportRecipe) -> File:
-    """tokenizer.json, in which every special token of the recipe is marked as one.
+def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> File:
+    """tokenizer.json, in which every added token is marked as special.
 
-    The runtime encodes text with special tokens switched off; a separator that a checkpoint adds as an ordinary
-    token would slip through.
+    The runtime encodes text with special tokens switched off. Qwen2.5 adds some (`<tool_call>`, `<|fim_prefix|>`) that
+    it does not call special, and a checkpoint may do so with its separator: text could forge them.
     """
     tokenizer = read_json(checkpoint.folder / "tokenizer.json")
-    tokens = {piece.token for piece in spec.recipe.template if isinstance(piece, Special)} | {spec.recipe.separator}
     for added in tokenizer.get("added_tokens", []):
-        if added["content"] in tokens:
-            added["special"] = True
+        added["special"] = True
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
     return entry(folder, path)
