@@ -19,7 +19,9 @@ GPU = (('name = "rfprm-lite"', 'name = "rfprm-lite-gpu"'), ('"onnxruntime>=', '"
 
 
 def build(tree: Path, output: Path) -> None:
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(output), str(tree)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(tree)], check=True
+    )
 
 
 def copy_sources(target: Path) -> None:

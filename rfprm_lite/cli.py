@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from rfprm_lite import PRM, InputError, RfprmError, __version__
+from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, RfprmError, Score, __version__
 from rfprm_lite.bundle import DEMO
 from rfprm_lite.doctor import examine
-from rfprm_lite.rows import BestOfNRow, ScoreRow, read_rows
+from rfprm_lite.rows import BestOfNRow, ScoreRow, batches, read_rows
 from rfprm_lite.view import best_of_n_view, plain, score_view, tokens_view
 
 EXAMPLE = Path(__file__).parent / "models" / "example.json"
-ROWS_A_CALL = 64
 
-F = TypeVar("F", bound=Callable[..., None])
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every command that scores has: a loaded PRM, and how its rewards are made one and shown."""
+
+    prm: PRM
+    aggregate: Aggregate
+    as_json: bool
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,82 +39,101 @@ def main() -> None:
     """Process reward models: reward every step of a reasoning trace."""
 
 
-def model_options(command: F) -> F:
-    """The options of every command that loads a model."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON lines in place of tables."),
-        click.option("--threads", type=click.IntRange(min=1), help="Threads of one run."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
-        click.option("--variant", help="Such as fp32; the bundle's default where not given."),
-        click.option("--aggregate", help="mean, min, product, last or mean+final; the recipe's own where not given."),
-        click.option(
-            "--model", help="A bundle's folder, a hub id, or demo. Default: demo, grade-school arithmetic only."
-        ),
-    ):
-        command = option(command)
-    return command
+OPTIONS = (
+    click.option("--model", help="A bundle's folder, a hub id, or demo. Default: demo, grade-school arithmetic only."),
+    click.option("--revision", help="Branch, tag or commit, where --model is a hub id."),
+    click.option("--cache-dir", type=click.Path(path_type=Path), help="The hub's cache, in place of HF_HOME's."),
+    click.option("--local-files-only", is_flag=True, help="Never touch the network."),
+    click.option("--variant", help="Such as fp32; the bundle's default where not given."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+    click.option("--threads", type=click.IntRange(min=1), help="Threads of one run; one a physical core by default."),
+    click.option("--aggregate", help="mean, min, product, last or mean+final; the recipe's own where not given."),
+    click.option("--alpha", type=float, help="Weight of the final reward in mean+final."),
+    click.option("--final", type=click.Choice(["last", "response"]), help="What the final reward is."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON lines in place of tables."),
+)
+
+
+def scores(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options above, and the Session that they ask for as its first argument."""
+
+    @functools.wraps(command)
+    def run(
+        model: str | None,
+        aggregate: str | None,
+        alpha: float | None,
+        final: Any,
+        as_json: bool,
+        variant: str | None,
+        device: str,
+        threads: int | None,
+        revision: str | None,
+        cache_dir: Path | None,
+        local_files_only: bool,
+        **own: object,
+    ) -> None:
+        with reported_errors():
+            prm = PRM.from_pretrained(
+                model,
+                variant=variant,
+                device=device,
+                threads=threads,
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
+            default = prm.manifest.recipe.aggregate
+            name: Any = aggregate or default.name
+            how = Aggregate(name, default.alpha if alpha is None else alpha, final or default.final)
+            command(Session(prm, how, as_json), **own)
+
+    for option in reversed(OPTIONS):
+        run = option(run)
+    return run
 
 
 @main.command()
 @click.argument("input", type=click.File("r", encoding="utf-8"), default="-")
-@click.option("--problem", help="Take INPUT as one plain-text response to this problem.")
-@model_options
-def score(
-    input: TextIO,
-    problem: str | None,
-    model: str | None,
-    aggregate: str | None,
-    variant: str | None,
-    device: str,
-    threads: int | None,
-    as_json: bool,
-) -> None:
+@click.option("--problem", help="Take INPUT as one plain-text response to this problem, without its last line break.")
+@scores
+def score(session: Session, input: TextIO, problem: str | None) -> None:
     """Score the responses in INPUT: JSON lines with problem and response (text or a list of steps).
 
     Example: rfprm score traces.jsonl --model bundles/reasonflux-7b --json > scores.jsonl
     """
-    with reported_errors():
-        prm = PRM.from_pretrained(model, variant=variant, device=device, threads=threads)
-        for number, row in _score_rows(input, problem):
-            pairs = [(r.problem, r.response) for r in row]
-            for i, result in enumerate(prm.score_many(pairs, aggregate=aggregate)):
-                if as_json:
-                    click.echo(json.dumps({"line": number[i], **result.to_dict()}, ensure_ascii=False))
-                else:
-                    console().print(score_view(result, f"response {number[i]}"), tokens_view(result.tokens), "")
+    rows = read_rows(input, ScoreRow) if problem is None else iter([(1, ScoreRow(problem, read_text(input)))])
+    for batch in batches(rows):
+        for number, result in _scored(session, batch):
+            if session.as_json:
+                click.echo(json.dumps({"line": number, **result.to_dict()}, ensure_ascii=False))
+            else:
+                console().print(score_view(result, f"response {number}"), tokens_view(result.tokens), "")
 
 
 @main.command("best-of-n")
 @click.argument("inputs", type=click.File("r", encoding="utf-8"), nargs=-1)
-@click.option("--problem", help="Take each of INPUTS as one plain-text candidate for this problem.")
-@model_options
-def best_of_n(
-    inputs: tuple[TextIO, ...],
-    problem: str | None,
-    model: str | None,
-    aggregate: str | None,
-    variant: str | None,
-    device: str,
-    threads: int | None,
-    as_json: bool,
-) -> None:
+@click.option("--problem", help="Take each of INPUTS as one plain-text candidate, without its last line break.")
+@scores
+def best_of_n(session: Session, inputs: Sequence[TextIO], problem: str | None) -> None:
     """Choose the best candidate for each problem in INPUTS: JSON lines with problem and candidates.
 
     Example: rfprm best-of-n --problem "What is 6 * 7?" answer1.txt answer2.txt
     """
-    with reported_errors():
-        prm = PRM.from_pretrained(model, variant=variant, device=device, threads=threads)
-        for number, row in _best_of_n_rows(inputs or (sys.stdin,), problem):
-            result = prm.best_of_n(row.problem, row.candidates, aggregate=aggregate)
-            if as_json:
-                click.echo(json.dumps({"line": number, **result.to_dict()}, ensure_ascii=False))
-            else:
-                console().print(best_of_n_view(result))
+    for number, row in _best_of_n_rows(inputs or (sys.stdin,), problem):
+        with line_number(number):
+            result = session.prm.best_of_n(row.problem, row.candidates, aggregate=session.aggregate)
+        if session.as_json:
+            click.echo(json.dumps({"line": number, **result.to_dict()}, ensure_ascii=False))
+        else:
+            console().print(best_of_n_view(result))
 
 
 @main.command()
 def demo() -> None:
-    """Score a bundled problem with candidates, one of them subtly wrong."""
+    """Score a bundled problem with three candidates: one right, one with a wrong operation, one with a wrong result.
+
+    Example: rfprm demo
+    """
     with reported_errors():
         example = json.loads(EXAMPLE.read_text(encoding="utf-8"))
         prm = PRM.from_pretrained(DEMO)
@@ -124,7 +150,10 @@ def demo() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Show versions, providers, CPU and cached models, and what is wrong. Exit code 1 where something is."""
+    """Show versions, providers, CPU and cached models, and what is wrong. Exit code 1 where something is.
+
+    Example: rfprm doctor --json
+    """
     report = examine()
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -133,8 +162,8 @@ def doctor(as_json: bool) -> None:
         table.add_row("python", f"{report.python} on {report.platform}")
         for name, version in report.packages.items():
             table.add_row(name, version)
-        table.add_row("providers", ", ".join(report.providers))
-        table.add_row("logical CPUs", str(report.logical_cpus))
+        table.add_row("providers", ", ".join(report.providers) or "none")
+        table.add_row("threads", f"one a physical core by default, of {report.logical_cpus} logical ones")
         known = report.instructions
         table.add_row(
             "instructions", "not known on this system" if known is None else ", ".join(known) or "none of note"
@@ -151,6 +180,11 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
+def read_text(file: TextIO) -> str:
+    """A plain text without the line break that ends its last line."""
+    return file.read().removesuffix("\n")
+
+
 @contextmanager
 def reported_errors() -> Iterator[None]:
     """An error of ours as one line and exit code 1, not a traceback."""
@@ -162,19 +196,33 @@ def reported_errors() -> Iterator[None]:
         sys.exit(1)
 
 
-def _score_rows(input: TextIO, problem: str | None) -> Iterator[tuple[list[int], list[ScoreRow]]]:
-    """Line numbers and rows, ROWS_A_CALL at a time."""
-    if problem is not None:
-        yield [1], [ScoreRow(problem, input.read())]
+@contextmanager
+def line_number(number: int) -> Iterator[None]:
+    """Errors of a row say which line it stands on."""
+    try:
+        yield
+    except (InputError, InputTypeError) as error:
+        error.add_note(f"line {number}")
+        raise
+
+
+def _scored(session: Session, batch: Sequence[tuple[int, ScoreRow]]) -> Iterator[tuple[int, Score]]:
+    """Line number and score of each row; a bad row raises only when those before it have been yielded."""
+    pairs = [(row.problem, row.response) for _, row in batch]
+    try:
+        results = session.prm.score_many(pairs, aggregate=session.aggregate)
+    except (InputError, InputTypeError):
+        for number, row in batch:
+            with line_number(number):
+                result = session.prm.score(row.problem, row.response, aggregate=session.aggregate)
+            yield number, result
         return
-    rows = read_rows(input, ScoreRow)
-    while batch := list(islice(rows, ROWS_A_CALL)):
-        yield [number for number, _ in batch], [row for _, row in batch]
+    yield from zip((number for number, _ in batch), results, strict=True)
 
 
-def _best_of_n_rows(inputs: tuple[TextIO, ...], problem: str | None) -> Iterator[tuple[int, BestOfNRow]]:
+def _best_of_n_rows(inputs: Sequence[TextIO], problem: str | None) -> Iterator[tuple[int, BestOfNRow]]:
     if problem is not None:
-        yield 1, BestOfNRow(problem, [file.read() for file in inputs])
+        yield 1, BestOfNRow(problem, [read_text(file) for file in inputs])
         return
     if len(inputs) > 1:
         raise InputError(f"{len(inputs)} files: without --problem, one file of JSON lines is read")

@@ -26,6 +26,8 @@ class BestOfNRow(msgspec.Struct, frozen=True):
 
 Row = TypeVar("Row", ScoreRow, BestOfNRow)
 
+ROWS_A_BATCH = 64
+
 
 def read_rows(lines: Iterable[str], kind: type[Row]) -> Iterator[tuple[int, Row]]:
     """Line number (from 1) and row; blank lines are passed over. Raises InputError."""
@@ -37,3 +39,20 @@ def read_rows(lines: Iterable[str], kind: type[Row]) -> Iterator[tuple[int, Row]
         except (msgspec.DecodeError, UnicodeError) as error:
             fields = " and ".join(kind.__struct_fields__)
             raise InputError(f"line {number} is no JSON object with {fields}: {error}") from error
+
+
+def batches(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    """ROWS_A_BATCH rows at a time; the rows before a malformed line are yielded before its error is raised."""
+    batch: list[tuple[int, Row]] = []
+    try:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == ROWS_A_BATCH:
+                yield batch
+                batch = []
+    except InputError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch

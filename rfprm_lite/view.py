@@ -1,7 +1,7 @@
 """Scores for people: rich renderables for a terminal.
 
 A reward is always shown as a number and a bar, never by colour alone. Text of problems and candidates is shown as it
-is: no markup in it is interpreted, and control characters are removed.
+is: no markup in it is interpreted, and control characters are shown escaped.
 """
 
 from __future__ import annotations

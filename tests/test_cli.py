@@ -11,7 +11,7 @@ from checkpoints import DEMO_CHECKPOINT
 from click.testing import CliRunner, Result
 from rfprm_export.cli import main as export_main
 
-from rfprm_lite import PRM, __version__, doctor
+from rfprm_lite import PRM, Aggregate, __version__, doctor
 from rfprm_lite.cli import main
 from rfprm_lite.view import plain
 
@@ -62,6 +62,28 @@ def test_score_plain_text(run: Run, tmp_path: Path) -> None:
     assert "min: " in result.output
 
 
+def test_a_bad_row_loses_none_before_it(run: Run) -> None:
+    good = json.dumps({"problem": PROBLEM, "response": RIGHT})
+    for bad in (json.dumps({"problem": PROBLEM, "response": " "}), "{"):
+        result = run("score", "--model", "demo", "--json", input="\n".join([*[good] * 66, bad, good]))
+        assert result.exit_code == 1
+        assert "line 67" in result.stderr
+        assert [json.loads(line)["line"] for line in result.stdout.splitlines()] == list(range(1, 67))
+
+
+def test_the_last_line_break_of_plain_text_is_not_scored(run: Run) -> None:
+    options = ("--problem", PROBLEM, "--model", "demo", "--json")
+    assert len({run("score", *options, input=text).output for text in ("a", "a\n")}) == 1
+
+
+def test_the_final_reward_by_option(run: Run, prm: PRM) -> None:
+    options = ("--aggregate", "mean+final", "--alpha", "0.5", "--final", "response")
+    result = run("score", "--problem", PROBLEM, "--model", "demo", "--json", *options, input=RIGHT)
+    expected = prm.score(PROBLEM, RIGHT, aggregate=Aggregate("mean+final", 0.5, "response"))
+    assert json.loads(result.output)["reward"] == pytest.approx(expected.reward, abs=1e-6)
+    assert json.loads(result.output)["aggregate"] == "mean + 0.5 * response"
+
+
 def test_best_of_n(run: Run, tmp_path: Path) -> None:
     row = json.dumps({"problem": PROBLEM, "candidates": [WRONG, RIGHT.split("\n\n")]})
     result = run("best-of-n", "--model", "demo", "--json", input=row)
@@ -84,10 +106,12 @@ def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.L
         (["score"], "{}", "line 1 is no JSON object with problem and response: .*missing required field `problem`"),
         (["score"], '{"problem": "p", "response": 3}', "line 1 .*Expected `str | array`, got `int`"),
         (["score"], "nonsense", "line 1 is no JSON"),
-        (["score"], '{"problem": "p", "response": ""}', "no step.*in response 0"),
+        (["score"], '\n{"problem": "p", "response": ""}', "no step.*line 2"),
+        (["score", "--problem", "p", "--aggregate", "mean+final", "--alpha", "-1"], "a", "alpha=-1"),
+        (["score", "--problem", "p", "--final", "response"], "<think>a", "needs a response"),
         (["score", "--problem", "p", "--device", "cuda"], "a", "no variant for cuda"),
         (["score", "--problem", "p", "--aggregate", "median"], "a", "'median'"),
-        (["best-of-n"], '{"problem": "p", "candidates": []}', "no candidates"),
+        (["best-of-n"], '{"problem": "p", "candidates": []}', "no candidates.*line 1"),
         (["score", "--problem", "p", "--model", "no/such/folder"], "a", "neither a folder nor a hub id"),
     ],
 )
@@ -119,6 +143,13 @@ def test_doctor_knows_wheels_that_clash() -> None:
     (clash,) = doctor.problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
     assert "onnxruntime and onnxruntime-gpu are both installed" in clash
     assert doctor.problems({"onnxruntime": "1.24.1"})
+
+
+def test_doctor_survives_a_broken_onnxruntime(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("onnxruntime.get_available_providers")
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    assert "onnxruntime does not work" in "".join(json.loads(result.output)["problems"])
 
 
 def test_doctor_reads_the_cpu(tmp_path: Path) -> None:

@@ -22,8 +22,12 @@ def main(source: str, output: Path, recipe: str | None, revision: str | None, va
 
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
-    # Here, so that --help does not wait for torch.
-    from rfprm_export.pipeline import Request, export
+    try:
+        # Here, so that --help does not wait for torch.
+        from rfprm_export.pipeline import Request, export
+    except ModuleNotFoundError as error:
+        click.echo(f"error: exporting needs {error.name}: pip install 'rfprm-lite[export]'", err=True)
+        sys.exit(1)
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rfprm_export").setLevel(logging.INFO)
