@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,20 @@ settings.load_profile("default")
 def prm() -> PRM:
     """The bundled demo model."""
     return PRM.from_pretrained("demo", threads=2)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Any attempt to connect fails, and is recorded."""
+    attempts: list[object] = []
+
+    def refuse(*address: object, **options: object) -> None:
+        attempts.append(address)
+        raise OSError(f"a connection to {address} was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return attempts
 
 
 @dataclass(frozen=True)

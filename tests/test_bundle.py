@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return shutil.copytree(DEMO_FOLDER, tmp_path / "bundle")
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Any attempt to connect fails, and is recorded."""
-    attempts: list[object] = []
-
-    def refuse(*address: object, **options: object) -> None:
-        attempts.append(address)
-        raise OSError(f"a connection to {address} was tried")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    return attempts
 
 
 def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:

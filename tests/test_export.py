@@ -377,6 +377,18 @@ def test_nothing_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
         export(Request(str(checkpoint), tmp_path / "new", SEVEN, revision="main"))
 
 
+def test_a_hub_id_that_can_not_be_had(
+    tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub client's own retries
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match=r"org/none is no folder, and the hub gives no such checkpoint"):
+        export(Request("org/none", tmp_path / "new", SEVEN, revision="main"))
+    assert no_network
+    with pytest.raises(CheckpointError, match=r"a--b/c is no folder"):
+        export(Request("a--b/c", tmp_path / "new", SEVEN))
+
+
 def test_no_remote_code_is_run(checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "modeling_qwen2_rm.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     auto = {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel", "AutoConfig": "modeling_qwen2_rm.Config"}
