@@ -20,7 +20,7 @@ build: $(VENV)/.test
 	$(BIN)/python packaging/build.py dist
 
 bench: $(VENV)/.test
-	$(BIN)/python bench/prefix.py
+	$(BIN)/python bench/run.py --quick
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 from rfprm_export.pipeline import Request, export
-
 from rfprm_lite import PRM
 
 checkpoint = Path(__file__).parent / "train_demo_prm" / "checkpoint"

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from checkpoints import LAYOUTS, make_checkpoint
 from hypothesis import HealthCheck, settings
+
+from checkpoints import LAYOUTS, make_checkpoint
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.head import load_head
 from rfprm_export.pipeline import Request, export
 from rfprm_export.recipes import choose
 from rfprm_export.reference import Reference
-
 from rfprm_lite import PRM
 
 settings.register_profile(

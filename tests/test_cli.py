@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import DEMO_CHECKPOINT
 from click.testing import CliRunner, Result
-from rfprm_export.cli import main as export_main
 
+from checkpoints import DEMO_CHECKPOINT
+from rfprm_export.cli import main as export_main
 from rfprm_lite import PRM, Aggregate, __version__, doctor
 from rfprm_lite.cli import main
 from rfprm_lite.view import plain

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rfprm_export.recipes import RECIPES
 from tokenizers import Tokenizer
 
+from rfprm_export.recipes import RECIPES
 from rfprm_lite import ContextLengthError, InputError, InputTypeError, Trace
 from rfprm_lite.bundle import DEMO_FOLDER
 from rfprm_lite.encoding import Encoder

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, MATH_SYSTEM, make_checkpoint
 from conftest import Exported, open_reference
 from rfprm_export import parity
@@ -21,8 +23,6 @@ from rfprm_export.errors import CheckpointError, ExportError, ParityError, Recip
 from rfprm_export.pipeline import Request, export
 from rfprm_export.probes import PROBES
 from rfprm_export.recipes import RECIPES, choose
-from safetensors.torch import load_file, save_file
-
 from rfprm_lite import PRM, Trace
 from rfprm_lite.bundle import DEMO_FOLDER
 from rfprm_lite.manifest import read

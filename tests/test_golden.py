@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from checkpoints import DEMO_CHECKPOINT
 
+from checkpoints import DEMO_CHECKPOINT
 from rfprm_lite import PRM
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "optimum.json").read_text(encoding="utf-8"))

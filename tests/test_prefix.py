@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes import FakeEngine, expected_rewards
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes import FakeEngine, expected_rewards
 from rfprm_lite import scorer
 from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.prefix import plan

@@ -15,15 +15,15 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import arithmetic
-import gsm8k
 import numpy as np
-import stories
 from rich.progress import track
 from tokenizers import Tokenizer
-from train import STEPS, Encoder, Example, batches, examples
 
+import arithmetic
+import gsm8k
+import stories
 from rfprm_lite import PRM
+from train import STEPS, Encoder, Example, batches, examples
 
 SEED = 12_345
 THRESHOLD = 0.5

@@ -11,9 +11,10 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
 import arithmetic
 import stories
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 VOCABULARY = 2048
 SPECIAL = (

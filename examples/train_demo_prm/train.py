@@ -21,16 +21,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import arithmetic
-import gsm8k
-import stories
-import tokenizer as demo_tokenizer
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2Config, Qwen2Model
+
+import arithmetic
+import gsm8k
+import stories
+import tokenizer as demo_tokenizer
 
 CONFIG = {
     "vocab_size": demo_tokenizer.VOCABULARY,

@@ -1,4 +1,4 @@
-"""Checkpoints in the official layouts, small and random, for tests of the exporter.
+"""Checkpoints in the official layouts with random weights: small ones for tests, real shapes for the benchmark.
 
 Sharded safetensors in bfloat16, grouped-query attention with biases, the real chat template of Qwen2.5 and the real
 separator; the tokenizer is the demo model's. Weights are larger than at initialisation, so that rewards differ.
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).parent.parent
 DEMO_CHECKPOINT = ROOT / "examples" / "train_demo_prm" / "checkpoint"
-TEMPLATE = (Path(__file__).parent / "data" / "qwen2.5_chat_template.jinja").read_text(encoding="utf-8")
+TEMPLATE = (ROOT / "tests" / "data" / "qwen2.5_chat_template.jinja").read_text(encoding="utf-8")
 
 DEFAULT_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 MATH_SYSTEM = "Please reason step by step, and put your final answer within \\\\boxed{}."

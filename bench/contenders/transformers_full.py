@@ -1,0 +1,25 @@
+"""The authors' recipe: transformers, one candidate at a time, the prompt read again for each."""
+
+from __future__ import annotations
+
+import torch
+
+from contender import ModelPaths, Rewards
+from contenders.torch_prm import TorchPRM
+from workloads import Sequence
+
+
+class TransformersFull:
+    def __init__(self, dtype: str) -> None:
+        self._dtype = dtype
+
+    def load(self, model: ModelPaths, threads: int) -> None:
+        self._prm = TorchPRM(model.checkpoint, threads, self._dtype)
+
+    @torch.inference_mode()
+    def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
+        rewards: Rewards = []
+        for sequence in call:
+            hidden = self._prm.model(input_ids=torch.tensor([sequence.ids]), use_cache=False).last_hidden_state[0]
+            rewards.append(self._prm.rewards(hidden[sequence.reads]))
+        return rewards, sum(len(sequence.ids) for sequence in call)

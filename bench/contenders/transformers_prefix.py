@@ -1,0 +1,50 @@
+"""transformers with a hand-managed prefix cache: what a careful user of the authors' recipe would write.
+
+The prefix that all sequences of a call share is computed once; each candidate runs on top of it and is cropped off.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from transformers import DynamicCache
+
+from contender import ModelPaths, Rewards
+from contenders.torch_prm import TorchPRM
+from workloads import Sequence
+
+CHUNK = 512
+
+
+class TransformersPrefix:
+    def __init__(self, dtype: str) -> None:
+        self._dtype = dtype
+
+    def load(self, model: ModelPaths, threads: int) -> None:
+        self._prm = TorchPRM(model.checkpoint, threads, self._dtype)
+
+    @torch.inference_mode()
+    def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
+        shared = len(os.path.commonprefix([s.ids for s in call])) if len(call) > 1 else 0
+        shared = min(shared, *(len(s.ids) - 1 for s in call))
+        cache = DynamicCache()
+        prefix = self._run(call[0].ids[:shared], cache)
+        rewards: Rewards = []
+        for sequence in call:
+            own = self._run(sequence.ids[shared:], cache)
+            hidden = torch.stack([prefix[r] if r < shared else own[r - shared] for r in sequence.reads])
+            rewards.append(self._prm.rewards(hidden))
+            if len(sequence.ids) > shared:
+                cache.crop(shared - len(sequence.ids))  # a negative count takes so many off, in every version
+        return rewards, shared + sum(len(s.ids) - shared for s in call)
+
+    def _run(self, ids: list[int], cache: DynamicCache) -> torch.Tensor:
+        """Hidden states of `ids` on top of the cache: [tokens, hidden_size]."""
+        found = [
+            self._prm.model(
+                input_ids=torch.tensor([ids[at : at + CHUNK]]), past_key_values=cache, use_cache=True
+            ).last_hidden_state[0]
+            for at in range(0, len(ids), CHUNK)
+        ]
+        return torch.cat(found) if found else torch.empty(0)

@@ -1,0 +1,40 @@
+"""The models of the benchmark: the demo, random weights in real shapes, or any checkpoint by path.
+
+Random checkpoints are made on the spot in the 7B layout and kept, with their bundles, in a cache outside git.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
+from contender import ModelPaths
+from rfprm_export.pipeline import Request, export
+
+RECIPE = "reasonflux-prm-7b"
+QWEN = {"vocab_size": 151_936, "max_position_embeddings": 32_768, "num_key_value_heads": 2}
+SHAPES: dict[str, dict[str, Any]] = {
+    "0.5b": {**QWEN, "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14},
+    "1.5b": {**QWEN, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12},
+}
+LAYERS = {"0.5b": 24, "1.5b": 28}
+
+
+def prepare(name: str, cache: Path) -> ModelPaths:
+    """A model by name (demo, 0.5b, 1.5b), or a checkpoint folder in the 7B layout, exported where it is not yet."""
+    if name == "demo":
+        checkpoint = DEMO_CHECKPOINT
+    elif name in SHAPES:
+        checkpoint = cache / "checkpoints" / name
+        if not checkpoint.exists():
+            layout = replace(LAYOUTS[RECIPE], layers=LAYERS[name], config=SHAPES[name])
+            made = make_checkpoint(checkpoint.with_name(f"{name}.partial"), layout)
+            made.rename(checkpoint)
+    else:
+        checkpoint = Path(name).resolve()
+    bundle = cache / "bundles" / checkpoint.name
+    if not bundle.exists():
+        export(Request(str(checkpoint), bundle, RECIPE))
+    return ModelPaths(str(checkpoint), str(bundle), str(cache / "converted" / checkpoint.name))

@@ -1,0 +1,128 @@
+"""The workloads: what is scored, as token ids and read-out positions, so that every contender does identical work."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+VOCABULARY = 2000
+STEP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """ids: from the first position on. reads: positions whose rewards are wanted."""
+
+    ids: list[int]
+    reads: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """calls: what is known at once is one call; the next comes when its rewards are there."""
+
+    name: str
+    title: str
+    calls: list[list[Sequence]]
+
+    @property
+    def tokens(self) -> int:
+        """Of all sequences, each counted in full."""
+        return sum(len(sequence.ids) for call in self.calls for sequence in call)
+
+    @property
+    def distinct_prefixes(self) -> int:
+        """The fewest tokens that can be computed when prefixes are shared within a call."""
+        return sum(_distinct(call) for call in self.calls)
+
+
+def best_of_n(n: int = 16, prompt: int = 256, candidate: int = 128) -> Workload:
+    """W1: candidates of equal length behind one prompt, a read-out every STEP tokens."""
+    draw = random.Random(1)
+    shared = _tokens(draw, prompt)
+    reads = [prompt + at - 1 for at in range(STEP, candidate + 1, STEP)]
+    call = [Sequence(shared + _tokens(draw, candidate), reads) for _ in range(n)]
+    return Workload("W1", f"best of {n}: prompt of {prompt}, candidates of {candidate} tokens", [call])
+
+
+def long_trace(length: int = 4096) -> Workload:
+    """W2: one trace, a read-out every 64 tokens."""
+    ids = _tokens(random.Random(2), length)
+    return Workload("W2", f"one trace of {length} tokens", [[Sequence(ids, list(range(63, length, 64)))]])
+
+
+def real_pools(pools: int = 4) -> Workload:
+    """W3: best of 16 over real candidates, a pool a call."""
+    calls = [[Sequence(**s) for s in pool] for pool in _real()["pools"]]
+    step = max(1, len(calls) // pools)
+    return Workload("W3", f"{pools} real pools of 16 candidates (GSM8K, MATH500)", calls[::step][:pools])
+
+
+def real_long_traces(traces: int = 1) -> Workload:
+    """W4: long chains of thought."""
+    chosen = [Sequence(**s) for s in _real()["long"][:traces]]
+    title = f"real long traces (Sky-T1) of {', '.join(str(len(s.ids)) for s in chosen)} tokens"
+    return Workload("W4", title, [[s] for s in chosen])
+
+
+def beam_search(beams: int = 4, expansions: int = 8, steps: int = 10, prompt: int = 128, step: int = 24) -> Workload:
+    """W5: each call scores the new step of every expansion of every beam; the first of each beam survives."""
+    draw = random.Random(5)
+    paths = [_tokens(draw, prompt)] * beams
+    calls: list[list[Sequence]] = []
+    for _ in range(steps):
+        grown = [[path + _tokens(draw, step) for _ in range(expansions)] for path in paths]
+        calls.append([Sequence(ids, [len(ids) - 1]) for own in grown for ids in own])
+        paths = [own[0] for own in grown]
+    return Workload(
+        "W5", f"beam search: {beams} beams x {expansions} expansions x {steps} steps of {step} tokens", calls
+    )
+
+
+def search_tree() -> Workload:
+    """W7: all paths of a real OmegaPRM search tree."""
+    call = [Sequence(**s) for s in _real()["tree"]]
+    return Workload("W7", f"a real search tree with {len(call)} leaves (OmegaPRM)", [call])
+
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    "W1": best_of_n,
+    "W2": long_trace,
+    "W3": real_pools,
+    "W4": real_long_traces,
+    "W5": beam_search,
+    "W7": search_tree,
+}
+
+QUICK: dict[str, Callable[[], Workload]] = {
+    "W1": lambda: best_of_n(8, 96, 48),
+    "W2": lambda: long_trace(1024),
+    "W5": lambda: beam_search(2, 4, 4, 64, 16),
+}
+"""Small forms for CI and for the demo model, which knows no token of the real ones."""
+
+
+def _tokens(draw: random.Random, count: int) -> list[int]:
+    return [draw.randrange(VOCABULARY) for _ in range(count)]
+
+
+def _distinct(call: list[Sequence]) -> int:
+    ordered = sorted(tuple(s.ids) for s in call)
+    total = len(ordered[0])
+    for before, ids in zip(ordered, ordered[1:], strict=False):
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids))
+        )
+        total += len(ids) - shared
+    return total
+
+
+@cache
+def _real() -> dict[str, list]:  # type: ignore[type-arg]
+    packed = (Path(__file__).parent / "data" / "traces.json.gz").read_bytes()
+    return json.loads(gzip.decompress(packed))  # type: ignore[no-any-return]
