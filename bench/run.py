@@ -9,7 +9,7 @@ Token ids are given, so tokenising is not timed. The last line on stdout is one 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import platform
@@ -123,7 +123,7 @@ def machine() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": commit.stdout.strip() or None,
         "cpu": next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None),
         "cpu_count": sum(line.startswith("processor") for line in lines) or None,

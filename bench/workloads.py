@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 VOCABULARY = 2000
@@ -107,19 +108,18 @@ QUICK: dict[str, Callable[[], Workload]] = {
 """Small forms for CI and for the demo model, which knows no token of the real ones."""
 
 
+def shared_length(a: list[int], b: list[int]) -> int:
+    """Tokens that both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
 def _tokens(draw: random.Random, count: int) -> list[int]:
     return [draw.randrange(VOCABULARY) for _ in range(count)]
 
 
 def _distinct(call: list[Sequence]) -> int:
-    ordered = sorted(tuple(s.ids) for s in call)
-    total = len(ordered[0])
-    for before, ids in zip(ordered, ordered[1:], strict=False):
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids))
-        )
-        total += len(ids) - shared
-    return total
+    ordered = sorted(sequence.ids for sequence in call)
+    return len(ordered[0]) + sum(len(b) - shared_length(a, b) for a, b in pairwise(ordered))
 
 
 @cache

@@ -5,14 +5,12 @@ The prefix that all sequences of a call share is computed once; each candidate r
 
 from __future__ import annotations
 
-import os
-
 import torch
 from transformers import DynamicCache
 
 from contender import ModelPaths, Rewards
 from contenders.torch_prm import TorchPRM
-from workloads import Sequence
+from workloads import Sequence, shared_length
 
 CHUNK = 512
 
@@ -26,8 +24,8 @@ class TransformersPrefix:
 
     @torch.inference_mode()
     def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
-        shared = len(os.path.commonprefix([s.ids for s in call])) if len(call) > 1 else 0
-        shared = min(shared, *(len(s.ids) - 1 for s in call))
+        first = call[0].ids
+        shared = min((shared_length(first, other.ids) for other in call[1:]), default=0)
         cache = DynamicCache()
         prefix = self._run(call[0].ids[:shared], cache)
         rewards: Rewards = []
