@@ -56,7 +56,7 @@ class Reference:
     @torch.inference_mode()
     def _rewards(self, ids: list[torch.Tensor]) -> list[NDArray[np.float32]]:
         """At every position of every text."""
-        hidden = [_embed(self._checkpoint, i) for i in ids]
+        hidden = _embed(self._checkpoint, ids)
         layer = _one_layer(self._checkpoint)
         norm = layer.norm
         layer.set_submodule("norm", torch.nn.Identity())
@@ -123,13 +123,13 @@ def _fill(parameter: torch.nn.Parameter, checkpoint: Checkpoint, name: str) -> N
         raise RuntimeError(f"{name} has {row} rows, transformers' Qwen2Model wants {len(parameter)}")
 
 
-def _embed(checkpoint: Checkpoint, ids: torch.Tensor) -> torch.Tensor:
-    """[1, tokens, hidden_size], the table read block by block."""
-    flat = ids[0].numpy()
-    embedded = np.empty((len(flat), checkpoint.architecture.hidden_size), np.float32)
+def _embed(checkpoint: Checkpoint, texts: list[torch.Tensor]) -> list[torch.Tensor]:
+    """[1, tokens, hidden_size] for each text; the table is read once, block by block."""
+    ids = torch.cat([text[0] for text in texts]).numpy()
+    embedded = np.empty((len(ids), checkpoint.architecture.hidden_size), np.float32)
     row = 0
     for block in checkpoint.blocks("model.embed_tokens.weight"):
-        here = (flat >= row) & (flat < row + len(block))
-        embedded[here] = block[flat[here] - row]
+        here = (ids >= row) & (ids < row + len(block))
+        embedded[here] = block[ids[here] - row]
         row += len(block)
-    return torch.from_numpy(embedded)[None]
+    return list(torch.from_numpy(embedded)[None].split([text.shape[1] for text in texts], dim=1))
