@@ -132,4 +132,4 @@ def _embed(checkpoint: Checkpoint, texts: list[torch.Tensor]) -> list[torch.Tens
         here = (ids >= row) & (ids < row + len(block))
         embedded[here] = block[ids[here] - row]
         row += len(block)
-    return list(torch.from_numpy(embedded)[None].split([text.shape[1] for text in texts], dim=1))
+    return list(torch.split(torch.from_numpy(embedded)[None], [text.shape[1] for text in texts], dim=1))
