@@ -34,6 +34,21 @@ class DeviceSpec:
         return cls("cpu") if found[1] else cls("cuda", int(found[2] or 0))
 
 
+def require_available(device: DeviceSpec) -> None:
+    """Raise DeviceError where this ONNX Runtime was built without the device."""
+    if device.kind == "cpu":
+        return
+    load_onnxruntime()
+    import onnxruntime as ort
+
+    available = ort.get_available_providers()
+    if "CUDAExecutionProvider" not in available:
+        raise DeviceError(
+            f"device='cuda' was asked for, but this ONNX Runtime ({ort.__version__}) has only {', '.join(available)}: "
+            "install rfprm-lite-gpu in place of rfprm-lite, or ask for device='cpu'"
+        )
+
+
 def load_onnxruntime() -> None:
     """Import ONNX Runtime with its telemetry off, unless ORT_DISABLE_TELEMETRY already says otherwise.
 
@@ -48,6 +63,7 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
 
     Raises DeviceError where the device can't be had, BundleFileError where ONNX Runtime refuses the graph.
     """
+    require_available(device)
     load_onnxruntime()
     import onnxruntime as ort
 
@@ -60,8 +76,6 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
         options.intra_op_num_threads = threads
     try:
         session = ort.InferenceSession(str(graph), options, providers=_providers(device))
-    except DeviceError:
-        raise
     except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
         raise BundleFileError(f"ONNX Runtime can't load {graph}: {error}") from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
@@ -77,12 +91,6 @@ def _providers(device: DeviceSpec) -> list[str | tuple[str, dict[str, str]]]:
 
     if device.kind == "cpu":
         return ["CPUExecutionProvider"]
-    available = ort.get_available_providers()
-    if "CUDAExecutionProvider" not in available:
-        raise DeviceError(
-            f"device='cuda' was asked for, but this ONNX Runtime ({ort.__version__}) has only {', '.join(available)}: "
-            "install rfprm-lite-gpu in place of rfprm-lite, or ask for device='cpu'"
-        )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     return [("CUDAExecutionProvider", {"device_id": str(device.index)}), "CPUExecutionProvider"]

@@ -73,9 +73,8 @@ def plan(sequences: Sequence[TokenSequence]) -> Plan:
     del keys
     starts = _shared_lengths([sequences[i].ids for i in order])
 
-    # The path of segments that make up the current sequence: (segment, first position not in it).
     drafts: list[_Draft] = []
-    path: list[int] = []
+    path: list[int] = []  # the drafts that make up the current sequence, from its beginning on
     wanted: dict[int, list[tuple[int, int]]] = {}
     for i, start in zip(order, starts, strict=True):
         while path and drafts[path[-1]].start >= start:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rfprm_lite.aggregate import Aggregate, as_aggregate
 from rfprm_lite.bundle import DEMO, Bundle, HubOptions, open_bundle
-from rfprm_lite.device import DeviceSpec
+from rfprm_lite.device import DeviceSpec, require_available
 from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.engine import Engine
 from rfprm_lite.errors import InputError, InputTypeError
@@ -66,6 +66,7 @@ class PRM:
         Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DeviceError.
         """
         spec = DeviceSpec.parse(device)
+        require_available(spec)  # before anything is downloaded
         if model is None:
             _log.warning(
                 "no model was named, so this is rfprm-lite's bundled demo model: it judges grade-school arithmetic "

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
-from rfprm_lite.bundle import DEMO_FOLDER
+from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
 from rfprm_lite.manifest import decode, encode, read
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -113,8 +113,10 @@ def test_a_manifest_survives_its_own_json() -> None:
 def test_a_variant_that_is_not_there(bundle: Path) -> None:
     with pytest.raises(VariantError, match=r"has no variant 'int3': it has fp32 \(cpu\)"):
         PRM.from_pretrained(bundle, variant="int3")
-    with pytest.raises(VariantError, match=r"'fp32' does not run on cuda"):
-        PRM.from_pretrained(bundle, variant="fp32", device="cuda")
+    with pytest.raises(VariantError, match=r"'fp32' does not run on cuda: .* has fp32 \(cpu\)"):
+        open_bundle(bundle, "fp32", "cuda", HubOptions(), verify=False)
+    with pytest.raises(VariantError, match=r"has no variant for cuda: it has fp32 \(cpu\)"):
+        open_bundle(bundle, None, "cuda", HubOptions(), verify=False)
 
 
 def test_neither_a_folder_nor_a_hub_id() -> None:

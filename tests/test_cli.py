@@ -109,7 +109,7 @@ def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.L
         (["score"], '\n{"problem": "p", "response": ""}', "no step.*line 2"),
         (["score", "--problem", "p", "--aggregate", "mean+final", "--alpha", "-1"], "a", "alpha=-1"),
         (["score", "--problem", "p", "--final", "response"], "<think>a", "needs a response"),
-        (["score", "--problem", "p", "--device", "cuda"], "a", "no variant for cuda"),
+        (["score", "--problem", "p", "--device", "cuda"], "a", "install rfprm-lite-gpu"),
         (["score", "--problem", "p", "--aggregate", "median"], "a", "'median'"),
         (["best-of-n"], '{"problem": "p", "candidates": []}', "no candidates.*line 1"),
         (["score", "--problem", "p", "--model", "no/such/folder"], "a", "neither a folder nor a hub id"),

@@ -131,8 +131,10 @@ def test_the_longest_text_that_fits(prm: PRM) -> None:
 def test_no_cuda_here_and_no_silent_fallback() -> None:
     with pytest.raises(DeviceError, match="'tpu'"):
         PRM.from_pretrained("demo", device="tpu")
-    with pytest.raises(ValueError, match="has no variant for cuda"):
+    with pytest.raises(DeviceError, match="install rfprm-lite-gpu"):
         PRM.from_pretrained("demo", device="cuda")
+    with pytest.raises(RuntimeError, match="install rfprm-lite-gpu"):
+        PRM.from_pretrained("org/not-even-looked-for", device="cuda:1")
 
 
 def test_the_demo_model_says_so_where_nobody_named_it(caplog: pytest.LogCaptureFixture) -> None:
