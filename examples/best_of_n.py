@@ -2,12 +2,12 @@
 
 from rfprm_lite import PRM
 
-problem = "John buys 6 cups for $9 each and 4 toys for $7 each. He pays with $100. How much money does he get back?"
-costs = "The cups cost 6 * 9 = 54 dollars.\n\nThe toys cost 4 * 7 = 28 dollars.\n\n"
+problem = "John buys 3 cups for $12 each and 5 toys for $8 each. He pays with $150. How much money does he get back?"
+costs = "The cups cost 3 * 12 = 36 dollars.\n\nThe toys cost 5 * 8 = 40 dollars.\n\n"
 answers = [
-    costs + "The total is 54 + 28 = 72 dollars.\n\nHe gets 100 - 72 = 28 dollars back.\n\nThe answer is 28.",
-    costs + "The total is 54 + 28 = 82 dollars.\n\nHe gets 100 - 82 = 18 dollars back.\n\nThe answer is 18.",
-    costs + "The total is 54 + 28 = 82 dollars.\n\nHe gets 100 - 54 = 46 dollars back.\n\nThe answer is 46.",
+    costs + "The total is 36 + 40 = 86 dollars.\n\nHe gets 150 - 86 = 64 dollars back.\n\nThe answer is 64.",
+    costs + "The total is 36 + 40 = 76 dollars.\n\nHe gets 150 - 76 = 74 dollars back.\n\nThe answer is 74.",
+    costs + "The total is 36 + 40 = 76 dollars.\n\nHe gets 150 - 36 = 114 dollars back.\n\nThe answer is 114.",
 ]
 
 prm = PRM.from_pretrained("demo")

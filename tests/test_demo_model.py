@@ -13,7 +13,8 @@ import numpy as np
 
 from rfprm_lite import PRM
 
-ROWS = [json.loads(line) for line in (Path(__file__).parent / "data" / "demo_heldout.jsonl").open(encoding="utf-8")]
+DATA = Path(__file__).parent / "data" / "demo_heldout.jsonl"
+ROWS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
 
 
 def test_first_wrong_steps_are_found(prm: PRM) -> None:

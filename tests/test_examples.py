@@ -27,7 +27,7 @@ def test_score_trace() -> None:
 def test_best_of_n() -> None:
     output = run(EXAMPLES[0])
     (best,) = [line for line in output.splitlines() if line.startswith("*")]
-    assert best.endswith("The answer is 18.")
+    assert best.endswith("The answer is 74.")
 
 
 def test_export_checkpoint() -> None:
