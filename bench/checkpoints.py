@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).parent.parent
-DEMO_CHECKPOINT = ROOT / "examples" / "train_demo_prm" / "checkpoint"
+DEMO_CHECKPOINT = ROOT / "examples" / "train_demo_prm" / "demo-prm"
 TEMPLATE = (ROOT / "tests" / "data" / "qwen2.5_chat_template.jinja").read_text(encoding="utf-8")
 
 DEFAULT_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."

@@ -9,7 +9,7 @@ from pathlib import Path
 from rfprm_export.pipeline import Request, export
 from rfprm_lite import PRM
 
-checkpoint = Path(__file__).parent / "train_demo_prm" / "checkpoint"
+checkpoint = Path(__file__).parent / "train_demo_prm" / "demo-prm"
 with tempfile.TemporaryDirectory() as folder:
     manifest = export(Request(str(checkpoint), Path(folder) / "bundle", recipe="reasonflux-prm-7b"))
     parity = manifest.variants[0].parity

@@ -174,7 +174,7 @@ def test_the_exporters_command(tmp_path: Path) -> None:
     result = call(str(DEMO_CHECKPOINT), str(tmp_path / "bundle"), "--recipe", "reasonflux-prm-7b")
     assert result.exit_code == 0
     assert result.stdout.strip() == f"{tmp_path / 'bundle'}: fp32"
-    assert PRM.from_pretrained(tmp_path / "bundle").manifest.source.name == "checkpoint"
+    assert PRM.from_pretrained(tmp_path / "bundle").manifest.source.name == "demo-prm"
     result = call(str(DEMO_CHECKPOINT), str(tmp_path / "other"))
     assert result.exit_code == 1
     assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr

@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("gsm8k_train", type=Path)
     parser.add_argument("gsm8k_test", type=Path)
     parser.add_argument("--bundle", default="demo")
-    parser.add_argument("--checkpoint", type=Path, default=here / "checkpoint")
+    parser.add_argument("--checkpoint", type=Path, default=here / "demo-prm")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training run, and its seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path, help="write 300 of the traces, for the project's tests")

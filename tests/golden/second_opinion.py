@@ -5,7 +5,7 @@ optimum-onnx pins transformers below 4.58 and so an old huggingface-hub: it gets
     python3 -m venv .optimum
     .optimum/bin/pip install torch==2.13.0
     .optimum/bin/pip install optimum-onnx==0.1.0 'transformers<4.58' onnxruntime
-    .optimum/bin/python tests/golden/second_opinion.py examples/train_demo_prm/checkpoint
+    .optimum/bin/python tests/golden/second_opinion.py examples/train_demo_prm/demo-prm
 
 Nothing of rfprm-lite is used: optimum exports the backbone, the checkpoint's own tokenizer renders the text, numpy
 applies the head, rewards are gathered by position.
@@ -60,7 +60,7 @@ def main(checkpoint: Path) -> None:
             ids = tokenizer.encode(tokenizer.apply_chat_template(messages, tokenize=False))
             trace["rewards"] = rewards(session, head, ids, separator)
     made = {
-        "command": "python tests/golden/second_opinion.py examples/train_demo_prm/checkpoint",
+        "command": "python tests/golden/second_opinion.py examples/train_demo_prm/demo-prm",
         "versions": {"optimum-onnx": "0.1.0", **{m.__name__: m.__version__ for m in (onnxruntime, transformers, np)}},
         "checkpoint_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "traces": traces,
