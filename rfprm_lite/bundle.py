@@ -61,6 +61,8 @@ def open_bundle(model: str | Path, variant: str | None, device: Device, hub: Hub
     """
     folder = DEMO_FOLDER if model == DEMO else Path(model)
     if folder.is_dir():
+        if hub.revision is not None:
+            raise ModelNotFoundError(f"{model} is a folder: a revision ({hub.revision}) is for hub ids")
         bundle = _choose(folder, _read_manifest(folder, str(model)), variant, device)
     elif isinstance(model, str) and _HUB_ID.fullmatch(model):
         bundle = _download(model, variant, device, hub)
@@ -156,6 +158,8 @@ def _downloader(repo: str, where: str, hub: HubOptions) -> Fetch:
                 f"{file} of {where} is not in the local cache, and the hub can't be reached: {error}"
             ) from error
         except hub_errors.EntryNotFoundError as error:
+            if file != manifests.FILE_NAME:
+                raise BundleFileError(f"{where} lacks {file}, which its manifest names") from error
             raise BundleFormatError(
                 f"{where} has no {file}: it is no bundle of rfprm-lite. "
                 "A PyTorch checkpoint is made into one by rfprm-export"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.table import Table
 from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, RfprmError, Score, __version__
 from rfprm_lite.bundle import DEMO
 from rfprm_lite.doctor import examine
-from rfprm_lite.rows import BestOfNRow, ScoreRow, batches, read_rows
+from rfprm_lite.rows import BestOfNRow, ScoreRow, batches, read_rows, read_text
 from rfprm_lite.view import best_of_n_view, plain, score_view, tokens_view
 
 EXAMPLE = Path(__file__).parent / "models" / "example.json"
@@ -37,6 +38,8 @@ class Session:
 @click.version_option(__version__, package_name="rfprm-lite")
 def main() -> None:
     """Process reward models: reward every step of a reasoning trace."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console or pipe that knows few characters loses none
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 OPTIONS = (
@@ -93,10 +96,10 @@ def scores(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command()
-@click.argument("input", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("input", type=click.File("rb"), default="-")
 @click.option("--problem", help="Take INPUT as one plain-text response to this problem, without its last line break.")
 @scores
-def score(session: Session, input: TextIO, problem: str | None) -> None:
+def score(session: Session, input: BinaryIO, problem: str | None) -> None:
     """Score the responses in INPUT: JSON lines with problem and response (text or a list of steps).
 
     Example: rfprm score traces.jsonl --model bundles/reasonflux-7b --json > scores.jsonl
@@ -105,27 +108,27 @@ def score(session: Session, input: TextIO, problem: str | None) -> None:
     for batch in batches(rows):
         for number, result in _scored(session, batch):
             if session.as_json:
-                click.echo(json.dumps({"line": number, **result.to_dict()}, ensure_ascii=False))
+                click.echo(json.dumps({"line": number, **result.to_dict()}))
             else:
                 console().print(score_view(result, f"response {number}"), tokens_view(result.tokens), "")
 
 
 @main.command("best-of-n")
-@click.argument("inputs", type=click.File("r", encoding="utf-8"), nargs=-1)
+@click.argument("inputs", type=click.File("rb"), nargs=-1)
 @click.option("--problem", help="Take each of INPUTS as one plain-text candidate, without its last line break.")
 @scores
-def best_of_n(session: Session, inputs: Sequence[TextIO], problem: str | None) -> None:
+def best_of_n(session: Session, inputs: Sequence[BinaryIO], problem: str | None) -> None:
     """Choose the best candidate for each problem in INPUTS: JSON lines with problem and candidates.
 
     Example: rfprm best-of-n --problem "What is 6 * 7?" answer1.txt answer2.txt
     """
-    for number, row in _best_of_n_rows(inputs or (sys.stdin,), problem):
-        with line_number(number):
+    for number, row in _best_of_n_rows(inputs or (sys.stdin.buffer,), problem):
+        with line_number(None if problem else number):
             result = session.prm.best_of_n(row.problem, row.candidates, aggregate=session.aggregate)
         if session.as_json:
-            click.echo(json.dumps({"line": number, **result.to_dict()}, ensure_ascii=False))
+            click.echo(json.dumps({"line": number, **result.to_dict()}))
         else:
-            console().print(best_of_n_view(result))
+            console().print(f"[bold]line {number}[/bold]" if problem is None else "", best_of_n_view(result), "")
 
 
 @main.command()
@@ -180,29 +183,25 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
-def read_text(file: TextIO) -> str:
-    """A plain text without the line break that ends its last line."""
-    return file.read().removesuffix("\n")
-
-
 @contextmanager
 def reported_errors() -> Iterator[None]:
     """An error of ours as one line and exit code 1, not a traceback."""
     try:
         yield
-    except (RfprmError, UnicodeDecodeError) as error:
+    except RfprmError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         click.echo(f"error: {error}{notes}", err=True)
         sys.exit(1)
 
 
 @contextmanager
-def line_number(number: int) -> Iterator[None]:
-    """Errors of a row say which line it stands on."""
+def line_number(number: int | None) -> Iterator[None]:
+    """Errors of a row say which line it stands on; None where the input has no rows."""
     try:
         yield
     except (InputError, InputTypeError) as error:
-        error.add_note(f"line {number}")
+        if number is not None:
+            error.add_note(f"line {number}")
         raise
 
 
@@ -220,7 +219,7 @@ def _scored(session: Session, batch: Sequence[tuple[int, ScoreRow]]) -> Iterator
     yield from zip((number for number, _ in batch), results, strict=True)
 
 
-def _best_of_n_rows(inputs: Sequence[TextIO], problem: str | None) -> Iterator[tuple[int, BestOfNRow]]:
+def _best_of_n_rows(inputs: Sequence[BinaryIO], problem: str | None) -> Iterator[tuple[int, BestOfNRow]]:
     if problem is not None:
         yield 1, BestOfNRow(problem, [read_text(file) for file in inputs])
         return

@@ -99,7 +99,8 @@ class PRM:
 
         Raises InputError and InputTypeError, and ContextLengthError before anything runs.
         """
-        return self.score_many([(problem, response)], aggregate=aggregate)[0]
+        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
+        return self._score([self._read((problem, response), how)], how)[0]
 
     def score_many(
         self, pairs: Iterable[tuple[str, Response]], *, aggregate: str | Aggregate | None = None
@@ -109,9 +110,14 @@ class PRM:
         Raises as `score` does, before anything runs; the message names the pair.
         """
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        readings = [self._read(i, pair, how) for i, pair in enumerate(pairs)]
-        rewards = iter(score_sequences(self._engine, [s for reading in readings for s in reading.sequences]))
-        return [_score(reading, [next(rewards) for _ in reading.sequences], how) for reading in readings]
+        readings: list[_Reading] = []
+        for i, pair in enumerate(pairs):
+            try:
+                readings.append(self._read(pair, how))
+            except (InputError, InputTypeError) as error:
+                error.add_note(f"in response {i} of this call")
+                raise
+        return self._score(readings, how)
 
     def best_of_n(
         self,
@@ -135,17 +141,17 @@ class PRM:
         tokens = sum((score.tokens for score in scores), Tokens(0, 0))
         return BestOfN(index, candidates[index], tuple(scores), tokens)
 
-    def _read(self, index: int, pair: tuple[str, Response], aggregate: Aggregate) -> _Reading:
-        try:
-            problem, response = _pair(pair)
-            trace = as_trace(response)
-            sequences = self._encoder.step_sequences(problem, trace)
-            if aggregate.reads_response:
-                sequences += self._encoder.response_sequences(problem, trace)
-            return _Reading(trace, tuple(sequences))
-        except (InputError, InputTypeError) as error:
-            error.add_note(f"in response {index} of this call")
-            raise
+    def _read(self, pair: tuple[str, Response], aggregate: Aggregate) -> _Reading:
+        problem, response = _pair(pair)
+        trace = as_trace(response)
+        sequences = self._encoder.step_sequences(problem, trace)
+        if aggregate.reads_response:
+            sequences += self._encoder.response_sequences(problem, trace)
+        return _Reading(trace, tuple(sequences))
+
+    def _score(self, readings: Sequence[_Reading], aggregate: Aggregate) -> list[Score]:
+        rewards = iter(score_sequences(self._engine, [s for reading in readings for s in reading.sequences]))
+        return [_score(reading, [next(rewards) for _ in reading.sequences], aggregate) for reading in readings]
 
 
 def _pair(value: object) -> tuple[str, Response]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
@@ -29,9 +30,10 @@ Row = TypeVar("Row", ScoreRow, BestOfNRow)
 ROWS_A_BATCH = 64
 
 
-def read_rows(lines: Iterable[str], kind: type[Row]) -> Iterator[tuple[int, Row]]:
-    """Line number (from 1) and row; blank lines are passed over. Raises InputError."""
+def read_rows(lines: Iterable[bytes], kind: type[Row]) -> Iterator[tuple[int, Row]]:
+    """Line number (from 1) and row; blank lines and a byte order mark are passed over. Raises InputError."""
     for number, line in enumerate(lines, start=1):
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if not line.strip():
             continue
         try:
@@ -39,6 +41,14 @@ def read_rows(lines: Iterable[str], kind: type[Row]) -> Iterator[tuple[int, Row]
         except (msgspec.DecodeError, UnicodeError) as error:
             fields = " and ".join(kind.__struct_fields__)
             raise InputError(f"line {number} is no JSON object with {fields}: {error}") from error
+
+
+def read_text(file: BinaryIO) -> str:
+    """A plain text in UTF-8 without a byte order mark and the line break that ends it. Raises InputError."""
+    try:
+        return file.read().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the plain-text input is no UTF-8 text: {error}") from error
 
 
 def batches(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:

@@ -10,6 +10,7 @@ part is recognised in two written forms:
     2. Sky-T1: `<|begin_of_thought|> thinking <|end_of_thought|> <|begin_of_solution|> response <|end_of_solution|>`;
        any but the end of the thinking may be missing.
 
+An opening marker without a closing one is a trace that was cut off while thinking: it has no response.
 A marker counts where it stands in its form (the opening one at the very beginning, the first closing one, those of
 the solution at its edges), and is then no part of any step's text. Elsewhere it is text. Anything else is one response
 without a thinking part.
@@ -95,6 +96,8 @@ class Trace:
         Raises InputTypeError where a step is no str, InputError where one is blank, where there is none, or where
         `thinking` exceeds their number.
         """
+        if isinstance(steps, (str, bytes)):
+            raise InputTypeError(f"steps are several texts, not one {type(steps).__name__}: use Trace.parse for that")
         texts = list(steps)
         if not texts:
             raise InputError("the response has no step: the list is empty")
@@ -177,18 +180,26 @@ _FORMS = (
 
 
 def _marked_pieces(text: str) -> list[_Piece] | None:
-    """The pieces of a text in one of the written forms; None where it is in none of them."""
+    """The pieces of a text in one of the written forms; None where it is in none of them.
+
+    An opening marker at the beginning decides the form; without one, a closing marker does.
+    """
+    begin = len(text) - len(text.lstrip())
     for form in _FORMS:
-        opened = len(text) - len(text.lstrip())
-        has_open = text.startswith(form.thinking_open, opened)
-        start = opened + len(form.thinking_open) if has_open else 0
-        close = text.find(form.thinking_close, start)
-        if close >= 0:
-            response = close + len(form.thinking_close)
-            return _stripped(text, start, close, "thinking") + _stripped(text, *_response_span(text, response, form))
-        if has_open:  # cut off while still thinking
-            return _stripped(text, start, len(text), "thinking")
+        if text.startswith(form.thinking_open, begin):
+            return _form_pieces(text, begin + len(form.thinking_open), form)
+    for form in _FORMS:
+        if form.thinking_close in text:
+            return _form_pieces(text, 0, form)
     return None
+
+
+def _form_pieces(text: str, start: int, form: _Markers) -> list[_Piece]:
+    close = text.find(form.thinking_close, start)
+    if close < 0:  # cut off while still thinking
+        return _stripped(text, start, len(text), "thinking")
+    response = _response_span(text, close + len(form.thinking_close), form)
+    return _stripped(text, start, close, "thinking") + _stripped(text, *response)
 
 
 def _response_span(text: str, start: int, form: _Markers) -> tuple[int, int, Part]:

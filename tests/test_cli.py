@@ -71,6 +71,30 @@ def test_a_bad_row_loses_none_before_it(run: Run) -> None:
         assert [json.loads(line)["line"] for line in result.stdout.splitlines()] == list(range(1, 67))
 
 
+def test_input_that_is_no_utf_8_is_named_by_its_line(run: Run) -> None:
+    good = json.dumps({"problem": PROBLEM, "response": RIGHT}).encode()
+    result = CliRunner().invoke(main, ["score", "--model", "demo", "--json"], input=good + b'\n{"problem": "\xff"}\n')
+    assert result.exit_code == 1
+    assert "line 2 is no JSON" in result.stderr
+    assert json.loads(result.stdout)["line"] == 1
+    result = CliRunner().invoke(main, ["score", "--model", "demo", "--problem", "p"], input=b"\xff")
+    assert "is no UTF-8 text" in result.stderr
+
+
+def test_a_byte_order_mark_is_no_text(run: Run) -> None:
+    rows = [json.dumps({"problem": PROBLEM, "response": RIGHT}).encode(), b"\xef\xbb\xbf"]
+    for data, options in ((rows[1] + rows[0], ()), (rows[1] + RIGHT.encode(), ("--problem", PROBLEM))):
+        result = CliRunner().invoke(main, ["score", "--model", "demo", "--json", *options], input=data)
+        assert json.loads(result.stdout)["steps"][0]["text"] == "Tom now has 12 + 5 = 17 apples."
+
+
+def test_a_console_that_knows_few_characters(run: Run) -> None:
+    row = json.dumps({"problem": "求", "response": "🙂 é"})
+    for arguments in (["demo"], ["score", "--model", "demo"], ["score", "--model", "demo", "--json"]):
+        result = CliRunner(charset="cp1252").invoke(main, arguments, input=row.encode())
+        assert result.exit_code == 0, result.exception
+
+
 def test_the_last_line_break_of_plain_text_is_not_scored(run: Run) -> None:
     options = ("--problem", PROBLEM, "--model", "demo", "--json")
     assert len({run("score", *options, input=text).output for text in ("a", "a\n")}) == 1
@@ -106,7 +130,7 @@ def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.L
         (["score"], "{}", "line 1 is no JSON object with problem and response: .*missing required field `problem`"),
         (["score"], '{"problem": "p", "response": 3}', "line 1 .*Expected `str | array`, got `int`"),
         (["score"], "nonsense", "line 1 is no JSON"),
-        (["score"], '\n{"problem": "p", "response": ""}', "no step.*line 2"),
+        (["score"], '\n{"problem": "p", "response": ""}', r"no step.*markers \(line 2\)$"),
         (["score", "--problem", "p", "--aggregate", "mean+final", "--alpha", "-1"], "a", "alpha=-1"),
         (["score", "--problem", "p", "--final", "response"], "<think>a", "needs a response"),
         (["score", "--problem", "p", "--device", "cuda"], "a", "install rfprm-lite-gpu"),

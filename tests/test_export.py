@@ -265,6 +265,9 @@ def edit_shard(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], obj
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"num_attention_heads": 8}, "heads of 8"),
+        ({"num_attention_heads": "x"}, "not as expected: invalid literal"),
+        ({"architectures": None}, "not as expected"),
+        ({"rope_scaling": "x"}, "not as expected"),
         ({"intermediate_size": 96}, r"gate_proj.weight has shape \[160, 64\], .* say \[96, 64\]"),
         ({"num_hidden_layers": 4}, "lacks model.layers.3"),
         ({"num_hidden_layers": 2}, "no recipe accounts for: model.layers.2"),
@@ -292,6 +295,24 @@ def test_a_truncated_and_a_missing_shard(checkpoint: Path) -> None:
     fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors can't be read")
     shard.unlink()
     fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors is missing")
+
+
+def test_a_tokenizer_that_is_missing_or_broken(checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    path.write_text("{}", encoding="utf-8")
+    fails(checkpoint, CheckpointError, "can't load the tokenizer")
+    path.unlink()
+    fails(checkpoint, CheckpointError, r"tokenizer\.json is missing")
+
+
+def test_an_index_without_its_map(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors.index.json").write_text("{}")
+    fails(checkpoint, CheckpointError, "has no weight_map")
+
+
+def test_a_chat_template_that_refuses(checkpoint: Path) -> None:
+    edit(checkpoint / "tokenizer_config.json", chat_template="{{ raise_exception('no') }}")
+    fails(checkpoint, RecipeError, "chat template refuses a plain trace: no")
 
 
 def test_a_separator_of_several_tokens(checkpoint: Path) -> None:
@@ -356,7 +377,7 @@ def test_a_head_pickle_that_would_run_code(tmp_path: Path) -> None:
 
 def test_an_export_that_misses_parity_is_not_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfprm_export.graph.rotary_tables", lambda a: (np.ones((4096, 8), np.float32),) * 2)
-    fails(checkpoint, ParityError, r"differ from PyTorch's by up to .*at most 1e-04 is allowed. Nothing was written")
+    fails(checkpoint, ParityError, r"differ from PyTorch's by up to .*at most 1e-04 is allowed. No bundle was written")
 
 
 def test_an_interrupted_export_leaves_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,15 @@ def test_a_marker_out_of_its_place_is_text() -> None:
     assert texts(Trace.parse(late)) == ["a", "ok <|begin_of_solution|>b"]
 
 
+def test_the_opening_marker_decides_the_form() -> None:
+    text = "<|begin_of_thought|>R1 ends with </think>.\n\nb<|end_of_thought|><|begin_of_solution|>c<|end_of_solution|>"
+    assert texts(Trace.parse(text)) == ["R1 ends with </think>.", "b", "c"]
+    assert texts(Trace.parse("<think>Sky ends with <|end_of_thought|>.</think>c")) == [
+        "Sky ends with <|end_of_thought|>.",
+        "c",
+    ]
+
+
 def test_a_trace_made_by_hand_must_fit_its_text() -> None:
     right = Trace.parse("a\n\nb")
     assert Trace("a\n\nb", right.steps) == right
@@ -129,6 +138,8 @@ def test_bad_steps() -> None:
         Trace.from_steps([])
     with pytest.raises(InputError, match="thinking=3, but there are 2 steps"):
         Trace.from_steps(["a", "b"], thinking=3)
+    with pytest.raises(InputTypeError, match="not one str"):
+        Trace.from_steps("abc")
     with pytest.raises(InputTypeError, match="step 0 must be a str, not int"):
         Trace.from_steps([1])  # type: ignore[list-item]
 

@@ -60,26 +60,30 @@ class Architecture:
         try:
             heads = int(config["num_attention_heads"])
             hidden = int(config["hidden_size"])
-            head_size = int(config.get("head_dim") or hidden // heads)
-            if head_size % HEAD_SIZE_STEP:
-                raise CheckpointError(
-                    f"config.json: heads of {head_size}; GroupQueryAttention rotates multiples of {HEAD_SIZE_STEP}"
-                )
-            return cls(
+            found = cls(
                 name=str(config["architectures"][0]),
                 num_layers=int(config["num_hidden_layers"]),
                 hidden_size=hidden,
                 intermediate_size=int(config["intermediate_size"]),
                 num_heads=heads,
                 num_kv_heads=int(config["num_key_value_heads"]),
-                head_size=head_size,
+                head_size=int(config.get("head_dim") or hidden // heads),
                 vocab_size=int(config["vocab_size"]),
                 max_positions=int(config["max_position_embeddings"]),
                 rope_theta=_rope_theta(config),
                 norm_epsilon=float(config["rms_norm_eps"]),
             )
-        except (KeyError, IndexError, TypeError) as error:
+        except CheckpointError:
+            raise
+        except KeyError as error:
             raise CheckpointError(f"config.json lacks {error}") from error
+        except (IndexError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"config.json holds a value that is not as expected: {error}") from error
+        if found.head_size % HEAD_SIZE_STEP:
+            raise CheckpointError(
+                f"config.json: heads of {found.head_size}; GroupQueryAttention rotates multiples of {HEAD_SIZE_STEP}"
+            )
+        return found
 
     def backbone(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of the backbone."""
@@ -187,7 +191,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def _find_shards(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = {name: folder / file for name, file in read_json(index)["weight_map"].items()}
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{index} has no weight_map")
+        shards = {name: folder / file for name, file in weight_map.items()}
     elif (folder / "model.safetensors").is_file():
         shards = dict.fromkeys(_names(folder / "model.safetensors"), folder / "model.safetensors")
     else:

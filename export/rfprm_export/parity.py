@@ -78,5 +78,5 @@ def require(parity: Parity, bound: float) -> None:
         raise ParityError(
             f"the exported graph's step rewards differ from PyTorch's by up to {parity.max_abs_difference:.2e} "
             f"(mean {parity.mean_abs_difference:.2e}) over {parity.num_rewards} rewards; "
-            f"at most {bound:.0e} is allowed. Nothing was written"
+            f"at most {bound:.0e} is allowed. No bundle was written"
         )

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2Model
 
 from rfprm_export.checkpoint import Checkpoint, read_json
+from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.head import Tensors
 from rfprm_export.recipes import ExportRecipe
 from rfprm_lite.trace import Trace
@@ -73,19 +75,30 @@ class Reference:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
-    """The checkpoint's own tokenizer, as the authors load it, but without remote code."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    """The checkpoint's own tokenizer, as the authors load it, but without remote code. Raises CheckpointError."""
+    path = checkpoint.folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises Exception itself
+        raise CheckpointError(f"transformers can't load the tokenizer of {checkpoint.folder}: {error}") from error
     return tokenizer
 
 
 def render(tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, problem: str, steps: list[str]) -> str:
-    """The text by the tokenizer's own chat template, as in the authors' README."""
+    """The text by the tokenizer's own chat template, as in the authors' README. Raises RecipeError."""
     separator = spec.recipe.separator or ""
     messages = [{"role": "user", "content": problem}]
     if spec.system is not None:
         messages.insert(0, {"role": "system", "content": spec.system})
     messages.append({"role": "assistant", "content": separator.join(steps) + separator})
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+    except TemplateError as error:
+        raise RecipeError(
+            f"{spec.recipe.name}: the tokenizer's chat template refuses a plain trace: {error}"
+        ) from error
 
 
 def _head(spec: ExportRecipe, tensors: Tensors) -> torch.nn.Sequential:
