@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from contender import ModelPaths
+
 
 class TorchPRM:
     def __init__(self, checkpoint: str, threads: int, dtype: str) -> None:
@@ -27,3 +29,13 @@ class TorchPRM:
         """hidden: [num_read, hidden_size]; softmax in float32."""
         found: list[float] = self.head(hidden).float().softmax(-1)[:, 1].tolist()
         return found
+
+
+class TorchContender:
+    """What the contenders that run this PRM share."""
+
+    def __init__(self, dtype: str) -> None:
+        self._dtype = dtype
+
+    def load(self, model: ModelPaths, threads: int) -> None:
+        self._prm = TorchPRM(model.checkpoint, threads, self._dtype)

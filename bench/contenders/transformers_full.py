@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from contender import ModelPaths, Rewards
-from contenders.torch_prm import TorchPRM
+from contender import Rewards
+from contenders.torch_prm import TorchContender
 from workloads import Sequence
 
 
-class TransformersFull:
-    def __init__(self, dtype: str) -> None:
-        self._dtype = dtype
-
-    def load(self, model: ModelPaths, threads: int) -> None:
-        self._prm = TorchPRM(model.checkpoint, threads, self._dtype)
-
+class TransformersFull(TorchContender):
     @torch.inference_mode()
     def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
         rewards: Rewards = []

@@ -8,20 +8,14 @@ from __future__ import annotations
 import torch
 from transformers import DynamicCache
 
-from contender import ModelPaths, Rewards
-from contenders.torch_prm import TorchPRM
+from contender import Rewards
+from contenders.torch_prm import TorchContender
 from workloads import Sequence, shared_length
 
 CHUNK = 512
 
 
-class TransformersPrefix:
-    def __init__(self, dtype: str) -> None:
-        self._dtype = dtype
-
-    def load(self, model: ModelPaths, threads: int) -> None:
-        self._prm = TorchPRM(model.checkpoint, threads, self._dtype)
-
+class TransformersPrefix(TorchContender):
     @torch.inference_mode()
     def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
         first = call[0].ids
