@@ -123,7 +123,7 @@ def best_of_n(session: Session, inputs: Sequence[BinaryIO], problem: str | None)
     Example: rfprm best-of-n --problem "What is 6 * 7?" answer1.txt answer2.txt
     """
     for number, row in _best_of_n_rows(inputs or (sys.stdin.buffer,), problem):
-        with line_number(None if problem else number):
+        with line_number(number if problem is None else None):
             result = session.prm.best_of_n(row.problem, row.candidates, aggregate=session.aggregate)
         if session.as_json:
             click.echo(json.dumps({"line": number, **result.to_dict()}))

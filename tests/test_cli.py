@@ -153,6 +153,14 @@ def test_usage_errors_are_exit_code_2(run: Run) -> None:
     assert run("--version").output.strip().endswith(__version__)
 
 
+def test_errors_of_plain_text_candidates_name_no_line(run: Run, tmp_path: Path) -> None:
+    for problem, candidate, message in ((PROBLEM, " ", "no step"), ("", "a", "problem is empty")):
+        (tmp_path / "candidate").write_text(candidate, encoding="utf-8")
+        result = run("best-of-n", str(tmp_path / "candidate"), "--problem", problem, "--model", "demo")
+        assert message in result.stderr
+        assert "line" not in result.stderr
+
+
 def test_doctor(run: Run) -> None:
     result = run("doctor", "--json")
     report = json.loads(result.output)
