@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint build bench clean
+.PHONY: demo test lint build bench benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
@@ -21,6 +21,12 @@ build: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/run.py --quick
+
+# The whole comparison, peers' environments included, and docs/benchmarks.md from it: about an hour and a half.
+benchmarks: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python bench/run.py --install --save bench/results/$$(date +%F)-0.5b.json
+	$(BIN)/python bench/report.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

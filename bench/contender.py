@@ -1,7 +1,7 @@
 """What every contender is, and the table of them.
 
 A contender runs in a process of its own (worker.py), in an environment of its own where its peers' versions clash.
-Its module is imported there and nowhere else.
+None of them computes an LM head. Its module is imported there and nowhere else.
 """
 
 from __future__ import annotations
@@ -38,33 +38,51 @@ class Contender(Protocol):
 @dataclass(frozen=True, slots=True)
 class Entry:
     """target: `module:Class` below contenders/. arguments: of the class. environment: a name below the cache, or None
-    for the runner's own. requirements: what that environment needs. note: what the table must say of it."""
+    for the runner's own. requirements: what that environment needs. unwanted: what they bring and must go again. note:
+    what the table must say of it."""
 
     name: str
     target: str
     arguments: dict[str, str | bool] = field(default_factory=dict)
     environment: str | None = None
     requirements: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()
     note: str = ""
 
 
 OPTIMUM = ("torch==2.13.0", "optimum-onnx==0.1.0", "transformers<4.58", "onnxruntime", "safetensors")
+OPENVINO = ("torch==2.13.0", "optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0")
+LLAMA_CPP = ("torch==2.13.0", "llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", "numpy")
+"""PyTorch is for the conversion alone. llama.cpp is built from source, with the instructions of this machine."""
+
+_FULL, _PREFIX = "transformers_full:TransformersFull", "transformers_prefix:TransformersPrefix"
+_OPENVINO = "openvino_int8:OpenVinoInt8"
+_RFPRM = "rfprm:Rfprm"
 
 ENTRIES = (
-    Entry(
-        "transformers fp32", "transformers_full:TransformersFull", {"dtype": "float32"}, note="a candidate at a time"
-    ),
-    Entry(
-        "transformers bf16", "transformers_full:TransformersFull", {"dtype": "bfloat16"}, note="a candidate at a time"
-    ),
-    Entry("transformers fp32 + prefix", "transformers_prefix:TransformersPrefix", {"dtype": "float32"}),
-    Entry("transformers bf16 + prefix", "transformers_prefix:TransformersPrefix", {"dtype": "bfloat16"}),
-    Entry("optimum-onnx fp32", "optimum_onnx:OptimumOnnx", {}, "optimum", OPTIMUM, "plain graph, head in numpy"),
-    Entry("rfprm-lite fp32, no sharing", "rfprm:Rfprm", {"variant": "fp32", "share": False}),
-    Entry("rfprm-lite fp32", "rfprm:Rfprm", {"variant": "fp32", "share": True}),
+    Entry("transformers fp32", _FULL, {"dtype": "float32"}, note="a candidate at a time: the authors' recipe"),
+    Entry("transformers bf16", _FULL, {"dtype": "bfloat16"}, note="a candidate at a time"),
+    Entry("transformers fp32 + prefix", _PREFIX, {"dtype": "float32"}, note="cache by hand"),
+    Entry("transformers bf16 + prefix", _PREFIX, {"dtype": "bfloat16"}, note="cache by hand"),
+    Entry("optimum-onnx fp32", "optimum_onnx:OptimumOnnx", {}, "optimum", OPTIMUM, note="a candidate at a time"),
+    Entry("openvino int8", _OPENVINO, {"share": False}, "openvino", OPENVINO, ("torchvision",)),
+    Entry("openvino int8 + prefix", _OPENVINO, {"share": True}, "openvino", OPENVINO, ("torchvision",), "state kept"),
+    Entry("llama.cpp q8_0 + prefix", "llama_cpp_q8:LlamaCpp", {}, "llama-cpp", LLAMA_CPP, note="cache kept"),
+    Entry("rfprm-lite fp32, no sharing", _RFPRM, {"variant": "fp32", "share": False}),
+    Entry("rfprm-lite fp32", _RFPRM, {"variant": "fp32", "share": True}),
 )
 
-REFERENCE = "transformers fp32"
+REFERENCES = ("transformers fp32", "transformers fp32 + prefix")
+"""Whose rewards the others are compared with: the first of them that ran."""
+
+GROWTH = (
+    "transformers fp32",
+    "transformers bf16 + prefix",
+    "openvino int8 + prefix",
+    "rfprm-lite fp32, no sharing",
+    "rfprm-lite fp32",
+)
+"""Whose growth with a size is measured."""
 
 
 def environment_folder(cache: Path, entry: Entry) -> Path | None:

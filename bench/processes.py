@@ -6,8 +6,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import venv
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One workload by one contender. peak_bytes: of the process, so far."""
+    """One workload by one contender. peak_bytes: of its process, in this run. load_seconds: where it was loaded for
+    this run alone; `seconds` counts from the start of the process then."""
 
     seconds: float
     rewards: list[list[list[float]]]
     computed: int
     peak_bytes: int | None
+    load_seconds: float | None = None
 
 
 class Worker:
@@ -36,6 +39,7 @@ class Worker:
 
     def __init__(self, entry: Entry, python: Path) -> None:
         self.entry = entry
+        self._started = time.perf_counter()
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # lives as long as the process
         command = [str(python), str(BENCH / "worker.py"), entry.target, json.dumps(entry.arguments)]
         self._process = subprocess.Popen(
@@ -48,6 +52,12 @@ class Worker:
 
     def run(self, calls: Path) -> Run:
         return Run(**self._ask({"run": str(calls)}))
+
+    def cold(self, model: ModelPaths, threads: int, calls: Path) -> Run:
+        """Load and run; `seconds` is from the start of the process to the last reward."""
+        load_seconds = self.load(model, threads)
+        run = self.run(calls)
+        return replace(run, seconds=time.perf_counter() - self._started, load_seconds=load_seconds)
 
     def close(self) -> None:
         if self._process.stdin:
@@ -89,12 +99,14 @@ def python_of(entry: Entry, cache: Path) -> Path | None:
 
 
 def make_environment(entry: Entry, cache: Path) -> None:
-    """Create it and install what it needs, one requirement after another: torch first, as pyproject.toml says."""
+    """Create it and install what it needs: the first requirement alone (torch, of which a CPU build may be at hand),
+    then all, so that none replaces the first."""
     folder = environment_folder(cache, entry)
     if folder is None or (folder / "complete").exists():
         return
     venv.create(folder, with_pip=True, clear=True)
-    first, *others = entry.requirements
-    for requirements in ([first], others):
+    for requirements in (entry.requirements[:1], entry.requirements):
         subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *requirements], check=True)
+    if entry.unwanted:
+        subprocess.run([str(folder / "bin" / "pip"), "uninstall", "--quiet", "--yes", *entry.unwanted], check=True)
     (folder / "complete").touch()

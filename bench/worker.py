@@ -3,7 +3,7 @@
     python bench/worker.py TARGET ARGUMENTS
 
 Commands: {"load": {...paths}, "threads": n} and {"run": "file with calls"}; each is answered with its own seconds,
-measured here, and the process's peak memory. Whatever a library prints goes to stderr.
+measured here, and the process's peak memory in it. Whatever a library prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,21 @@ def load(contender: Contender, command: dict[str, Any]) -> dict[str, Any]:
 
 def run(contender: Contender, command: dict[str, Any]) -> dict[str, Any]:
     calls = [[Sequence(**s) for s in call] for call in json.loads(Path(command["run"]).read_text(encoding="utf-8"))]
+    reset_peak()
     start = time.perf_counter()
     results = [contender.score(call) for call in calls]
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "rewards": [r for r, _ in results], "computed": sum(n for _, n in results)}
 
 
+def reset_peak() -> None:
+    """The peak counts from here on, where Linux can be told so."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def peak_bytes() -> int | None:
-    """Most resident memory so far; None where /proc does not tell."""
+    """Most resident memory since `reset_peak`; None where /proc does not tell."""
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:

@@ -25,11 +25,13 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """calls: what is known at once is one call; the next comes when its rewards are there."""
+    """calls: what is known at once is one call; the next comes when its rewards are there. cold: each round is a
+    process of its own, timed from its start."""
 
     name: str
     title: str
     calls: list[list[Sequence]]
+    cold: bool = False
 
     @property
     def tokens(self) -> int:
@@ -80,9 +82,15 @@ def beam_search(beams: int = 4, expansions: int = 8, steps: int = 10, prompt: in
         grown = [[path + _tokens(draw, step) for _ in range(expansions)] for path in paths]
         calls.append([Sequence(ids, [len(ids) - 1]) for own in grown for ids in own])
         paths = [own[0] for own in grown]
-    return Workload(
-        "W5", f"beam search: {beams} beams x {expansions} expansions x {steps} steps of {step} tokens", calls
-    )
+    title = f"beam search: {beams} beams x {expansions} expansions x {steps} steps of {step} tokens"
+    return Workload("W5", title, calls)
+
+
+def cold_start(length: int = 256) -> Workload:
+    """W6: from the start of the process to the rewards of one short trace."""
+    ids = _tokens(random.Random(6), length)
+    call = [Sequence(ids, list(range(STEP - 1, length, STEP)))]
+    return Workload("W6", f"cold start: process start to the rewards of {length} tokens", [call], cold=True)
 
 
 def search_tree() -> Workload:
@@ -97,6 +105,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "W3": real_pools,
     "W4": real_long_traces,
     "W5": beam_search,
+    "W6": cold_start,
     "W7": search_tree,
 }
 
@@ -104,8 +113,37 @@ QUICK: dict[str, Callable[[], Workload]] = {
     "W1": lambda: best_of_n(8, 96, 48),
     "W2": lambda: long_trace(1024),
     "W5": lambda: beam_search(2, 4, 4, 64, 16),
+    "W6": lambda: cold_start(64),
 }
 """Small forms for CI and for the demo model, which knows no token of the real ones."""
+
+
+def full_tree(branching: int, depth: int = 3, prompt: int = 128, step: int = 32) -> Workload:
+    """All paths of a tree in which every node has as many children."""
+    draw = random.Random(8)
+    paths = [_tokens(draw, prompt)]
+    for _ in range(depth):
+        paths = [path + _tokens(draw, step) for path in paths for _ in range(branching)]
+    reads = list(range(prompt + step - 1, prompt + depth * step, step))
+    title = f"a tree: {depth} levels of {branching} children a node"
+    return Workload("branching", title, [[Sequence(ids, reads) for ids in paths]])
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A workload against one of its sizes. axis: what the size is."""
+
+    axis: str
+    sizes: tuple[int, ...]
+    workload: Callable[[int], Workload]
+
+
+SERIES: dict[str, Series] = {
+    "candidates": Series("candidates (N)", (1, 2, 4, 8, 16, 32, 64), lambda n: best_of_n(n, 256, 64)),
+    "prompt": Series("tokens of the prompt", (128, 256, 512, 1024, 2048), lambda p: best_of_n(8, p, 64)),
+    "length": Series("tokens of the trace", (1024, 2048, 4096, 8192, 16384), long_trace),
+    "branching": Series("children of each node", (1, 2, 3, 4, 5), full_tree),
+}
 
 
 def shared_length(a: list[int], b: list[int]) -> int:

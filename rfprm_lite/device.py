@@ -67,13 +67,7 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
     load_onnxruntime()
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if threads is not None:
-        if not isinstance(threads, int) or threads < 1:
-            raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")
-        options.intra_op_num_threads = threads
+    options = session_options(threads)
     try:
         session = ort.InferenceSession(str(graph), options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
@@ -84,6 +78,20 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
             "often a missing CUDA or cuDNN library). rfprm-lite does not fall back to the CPU by itself"
         )
     return session
+
+
+def session_options(threads: int | None) -> ort.SessionOptions:
+    """What every session of rfprm-lite is opened with. Raises DeviceError where `threads` is not a count."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if threads is not None:
+        if not isinstance(threads, int) or threads < 1:
+            raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")
+        options.intra_op_num_threads = threads
+    return options
 
 
 def _providers(device: DeviceSpec) -> list[str | tuple[str, dict[str, str]]]:

@@ -18,13 +18,12 @@ neighbouring parts of one buffer.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.errors import BundleFormatError
 from rfprm_lite.kv import Allocate, Cache, KVCache, Layout
 
@@ -47,9 +46,10 @@ class Prefill(Protocol[C]):
 class Engine:
     """Runs a bundle's graph. Has no state of its own: several threads may use it, each with its own cache."""
 
-    def __init__(self, graph: Path, layout: Layout, device: DeviceSpec, threads: int | None) -> None:
-        self._session = open_session(graph, device, threads)
-        _check_contract(graph, self._session, layout)
+    def __init__(self, session: ort.InferenceSession, layout: Layout, device: DeviceSpec) -> None:
+        """Raises BundleFormatError where the session's graph is not of this layout."""
+        _check_contract(session, layout)
+        self._session = session
         self._layout = layout
         self._device = device
         kinds = ("key", "value")
@@ -104,7 +104,7 @@ class Engine:
         return allocate
 
 
-def _check_contract(graph: Path, session: ort.InferenceSession, layout: Layout) -> None:
+def _check_contract(session: ort.InferenceSession, layout: Layout) -> None:
     """Raise BundleFormatError unless the graph's KV inputs are what the manifest's dimensions say."""
     kind = {"float32": "tensor(float)", "float16": "tensor(float16)"}[layout.dtype.name]
     inner = (kind, [1, layout.num_kv_heads, layout.head_size])
@@ -119,6 +119,6 @@ def _check_contract(graph: Path, session: ort.InferenceSession, layout: Layout) 
     if cache != expected:
         wrong = sorted(name for name in cache.keys() | expected if cache.get(name) != expected.get(name))
         raise BundleFormatError(
-            f"{graph} is not the graph that the manifest describes: {wrong[0]} is {cache.get(wrong[0])}, "
+            f"the graph is not the one that the manifest describes: {wrong[0]} is {cache.get(wrong[0])}, "
             f"the dimensions and kv_dtype say {expected.get(wrong[0])}"
         )

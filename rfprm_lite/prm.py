@@ -14,7 +14,7 @@ import numpy as np
 
 from rfprm_lite.aggregate import Aggregate, as_aggregate
 from rfprm_lite.bundle import DEMO, Bundle, HubOptions, open_bundle
-from rfprm_lite.device import DeviceSpec, require_available
+from rfprm_lite.device import DeviceSpec, open_session, require_available
 from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.engine import Engine
 from rfprm_lite.errors import InputError, InputTypeError
@@ -37,7 +37,8 @@ class PRM:
         manifest, variant = bundle.manifest, bundle.variant
         self._bundle = bundle
         self._encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
-        self._engine = Engine(bundle.graph, Layout.of(manifest.dimensions, variant.kv_dtype), device, threads)
+        session = open_session(bundle.graph, device, threads)
+        self._engine = Engine(session, Layout.of(manifest.dimensions, variant.kv_dtype), device)
         self._device = device
 
     @classmethod

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
-from rfprm_lite.device import DeviceSpec
+from rfprm_lite.device import DeviceSpec, open_session
 from rfprm_lite.engine import Engine
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError
 from rfprm_lite.kv import KVCache, Layout
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
 LAYOUT = Layout.of(BUNDLE.manifest.dimensions, "float32")
-ENGINE = Engine(BUNDLE.graph, LAYOUT, DeviceSpec("cpu"), threads=2)
+ENGINE = Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), threads=2), LAYOUT, DeviceSpec("cpu"))
 IDS = np.random.default_rng(0).integers(0, 2000, 700)
 NO_READS = np.array([], np.int64)
 
@@ -97,16 +97,16 @@ def test_devices() -> None:
         DeviceSpec.parse("cpu:1")
     assert DeviceSpec.parse("cuda:1") == DeviceSpec("cuda", 1)
     with pytest.raises(DeviceError, match="install rfprm-lite-gpu"):
-        Engine(BUNDLE.graph, LAYOUT, DeviceSpec("cuda"), threads=None)
+        open_session(BUNDLE.graph, DeviceSpec("cuda"), threads=None)
     for wrong in ("cpu:", "cuda:²", "cuda:-1", None):
         with pytest.raises(DeviceError, match="no device is called"):
             DeviceSpec.parse(wrong)  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="threads='2'"):
-        Engine(BUNDLE.graph, LAYOUT, DeviceSpec("cpu"), threads="2")  # type: ignore[arg-type]
+        open_session(BUNDLE.graph, DeviceSpec("cpu"), threads="2")  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="threads=0"):
-        Engine(BUNDLE.graph, LAYOUT, DeviceSpec("cpu"), threads=0)
+        open_session(BUNDLE.graph, DeviceSpec("cpu"), threads=0)
     with pytest.raises(BundleFileError, match=r"can't load .*manifest\.json"):
-        Engine(DEMO_FOLDER / "manifest.json", LAYOUT, DeviceSpec("cpu"), threads=None)
+        open_session(DEMO_FOLDER / "manifest.json", DeviceSpec("cpu"), threads=None)
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_devices() -> None:
 )
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
     with pytest.raises(BundleFormatError, match=r"is not the graph that the manifest describes: past\."):
-        Engine(BUNDLE.graph, replace(LAYOUT, **change), DeviceSpec("cpu"), threads=None)  # type: ignore[arg-type]
+        Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"))  # type: ignore[arg-type]

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import torch
 from optimum.exporters.onnx import main_export
-from safetensors.torch import load_file
 
 from contender import ModelPaths, Rewards
+from contenders.numpy_head import NumpyHead
 from workloads import Sequence
 
 
@@ -23,10 +22,7 @@ class OptimumOnnx:
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, ["CPUExecutionProvider"])
         self._inputs = {i.name for i in self._session.get_inputs()}
-        self._head: dict[str, np.ndarray] = {}
-        for shard in Path(model.checkpoint).glob("*.safetensors"):
-            tensors = load_file(shard)
-            self._head |= {k: v.to(torch.float32).numpy() for k, v in tensors.items() if k.startswith("score.")}
+        self._head = NumpyHead(model)
 
     def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
         return [self._one(sequence) for sequence in call], sum(len(s.ids) for s in call)
@@ -40,7 +36,4 @@ class OptimumOnnx:
         }
         feeds = {name: value for name, value in feeds.items() if name in self._inputs}
         hidden = self._session.run(["last_hidden_state"], feeds)[0][0, sequence.reads]
-        inner = np.maximum(hidden @ self._head["score.0.weight"].T + self._head["score.0.bias"], 0)
-        logits = inner @ self._head["score.2.weight"].T + self._head["score.2.bias"]
-        exponents = np.exp(logits - logits.max(-1, keepdims=True))
-        return [float(p) for p in exponents[:, 1] / exponents.sum(-1)]
+        return self._head.rewards(hidden)
