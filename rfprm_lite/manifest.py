@@ -56,6 +56,7 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Differences of step rewards from the PyTorch reference in FP32, measured at export by the runtime."""
 
     max_abs_difference: float
+    p99_abs_difference: float
     mean_abs_difference: float
     num_traces: int
     num_rewards: int
@@ -69,7 +70,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     files: the first is the graph, the others its external data.
     dtype: of the weights; kv_dtype: of the KV cache.
-    devices: where it runs. parity: None only while the exporter still measures it.
+    devices: where it runs. made_by: the passes that made it from the checkpoint, in words.
+    parity: None only while the exporter still measures it.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: Literal["float32", "float16", "int8", "int4"]
     kv_dtype: Literal["float32", "float16"]
     devices: tuple[Device, ...]
+    made_by: tuple[str, ...]
     parity: Parity | None
 
     def __post_init__(self) -> None:

@@ -26,8 +26,8 @@ settings.load_profile("default")
 
 @pytest.fixture(scope="session")
 def prm() -> PRM:
-    """The bundled demo model."""
-    return PRM.from_pretrained("demo", threads=2)
+    """The bundled demo model in FP32."""
+    return PRM.from_pretrained("demo", variant="fp32", threads=2)
 
 
 @pytest.fixture
@@ -46,12 +46,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @dataclass(frozen=True)
 class Exported:
-    """A checkpoint, the bundle made of it, and its oracle."""
+    """A checkpoint, the bundle made of it, and its oracle. prm: the FP32 variant, as PyTorch computes; int8: the other."""
 
     checkpoint: Path
     bundle: Path
     reference: Reference
     prm: PRM
+    int8: PRM
 
 
 def open_reference(folder: Path, recipe: str) -> Reference:
@@ -70,8 +71,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
             root = tmp_path_factory.mktemp("exported")
             checkpoint = make_checkpoint(root / "checkpoint", LAYOUTS[recipe])
             export(Request(str(checkpoint), root / "bundle", recipe))
-            prm = PRM.from_pretrained(root / "bundle", threads=2)
-            done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), prm)
+            fp32, int8 = (PRM.from_pretrained(root / "bundle", variant=name, threads=2) for name in ("fp32", "int8"))
+            done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), fp32, int8)
         return done[recipe]
 
     return get

@@ -114,5 +114,5 @@ def test_devices() -> None:
     [{"num_layers": 3}, {"num_layers": 9}, {"num_kv_heads": 7}, {"head_size": 7}, {"dtype": np.dtype("float16")}],
 )
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
-    with pytest.raises(BundleFormatError, match=r"is not the graph that the manifest describes: past\."):
+    with pytest.raises(BundleFormatError, match=r"the graph is not the one that the manifest describes: past\."):
         Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"))  # type: ignore[arg-type]

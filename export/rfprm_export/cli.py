@@ -16,7 +16,7 @@ from rfprm_lite import RfprmError
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
-@click.option("--variants", default="fp32", show_default=True, help="Comma-separated; fp32 is the only one so far.")
+@click.option("--variants", default="int8,fp32", show_default=True, help="Comma-separated.")
 def main(source: str, output: Path, recipe: str | None, revision: str | None, variants: str) -> None:
     """Turn the PyTorch PRM at SOURCE (a folder or a hub id) into a bundle for rfprm-lite at OUTPUT.
 

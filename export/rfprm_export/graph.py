@@ -1,4 +1,4 @@
-"""The FP32 graph of a Qwen2 PRM, written node by node.
+"""The graph of a Qwen2 PRM, written node by node.
 
 In: an architecture, the head, and weights by their checkpoint names. Out: an ONNX model that keeps the contract of
 rfprm_lite.engine: a segment's tokens on top of a KV cache, rewards at the positions to read, no LM head.
@@ -10,29 +10,19 @@ later segments attend to them, and everything else (queries, attention, MLP, nor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.tape import Tape
 
+from rfprm_export.arithmetic import Arithmetic, Weights
 from rfprm_export.checkpoint import Architecture
+from rfprm_export.nodes import Nodes
 from rfprm_lite.recipe import Head
 
 OPSETS = {"": 18, "com.microsoft": 1}
-
-
-class Weights(Protocol):
-    """Tensors by name, as initializers of the graph."""
-
-    def stacked(self, name: str, sources: Sequence[str]) -> ir.Value:
-        """Tensors of the checkpoint one above the other, along their first axis, under a new name."""
-
-    def constant(self, name: str, value: NDArray[np.float32]) -> ir.Value:
-        """A tensor that no checkpoint holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +39,45 @@ class _Segment:
     sin: ir.Value
 
 
-def build(architecture: Architecture, head: Head, head_names: Iterable[tuple[str, str]], weights: Weights) -> ir.Model:
+def build(
+    architecture: Architecture,
+    head: Head,
+    head_names: Iterable[tuple[str, str]],
+    weights: Weights,
+    arithmetic: Callable[[Nodes, Weights], Arithmetic],
+) -> ir.Model:
     """The graph, its initializers already written by `weights`."""
-    return _Writer(architecture, weights).model(head, list(head_names))
+    nodes = Nodes()
+    return _Writer(architecture, weights, nodes, arithmetic(nodes, weights)).model(head, list(head_names))
 
 
 class _Writer:
-    """Holds the tape that nodes are written to; each method writes one part of the network."""
+    """Each method writes one part of the network."""
 
-    def __init__(self, architecture: Architecture, weights: Weights) -> None:
+    def __init__(self, architecture: Architecture, weights: Weights, nodes: Nodes, arithmetic: Arithmetic) -> None:
         self.a = architecture
         self.weights = weights
-        self.tape = Tape()
-        self.initializers: list[ir.Value] = []
-        self.inputs: list[ir.Value] = []
-        self.outputs: list[ir.Value] = []
-        self.constants: dict[str, ir.Value] = {}
+        self.n = nodes
+        self.op = nodes.op
+        self.arithmetic = arithmetic
 
     def model(self, head: Head, head_names: list[tuple[str, str]]) -> ir.Model:
-        ids = self.input("input_ids", ir.DataType.INT64, ["num_tokens"])
-        past_length = self.input("past_length", ir.DataType.INT64, [])
-        read_positions = self.input("read_positions", ir.DataType.INT64, ["num_read"])
+        ids = self.n.input("input_ids", ir.DataType.INT64, ["num_tokens"])
+        past_length = self.n.input("past_length", ir.DataType.INT64, [])
+        read_positions = self.n.input("read_positions", ir.DataType.INT64, ["num_read"])
         segment = self.segment(ids, past_length, read_positions)
-        hidden = self.op("Gather", [self.weight("model.embed_tokens.weight"), ids])
+        hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids)
         delta: ir.Value | None = None
         for i in range(self.a.num_layers - 1):
             hidden, delta = self.layer(i, hidden, delta, segment)
         hidden = self.last_layer(self.a.num_layers - 1, hidden, delta, segment)
         rewards = self.head(head, head_names, hidden)
-        self.output(rewards, "rewards", ir.DataType.FLOAT, ["num_read"])
+        self.n.output(rewards, "rewards", ir.DataType.FLOAT, ["num_read"])
         graph = ir.Graph(
-            self.inputs,
-            self.outputs,
-            nodes=self.tape.nodes,
-            initializers=self.initializers,
+            self.n.inputs,
+            self.n.outputs,
+            nodes=self.n.tape.nodes,
+            initializers=self.n.initializers,
             opset_imports=OPSETS,
             name="prm",
         )
@@ -94,26 +89,30 @@ class _Writer:
         length = self.op("Squeeze", [self.op("Shape", [ids])])
         total = self.op("Add", [past_length, length])
         total_int32 = self.op("Cast", [total], to=ir.DataType.INT32)
-        seqlens_k = self.op("Reshape", [self.op("Sub", [total_int32, self.int32(1)]), self.int64([1])])
+        seqlens_k = self.op("Reshape", [self.op("Sub", [total_int32, self.n.int32(1)]), self.n.int64([1])])
         cos, sin = rotary_tables(self.a)
         return _Segment(
-            positions=self.op("Range", [past_length, total, self.int64(1)]),
+            positions=self.op("Range", [past_length, total, self.n.int64(1)]),
             read_positions=read_positions,
             past_length=past_length,
             total=total,
             seqlens_k=seqlens_k,
             total_int32=total_int32,
-            cos=self.keep(self.weights.constant("rotary.cos", cos)),
-            sin=self.keep(self.weights.constant("rotary.sin", sin)),
+            cos=self.n.keep(self.weights.constant("rotary.cos", cos)),
+            sin=self.n.keep(self.weights.constant("rotary.sin", sin)),
         )
 
     def layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, segment: _Segment) -> tuple[ir.Value, ir.Value]:
         """hidden, delta: the residual stream, and what is still to be added to it. Returns the same."""
         name = f"model.layers.{i}"
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
-        qkv = self.linear(f"{name}.self_attn.qkv_proj", normed, _attention(name, "qkv"), bias=True)
+        qkv = self.arithmetic.linear(
+            f"{name}.self_attn.qkv_proj", self.arithmetic.operand(normed), _attention(name, "qkv"), bias=True
+        )
         attended = self.attention(i, qkv, segment)
-        projected = self.linear(f"{name}.self_attn.o_proj", attended, _attention(name, "o"))
+        projected = self.arithmetic.linear(
+            f"{name}.self_attn.o_proj", self.arithmetic.operand(attended), _attention(name, "o")
+        )
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
         return hidden, self.mlp(name, normed)
 
@@ -123,20 +122,24 @@ class _Writer:
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
         keys, values = self.last_keys_and_values(i, normed, segment)
         hidden, normed = (self.op("Gather", [x, segment.read_positions]) for x in (hidden, normed))
-        queries = self.linear(f"{name}.self_attn.q_proj", normed, _attention(name, "q"), bias=True)
+        queries = self.arithmetic.linear(
+            f"{name}.self_attn.q_proj", self.arithmetic.operand(normed), _attention(name, "q"), bias=True
+        )
         attended = self.read_attention(queries, keys, values, segment)
-        projected = self.linear(f"{name}.self_attn.o_proj", attended, _attention(name, "o"))
+        projected = self.arithmetic.linear(
+            f"{name}.self_attn.o_proj", self.arithmetic.operand(attended), _attention(name, "o")
+        )
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
         return self.norm("model.norm.weight", hidden, self.mlp(name, normed))[1]
 
     def attention(self, i: int, qkv: ir.Value, segment: _Segment) -> ir.Value:
         """Causal attention of all tokens, from packed projections [tokens, (q + 2 kv) * head_size]."""
         cache: list[int | str] = [1, self.a.num_kv_heads, "capacity", self.a.head_size]
-        past = [self.input(f"past.{i}.{kind}", ir.DataType.FLOAT, cache) for kind in ("key", "value")]
-        attended, key, value = self.tape.op_multi_out(
+        past = [self.n.input(f"past.{i}.{kind}", ir.DataType.FLOAT, cache) for kind in ("key", "value")]
+        attended, key, value = self.n.ops(
             "GroupQueryAttention",
             [
-                self.op("Unsqueeze", [qkv, self.int64([0])]),
+                self.op("Unsqueeze", [qkv, self.n.int64([0])]),
                 None,
                 None,
                 *past,
@@ -145,59 +148,66 @@ class _Writer:
                 segment.cos,
                 segment.sin,
             ],
-            {"num_heads": self.a.num_heads, "kv_num_heads": self.a.num_kv_heads, "do_rotary": 1},
+            3,
             domain="com.microsoft",
-            num_outputs=3,
+            num_heads=self.a.num_heads,
+            kv_num_heads=self.a.num_kv_heads,
+            do_rotary=1,
         )
-        self.output(key, f"present.{i}.key", ir.DataType.FLOAT, cache)
-        self.output(value, f"present.{i}.value", ir.DataType.FLOAT, cache)
-        return self.op("Squeeze", [attended, self.int64([0])])
+        self.n.output(key, f"present.{i}.key", ir.DataType.FLOAT, cache)
+        self.n.output(value, f"present.{i}.value", ir.DataType.FLOAT, cache)
+        return self.op("Squeeze", [attended, self.n.int64([0])])
 
     def last_keys_and_values(self, i: int, normed: ir.Value, segment: _Segment) -> tuple[ir.Value, ir.Value]:
         """Keys and values of all tokens, cached and new: [total, kv_size] each. The new ones are outputs."""
         name, size = f"model.layers.{i}", self.a.kv_size
-        projected = self.linear(f"{name}.self_attn.kv_proj", normed, _attention(name, "kv"), bias=True)
-        key, value = self.tape.op_multi_out("Split", [projected, self.int64([size, size])], {"axis": 1}, num_outputs=2)
+        projected = self.arithmetic.linear(
+            f"{name}.self_attn.kv_proj", self.arithmetic.operand(normed), _attention(name, "kv"), bias=True
+        )
+        key, value = self.n.ops("Split", [projected, self.n.int64([size, size])], 2, axis=1)
         key = self.rotate(key, segment.positions, segment)
         whole = []
         for kind, new in (("key", key), ("value", value)):
-            past = self.input(f"past.{i}.{kind}", ir.DataType.FLOAT, ["past_length", size])
+            past = self.n.input(f"past.{i}.{kind}", ir.DataType.FLOAT, ["past_length", size])
             whole.append(self.op("Concat", [past, new], axis=0))
-            self.output(new, f"present.{i}.{kind}", ir.DataType.FLOAT, ["num_tokens", size])
+            self.n.output(new, f"present.{i}.{kind}", ir.DataType.FLOAT, ["num_tokens", size])
         return whole[0], whole[1]
 
     def read_attention(self, queries: ir.Value, keys: ir.Value, values: ir.Value, segment: _Segment) -> ir.Value:
         """Causal attention from the read positions alone. queries: [num_read, q_size]; returns the same."""
         groups, group, size = self.a.num_kv_heads, self.a.num_heads // self.a.num_kv_heads, self.a.head_size
         positions = self.op("Add", [segment.read_positions, segment.past_length])
-        queries = self.op("Mul", [self.rotate(queries, positions, segment), self.float32(size**-0.5)])
+        queries = self.op("Mul", [self.rotate(queries, positions, segment), self.n.float32(size**-0.5)])
         # [num_read, q_size] -> [groups, num_read, group, size] -> [groups, num_read * group, size]
-        queries = self.op("Reshape", [queries, self.int64([-1, groups, group * size])])
+        queries = self.op("Reshape", [queries, self.n.int64([-1, groups, group * size])])
         queries = self.op("Transpose", [queries], perm=[1, 0, 2])
-        queries = self.op("Reshape", [queries, self.int64([groups, -1, size])])
-        keys = self.op("Transpose", [self.op("Reshape", [keys, self.int64([-1, groups, size])])], perm=[1, 2, 0])
-        values = self.op("Transpose", [self.op("Reshape", [values, self.int64([-1, groups, size])])], perm=[1, 0, 2])
+        queries = self.op("Reshape", [queries, self.n.int64([groups, -1, size])])
+        keys = self.op("Transpose", [self.op("Reshape", [keys, self.n.int64([-1, groups, size])])], perm=[1, 2, 0])
+        values = self.op("Transpose", [self.op("Reshape", [values, self.n.int64([-1, groups, size])])], perm=[1, 0, 2])
         scores = self.op("MatMul", [queries, keys])
         # [groups, num_read * group, total] -> [groups, num_read, group, total], to mask each read position
-        key_positions = self.op("Range", [self.int64(0), segment.total, self.int64(1)])
-        future = self.op("Greater", [key_positions, self.op("Unsqueeze", [positions, self.int64([1, 2])])])
-        mask = self.op("Where", [future, self.float32(-np.inf), self.float32(0)])
-        total = self.op("Reshape", [segment.total, self.int64([1])])
-        split = self.op("Concat", [self.int64([groups, -1, group]), total], axis=0)
+        key_positions = self.op("Range", [self.n.int64(0), segment.total, self.n.int64(1)])
+        future = self.op("Greater", [key_positions, self.op("Unsqueeze", [positions, self.n.int64([1, 2])])])
+        mask = self.op("Where", [future, self.n.float32(-np.inf), self.n.float32(0)])
+        total = self.op("Reshape", [segment.total, self.n.int64([1])])
+        split = self.op("Concat", [self.n.int64([groups, -1, group]), total], axis=0)
         scores = self.op("Add", [self.op("Reshape", [scores, split]), mask])
         weights = self.op("Softmax", [scores], axis=-1)
-        weights = self.op("Reshape", [weights, self.op("Concat", [self.int64([groups, -1]), total], axis=0)])
+        weights = self.op("Reshape", [weights, self.op("Concat", [self.n.int64([groups, -1]), total], axis=0)])
         attended = self.op("MatMul", [weights, values])
-        attended = self.op("Reshape", [attended, self.int64([groups, -1, group * size])])
+        attended = self.op("Reshape", [attended, self.n.int64([groups, -1, group * size])])
         attended = self.op("Transpose", [attended], perm=[1, 0, 2])
-        return self.op("Reshape", [attended, self.int64([-1, self.a.q_size])])
+        return self.op("Reshape", [attended, self.n.int64([-1, self.a.q_size])])
 
-    def mlp(self, name: str, x: ir.Value) -> ir.Value:
-        gate = self.linear(f"{name}.mlp.gate_proj", x, [f"{name}.mlp.gate_proj"])
-        up = self.linear(f"{name}.mlp.up_proj", x, [f"{name}.mlp.up_proj"])
+    def mlp(self, name: str, normed: ir.Value) -> ir.Value:
+        x = self.arithmetic.operand(normed)
+        gate = self.arithmetic.linear(f"{name}.mlp.gate_proj", x, [f"{name}.mlp.gate_proj"])
+        # The scale of `up` can wait until after the next product: no node for it over [tokens, intermediate_size].
+        up = self.arithmetic.raw(f"{name}.mlp.up_proj", x, [f"{name}.mlp.up_proj"])
         # QuickGelu is x * sigmoid(alpha * x): with alpha 1, SiLU in one kernel.
         activated = self.op("QuickGelu", [gate], domain="com.microsoft", alpha=1.0)
-        return self.linear(f"{name}.mlp.down_proj", self.op("Mul", [activated, up]), [f"{name}.mlp.down_proj"])
+        inner = self.arithmetic.operand(self.op("Mul", [activated, up]), pending=x.scale)
+        return self.arithmetic.linear(f"{name}.mlp.down_proj", inner, [f"{name}.mlp.down_proj"])
 
     def head(self, head: Head, names: list[tuple[str, str]], x: ir.Value) -> ir.Value:
         """[num_read, hidden_size] -> rewards [num_read]."""
@@ -208,8 +218,8 @@ class _Writer:
                 "Gemm", [x, self.weight(weight, f"head.{i}.weight"), self.weight(bias, f"head.{i}.bias")], transB=1
             )
         if head.activation == "softmax":
-            return self.op("Gather", [self.op("Softmax", [x], axis=-1), self.int64(head.positive)], axis=1)
-        return self.op("Squeeze", [self.op("Sigmoid", [x]), self.int64([1])])
+            return self.op("Gather", [self.op("Softmax", [x], axis=-1), self.n.int64(head.positive)], axis=1)
+        return self.op("Squeeze", [self.op("Sigmoid", [x]), self.n.int64([1])])
 
     def norm(self, weight: str, hidden: ir.Value, delta: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """hidden + delta, and the RMS norm of that, in one kernel."""
@@ -217,64 +227,23 @@ class _Writer:
         if delta is None:
             normed = self.op("SimplifiedLayerNormalization", [hidden, scale], epsilon=self.a.norm_epsilon, axis=-1)
             return hidden, normed
-        normed, _, _, summed = self.tape.op_multi_out(
+        normed, _, _, summed = self.n.ops(
             "SkipSimplifiedLayerNormalization",
             [hidden, delta, scale],
-            {"epsilon": self.a.norm_epsilon},
+            4,
             domain="com.microsoft",
-            num_outputs=4,
+            epsilon=self.a.norm_epsilon,
         )
         return summed, normed
 
     def rotate(self, x: ir.Value, positions: ir.Value, segment: _Segment) -> ir.Value:
         """Rotary embedding of [tokens, heads * head_size] at absolute positions [tokens]."""
-        batch = self.int64([0])
+        batch = self.n.int64([0])
         inputs = [self.op("Unsqueeze", [x, batch]), self.op("Unsqueeze", [positions, batch]), segment.cos, segment.sin]
         return self.op("Squeeze", [self.op("RotaryEmbedding", inputs, domain="com.microsoft"), batch])
 
-    def linear(self, name: str, x: ir.Value, sources: Sequence[str], *, bias: bool = False) -> ir.Value:
-        """x @ stacked(weights).T (+ stacked(biases))."""
-        inputs = [x, self.keep(self.weights.stacked(f"{name}.weight", [f"{s}.weight" for s in sources]))]
-        if bias:
-            inputs.append(self.keep(self.weights.stacked(f"{name}.bias", [f"{s}.bias" for s in sources])))
-        return self.op("Gemm", inputs, transB=1)
-
-    # --- nodes and values -------------------------------------------------------------------------------------
-
-    def op(self, kind: str, inputs: Sequence[ir.Value | None], *, domain: str = "", **attributes: object) -> ir.Value:
-        return self.tape.op(kind, inputs, attributes, domain=domain)  # type: ignore[arg-type]
-
     def weight(self, source: str, name: str | None = None) -> ir.Value:
-        return self.keep(self.weights.stacked(name or source, [source]))
-
-    def keep(self, value: ir.Value) -> ir.Value:
-        self.initializers.append(value)
-        return value
-
-    def int64(self, value: int | list[int]) -> ir.Value:
-        return self.small(np.array(value, np.int64))
-
-    def int32(self, value: int) -> ir.Value:
-        return self.small(np.array(value, np.int32))
-
-    def float32(self, value: float) -> ir.Value:
-        return self.small(np.array(value, np.float32))
-
-    def small(self, value: NDArray[np.generic]) -> ir.Value:
-        """A constant inside the graph file, shared by all who ask for it."""
-        name = f"{value.dtype}.{'_'.join(map(str, value.ravel().tolist()))}.{value.ndim}"
-        if name not in self.constants:
-            self.constants[name] = self.keep(ir.val(name, const_value=ir.tensor(value, name=name)))
-        return self.constants[name]
-
-    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
-        value = ir.val(name, dtype, ir.Shape(shape))
-        self.inputs.append(value)
-        return value
-
-    def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
-        value.name, value.dtype, value.shape = name, dtype, ir.Shape(shape)
-        self.outputs.append(value)
+        return self.n.keep(self.weights.stacked(name or source, [source]))
 
 
 def _attention(layer: str, parts: str) -> list[str]:

@@ -37,9 +37,11 @@ print(prm.score(problem, response).step_rewards)
 Difference of step rewards from the PyTorch model in FP32, measured when this bundle was made, by the runtime that
 users run.
 
-| variant | devices | bytes | max. difference | mean difference | rewards compared |
-| --- | --- | --- | --- | --- | --- |
+| variant | devices | bytes | mean difference | 99th percentile | max. difference | rewards compared | made by |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |
 {chr(10).join(_row(variant) for variant in manifest.variants)}
+
+The first variant that runs on a device is that device's default; one that missed its bound stands last.
 """
 
 
@@ -47,8 +49,10 @@ def _row(variant: Variant) -> str:
     size = sum(file.bytes for file in variant.files)
     parity = variant.parity
     measured = (
-        f"{parity.max_abs_difference:.1e} | {parity.mean_abs_difference:.1e} | {parity.num_rewards}"
+        f"{parity.mean_abs_difference:.1e} | {parity.p99_abs_difference:.1e} | {parity.max_abs_difference:.1e} | "
+        f"{parity.num_rewards}"
         if parity
-        else "not measured | | "
+        else "not measured | | | "
     )
-    return f"| {variant.name} | {', '.join(variant.devices)} | {size:,} | {measured} |"
+    made_by = "; ".join(variant.made_by) or "as it is"
+    return f"| {variant.name} | {', '.join(variant.devices)} | {size:,} | {measured} | {made_by} |"

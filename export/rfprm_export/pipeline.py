@@ -6,28 +6,31 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from rfprm_export import parity
+from rfprm_export import calibration, parity
 from rfprm_export.assertions import assert_template, assert_tokens
 from rfprm_export.checkpoint import Architecture, Checkpoint, locate
 from rfprm_export.errors import ExportError
-from rfprm_export.head import load_head
+from rfprm_export.head import Tensors, load_head
 from rfprm_export.model_card import model_card
-from rfprm_export.recipes import choose
+from rfprm_export.probes import real_traces
+from rfprm_export.recipes import ExportRecipe, choose
 from rfprm_export.reference import Reference
-from rfprm_export.write import write_fp32, write_tokenizer
-from rfprm_lite import PRM, __version__
+from rfprm_export.smoothing import NONE, Rescaling, smooth
+from rfprm_export.variants import VARIANTS, VariantRecipe
+from rfprm_export.write import write_tokenizer, write_variant
+from rfprm_lite import PRM, ContextLengthError, Trace, __version__
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Source, Variant, encode
-
-VARIANTS = ("fp32",)
 
 _log = logging.getLogger("rfprm_export")
 
@@ -40,7 +43,7 @@ class Request:
     output: Path
     recipe: str | None = None
     revision: str | None = None
-    variants: Sequence[str] = VARIANTS
+    variants: Sequence[str] = tuple(VARIANTS)
 
 
 def export(request: Request) -> Manifest:
@@ -48,9 +51,10 @@ def export(request: Request) -> Manifest:
 
     Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
     """
-    unknown = sorted(set(request.variants) - set(VARIANTS))
+    unknown = sorted(set(request.variants) - VARIANTS.keys())
     if unknown or not request.variants:
         raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")
+    chosen = [variant for name, variant in VARIANTS.items() if name in request.variants]
     checkpoint = Checkpoint.open(locate(request.source, request.revision))
     architecture = checkpoint.architecture
     spec = choose(request.recipe, architecture.name)
@@ -71,19 +75,70 @@ def export(request: Request) -> Manifest:
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
         traces = parity.traces_for(encoder)
         assert_template(checkpoint, spec, encoder, traces)
-        _log.info("writing fp32")
-        files = write_fp32(folder, checkpoint, spec, head)
-        variant = Variant("fp32", files, dtype="float32", kv_dtype="float32", devices=("cpu",), parity=None)
-        _log.info("measuring parity with PyTorch")
-        scored = parity.score(PRM(Bundle(folder, manifest, variant), DeviceSpec("cpu"), threads=None), traces)
-        measured = parity.compare(scored, Reference(checkpoint, spec, head))
-        parity.require(measured, parity.FP32_BOUND)
-        _log.info("fp32: step rewards differ from PyTorch's by at most %.1e", measured.max_abs_difference)
-        variant = msgspec.structs.replace(variant, parity=measured)
-        manifest = msgspec.structs.replace(manifest, variants=(variant,))
+        made = list(_variants(folder, manifest, chosen, checkpoint, spec, head, encoder, traces))
+        # What missed its bound comes last, so that it is no device's default.
+        made.sort(key=lambda variant: _missed(variant) is not None)
+        manifest = msgspec.structs.replace(manifest, variants=tuple(made))
         (folder / FILE_NAME).write_bytes(encode(manifest))
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     return manifest
+
+
+def _variants(
+    folder: Path,
+    manifest: Manifest,
+    chosen: Sequence[VariantRecipe],
+    checkpoint: Checkpoint,
+    spec: ExportRecipe,
+    head: Tensors,
+    encoder: Encoder,
+    traces: Sequence[tuple[str, Trace]],
+) -> Iterator[Variant]:
+    """Write and measure each."""
+    _log.info("scoring %d traces in PyTorch", len(traces))
+    expected = Reference(checkpoint, spec, head).step_rewards(traces)
+    for recipe in chosen:
+        rescaling, made_by = NONE, recipe.made_by
+        if recipe.smoothing is not None:
+            _log.info("calibrating %s", recipe.name)
+            rescaling, smoothed = _smooth(checkpoint, encoder, recipe.smoothing)
+            made_by = (smoothed, *made_by)
+        _log.info("writing %s", recipe.name)
+        files = write_variant(folder, recipe, checkpoint, spec, head, rescaling)
+        variant = Variant(recipe.name, files, recipe.dtype, "float32", ("cpu",), made_by, parity=None)
+        prm = PRM(Bundle(folder, manifest, variant), DeviceSpec("cpu"), threads=None)
+        measured = parity.measure(prm, traces, expected)
+        parity.require(recipe.name, measured, recipe.bound)
+        variant = msgspec.structs.replace(variant, parity=measured)
+        _log.info(
+            "%s: step rewards differ from PyTorch's by %.1e on average, %.1e at most%s",
+            recipe.name,
+            measured.mean_abs_difference,
+            measured.max_abs_difference,
+            f"; not made the default: {missed}" if (missed := _missed(variant)) else "",
+        )
+        yield variant
+
+
+def _missed(variant: Variant) -> str | None:
+    return VARIANTS[variant.name].bound.missed(variant.parity) if variant.parity else None
+
+
+def _smooth(checkpoint: Checkpoint, encoder: Encoder, strength: float) -> tuple[Rescaling, str]:
+    """The factors, and what the manifest says of them."""
+    sequences = []
+    for problem, trace in real_traces("calibration"):
+        with suppress(ContextLengthError):
+            sequences.append(encoder.step_sequences(problem, trace)[-1].ids)
+    ranges = calibration.measure(checkpoint, sequences)
+
+    def column_maxima(name: str) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = np.max([np.abs(block).max(axis=0) for block in checkpoint.blocks(name)], axis=0)
+        return found
+
+    tokens = sum(len(ids) for ids in sequences)
+    said = f"smoothed with strength {strength}, calibrated on {len(sequences)} traces of PRMBench ({tokens} tokens)"
+    return smooth(checkpoint.architecture, ranges, column_maxima, strength), said
 
 
 @contextmanager

@@ -1,12 +1,16 @@
-"""Fixed traces on which recipes are asserted and parity is measured.
+"""Fixed traces on which recipes are asserted, variants calibrated and parity measured.
 
-They hold what breaks tokenizers and graphs: leading blanks, line breaks at seams, other scripts, formulas, one-word
-steps, prefixes that several traces share, and one that is longer than the runtime's chunk.
+Real ones from data/ are for the numbers. The probes hold what breaks tokenizers and graphs: leading blanks, line
+breaks at seams, other scripts, formulas, one-word steps, prefixes that several traces share, and one that is longer
+than the runtime's chunk.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 from rfprm_lite.trace import Trace
 
@@ -26,6 +30,12 @@ PROBES: tuple[tuple[str, Trace], ...] = (
     ),
     ("What is 1 + 1?", Trace.from_steps(["2"])),
 )
+
+
+def real_traces(kind: Literal["calibration", "parity"]) -> list[tuple[str, Trace]]:
+    """Real problems with real steps; those of one kind are not among the other's."""
+    rows = json.loads((Path(__file__).parent / "data" / "traces.json").read_text(encoding="utf-8"))[kind]
+    return [(row["problem"], Trace.from_steps(row["steps"])) for row in rows]
 
 
 def long_trace(fits: Callable[[str, Trace], bool], most: int = 60) -> tuple[str, Trace]:

@@ -9,7 +9,8 @@ weights of each in turn, and all traces pass through it before the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -58,20 +59,34 @@ class Reference:
     @torch.inference_mode()
     def _rewards(self, ids: list[torch.Tensor]) -> list[NDArray[np.float32]]:
         """At every position of every text."""
-        hidden = _embed(self._checkpoint, ids)
-        layer = _one_layer(self._checkpoint)
-        norm = layer.norm
-        layer.set_submodule("norm", torch.nn.Identity())
-        for i in range(self._checkpoint.architecture.num_layers):
-            for name, parameter in layer.layers[0].named_parameters():
-                _fill(parameter, self._checkpoint, f"model.layers.{i}.{name}")
-            hidden = [layer(inputs_embeds=h, use_cache=False).last_hidden_state for h in hidden]
-        _fill(norm.weight, self._checkpoint, "model.norm.weight")
+        hidden, norm = through_layers(self._checkpoint, ids)
         head = self._spec.recipe.head
         logits = [self._head(norm(h))[0] for h in hidden]
         if head.activation == "softmax":
             return [x.softmax(-1)[:, head.positive].numpy() for x in logits]
         return [x.sigmoid()[:, 0].numpy() for x in logits]
+
+
+Watch = Callable[[int, torch.nn.Module], AbstractContextManager[object]]
+"""Given a layer's index and the layer with its weights, before the texts pass through it."""
+
+
+@torch.inference_mode()
+def through_layers(
+    checkpoint: Checkpoint, ids: Sequence[torch.Tensor], watch: Watch = lambda _index, _layer: nullcontext()
+) -> tuple[list[torch.Tensor], torch.nn.Module]:
+    """The residual stream behind the last layer, [1, tokens, hidden_size] for each text, and the final norm."""
+    hidden = _embed(checkpoint, ids)
+    model = _one_layer(checkpoint)
+    norm = model.norm
+    model.set_submodule("norm", torch.nn.Identity())
+    for i in range(checkpoint.architecture.num_layers):
+        for name, parameter in model.layers[0].named_parameters():
+            _fill(parameter, checkpoint, f"model.layers.{i}.{name}")
+        with watch(i, model.layers[0]):
+            hidden = [model(inputs_embeds=h, use_cache=False).last_hidden_state for h in hidden]
+    _fill(norm.weight, checkpoint, "model.norm.weight")
+    return hidden, norm
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -136,7 +151,7 @@ def _fill(parameter: torch.nn.Parameter, checkpoint: Checkpoint, name: str) -> N
         raise RuntimeError(f"{name} has {row} rows, transformers' Qwen2Model wants {len(parameter)}")
 
 
-def _embed(checkpoint: Checkpoint, texts: list[torch.Tensor]) -> list[torch.Tensor]:
+def _embed(checkpoint: Checkpoint, texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """[1, tokens, hidden_size] for each text; the table is read once, block by block."""
     ids = torch.cat([text[0] for text in texts]).numpy()
     embedded = np.empty((len(ids), checkpoint.architecture.hidden_size), np.float32)

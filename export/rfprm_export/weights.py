@@ -1,6 +1,6 @@
 """The external data of a graph, written a block at a time.
 
-In: float32 blocks. Out: a data file, and an initializer that points into it for each tensor.
+In: blocks of a tensor. Out: a data file, and an initializer that points into it for each tensor.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -31,24 +31,27 @@ class WeightFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._file.close()
 
-    def add(self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float32]]) -> ir.Value:
-        """Write the blocks, one after another, as one float32 tensor of `shape`. Raises ValueError on a wrong size."""
-        start = self._align(int(np.prod(shape)) * 4)
+    def add(
+        self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]], dtype: ir.DataType = ir.DataType.FLOAT
+    ) -> ir.Value:
+        """Write the blocks, one after another, as one tensor of `shape`. Raises ValueError on a wrong size."""
+        size = int(np.prod(shape)) * dtype.itemsize
+        start = self._align(int(size))
         for block in blocks:
-            self._file.write(np.ascontiguousarray(block, np.float32).data)
+            self._file.write(np.ascontiguousarray(block, dtype.numpy()).data)
         length = self._file.tell() - start
-        if length != int(np.prod(shape)) * 4:
+        if length != size:
             raise ValueError(f"{name}: {length} bytes were written for shape {list(shape)}")
         tensor = ir.ExternalTensor(
             self._path.name,
             start,
             length,
-            ir.DataType.FLOAT,
+            dtype,
             shape=ir.Shape(shape),
             name=name,
             base_dir=self._path.parent,
         )
-        return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape), const_value=tensor)
+        return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape), const_value=tensor)
 
     def _align(self, length: int) -> int:
         """Large tensors begin at a page, so that they can be mapped; small ones at a cache line."""

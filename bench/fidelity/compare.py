@@ -1,0 +1,110 @@
+"""How little a variant changes the rewards, on real candidates: against the bundle's FP32 variant.
+
+    python bench/fidelity/compare.py BUNDLE POOLS --variant int8
+
+BUNDLE: of the checkpoint that make_prm.py made, so that activations are real and rewards mean something. POOLS: see
+pools.py. The FP32 rewards are kept beside the bundle, for the next variant. Prints a table and one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pools
+from numpy.typing import NDArray
+from pools import Candidate
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from rfprm_lite.bundle import HubOptions, open_bundle
+from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.engine import Engine
+from rfprm_lite.kv import Layout
+from rfprm_lite.scorer import score_sequences
+
+CANDIDATES = 16
+NEAR_TIE = 1e-3
+BOUNDS = {"mean_difference": 0.01, "p99_difference": 0.05, "tau": 0.97, "same_choice": 0.97, "accuracy_change": 0.005}
+
+Pools = list[list[Candidate]]
+Rewards = list[list[NDArray[np.float32]]]
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--variant", required=True)
+@click.option("--problems", default=100, show_default=True, help="Of each file, from the first on.")
+def main(bundle: Path, folder: Path, variant: str, problems: int) -> None:
+    """Measure the variant."""
+    read = list(pools.read(folder, bundle / "tokenizer.json", slice(0, problems), CANDIDATES))
+    expected = rewards(bundle, "fp32", read)
+    found = rewards(bundle, variant, read)
+    scheme = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False).manifest.recipe.aggregate
+    result = {"variant": variant, **compare(read, expected, found, lambda steps: scheme(steps, float(steps[-1])))}
+    table = Table("measure", "value", "bound")
+    for name, value in result.items():
+        table.add_row(name, str(value) if isinstance(value, str | int) else f"{value:.4f}", str(BOUNDS.get(name, "")))
+    Console().print(table)
+    click.echo(json.dumps(result))
+
+
+def compare(read: Pools, expected: Rewards, found: Rewards, total: Any) -> dict[str, Any]:
+    """Differences of step rewards; agreement of candidates' rewards and of the choice, a problem at a time."""
+    differences = np.abs(
+        np.concatenate([a - b for x, y in zip(expected, found, strict=True) for a, b in zip(x, y, strict=True)])
+    )
+    totals = [
+        (np.array([total(s) for s in x]), np.array([total(s) for s in y])) for x, y in zip(expected, found, strict=True)
+    ]
+    clear = [(np.argmax(a) == np.argmax(b)) or abs(a.max() - a[np.argmax(b)]) < NEAR_TIE for a, b in totals]
+    correct = [np.array([c.correct for c in pool]) for pool in read]
+    before = float(np.mean([c[np.argmax(a)] for c, (a, _) in zip(correct, totals, strict=True)]))
+    after = float(np.mean([c[np.argmax(b)] for c, (_, b) in zip(correct, totals, strict=True)]))
+    taus = [tau for a, b in totals if (tau := kendall(a, b)) is not None]
+    return {
+        "problems": len(read),
+        "steps": len(differences),
+        "mean_difference": float(differences.mean()),
+        "p99_difference": float(np.quantile(differences, 0.99)),
+        "max_difference": float(differences.max()),
+        "tau": float(np.mean(taus)),
+        "same_choice": float(np.mean(clear)),
+        "accuracy_fp32": before,
+        "accuracy": after,
+        "accuracy_change": abs(after - before),
+        "accuracy_by_chance": float(np.mean([c.mean() for c in correct])),
+    }
+
+
+def kendall(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
+    """tau-b: pairs in the same order less pairs in the other, ties in either left out; None where all tie."""
+    upper = np.triu_indices(len(a), 1)
+    x, y = (np.sign(v[:, None] - v[None])[upper] for v in (a, b))
+    scale = np.sqrt((x != 0).sum() * (y != 0).sum())
+    return float((x * y).sum() / scale) if scale else None
+
+
+def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
+    """Step rewards of every candidate of every pool, a pool a call."""
+    kept = bundle / f"rewards-{variant}-{len(read)}.npz"
+    if not kept.exists() or variant != "fp32":
+        opened = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False)
+        session = open_session(opened.graph, DeviceSpec("cpu"), None)
+        engine = Engine(session, Layout.of(opened.manifest.dimensions, opened.variant.kv_dtype), DeviceSpec("cpu"))
+        found = [
+            r.rewards for pool in track(read, variant) for r in score_sequences(engine, [c.sequence for c in pool])
+        ]
+        np.savez(kept, **{str(i): r for i, r in enumerate(found)})
+    stored = np.load(kept)
+    flat = iter([stored[str(i)] for i in range(len(stored.files))])
+    return [[next(flat) for _ in pool] for pool in read]
+
+
+if __name__ == "__main__":
+    main()

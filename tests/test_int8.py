@@ -1,0 +1,134 @@
+"""INT8: what quantising may cost, and what it may not: a reward never depends on what else is in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from checkpoints import LAYOUTS
+from conftest import Exported
+from rfprm_export import calibration
+from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.head import load_head
+from rfprm_export.probes import PROBES, real_traces
+from rfprm_export.recipes import choose
+from rfprm_export.reference import through_layers
+from rfprm_export.smoothing import NONE, Rescaling, smooth
+from rfprm_export.variants import FP32, INT8, Bound
+from rfprm_export.write import quantise_rows, write_variant
+from rfprm_lite.manifest import Parity
+
+Get = Callable[[str], Exported]
+SEVEN = "reasonflux-prm-7b"
+
+
+@pytest.mark.parametrize("recipe", LAYOUTS)
+def test_rewards_are_near_pytorchs(exported: Get, recipe: str) -> None:
+    made = exported(recipe)
+    expected = made.reference.step_rewards(PROBES)
+    found = [score.step_rewards for score in made.int8.score_many(PROBES)]
+    differences = np.abs(np.concatenate(found) - np.concatenate(expected))
+    assert differences.mean() < 0.02
+    assert differences.max() > 1e-6  # it is another arithmetic
+
+
+@pytest.mark.parametrize("recipe", LAYOUTS)
+def test_a_reward_does_not_depend_on_what_else_is_in_the_run(exported: Get, recipe: str) -> None:
+    made = exported(recipe)
+    together = made.int8.score_many(PROBES)
+    for probe, score in zip(PROBES, together, strict=True):
+        np.testing.assert_allclose(made.int8.score(*probe).step_rewards, score.step_rewards, atol=INVARIANT)
+
+
+INVARIANT = 2e-3
+"""Integer products are exact; what FP32 attention rounds differently may tip a value over to the next integer."""
+
+
+@given(arrays(np.float32, (3, 40), elements=st.floats(-1e4, 1e4, width=32)))
+def test_quantised_rows_are_within_half_a_unit(block: np.ndarray) -> None:
+    values, scales = quantise_rows(block)
+    assert values.dtype == np.int8
+    assert np.abs(values.astype(int)).max() <= 127
+    assert (np.abs(values * scales[:, None] - block) <= scales[:, None] * 0.501).all()
+    assert (np.abs(values).max(1) == np.where(np.abs(block).max(1) > 0, 127, 0)).all()
+
+
+def test_calibration_sees_what_the_layers_read(exported: Get) -> None:
+    checkpoint = Checkpoint.open(exported(SEVEN).checkpoint)
+    texts = [np.arange(5, 30), np.arange(100, 140)]
+    ranges = calibration.measure(checkpoint, texts)
+    assert [sorted(layer) for layer in ranges] == [sorted(calibration.INPUTS)] * checkpoint.architecture.num_layers
+    normed: list[np.ndarray] = []
+
+    def watch(_index: int, layer: torch.nn.Module) -> nullcontext[None]:
+        norm = layer.get_submodule("input_layernorm")
+        norm.register_forward_hook(lambda _module, _inputs, output: normed.append(output[0].abs().amax(0).numpy()))
+        return nullcontext()
+
+    through_layers(checkpoint, [torch.from_numpy(text)[None] for text in texts], watch)
+    np.testing.assert_array_equal(ranges[0]["qkv"], np.maximum(normed[0], normed[1]))
+
+
+def test_smoothing_changes_no_reward_in_fp32(exported: Get, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Whatever the ranges are, the factors on norms and weights cancel out."""
+    made = exported(SEVEN)
+    checkpoint = Checkpoint.open(made.checkpoint)
+    a = checkpoint.architecture
+    draw = np.random.default_rng(0)
+    sizes = {"qkv": a.hidden_size, "o": a.q_size, "gate_up": a.hidden_size, "down": a.intermediate_size}
+    ranges = [
+        {key: draw.uniform(0, 9, size).astype(np.float32) for key, size in sizes.items()} for _ in range(a.num_layers)
+    ]
+    rescaling = smooth(a, ranges, lambda name: np.abs(checkpoint.tensor(name)).max(0), 0.5)
+    spec = choose(SEVEN, a.name)
+    files = write_variant(tmp_path, FP32, checkpoint, spec, load_head(checkpoint, spec), rescaling)
+    plain = (made.bundle / files[1].path).read_bytes()
+    assert (tmp_path / files[1].path).read_bytes() != plain
+    monkeypatch.setattr(made.prm, "_engine", _engine_of(tmp_path / files[0].path, made))
+    for probe, rewards in zip(PROBES, made.reference.step_rewards(PROBES), strict=True):
+        np.testing.assert_allclose(made.prm.score(*probe).step_rewards, rewards, atol=1e-4)
+
+
+def _engine_of(graph, made: Exported):  # type: ignore[no-untyped-def]
+    from rfprm_lite.device import DeviceSpec, open_session
+    from rfprm_lite.engine import Engine
+    from rfprm_lite.kv import Layout
+
+    device = DeviceSpec("cpu")
+    return Engine(open_session(graph, device, 2), Layout.of(made.prm.manifest.dimensions, "float32"), device)
+
+
+def test_no_rescaling_leaves_tensors_alone() -> None:
+    blocks = [np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)]
+    assert all((a == b).all() for a, b in zip(NONE.apply("x", blocks), blocks, strict=True))
+    scaled = Rescaling({"x": np.array([1, 2, 3], np.float32)}, {"x": np.array([1, 0, 5], np.float32)})
+    np.testing.assert_array_equal(np.concatenate(list(scaled.apply("x", blocks)))[1], [2, 0, 10])
+
+
+def test_real_traces_of_calibration_and_parity_differ() -> None:
+    calibrated, measured = (real_traces(kind) for kind in ("calibration", "parity"))  # type: ignore[arg-type]
+    assert (len(calibrated), len(measured)) == (48, 32)
+    assert not {problem for problem, _ in calibrated} & {problem for problem, _ in measured}
+
+
+def test_a_bound_names_what_is_missed() -> None:
+    parity = Parity(0.2, 0.06, float("nan"), 1, 1, "", "", "")
+    assert INT8.bound.missed(parity) == "nan on average, where 1e-02 is allowed; " + (
+        "6.00e-02 at the 99th percentile, where 5e-02 is allowed"
+    )
+    assert Bound(needed=True, maximum=0.2).missed(parity) is None
+
+
+def test_a_variant_that_misses_its_bound_is_no_default(exported: Get) -> None:
+    manifest = exported("reasonflux-prm-1.5b").int8.manifest
+    order = [v.name for v in manifest.variants]
+    missed = INT8.bound.missed(manifest.variant("int8").parity)  # type: ignore[arg-type]
+    assert order == (["fp32", "int8"] if missed else ["int8", "fp32"])
+    assert "smoothed with strength 0.5, calibrated on" in manifest.variant("int8").made_by[0]
