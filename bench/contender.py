@@ -70,17 +70,21 @@ ENTRIES = (
     Entry("llama.cpp q8_0 + prefix", "llama_cpp_q8:LlamaCpp", {}, "llama-cpp", LLAMA_CPP, note="cache kept"),
     Entry("rfprm-lite fp32, no sharing", _RFPRM, {"variant": "fp32", "share": False}),
     Entry("rfprm-lite fp32", _RFPRM, {"variant": "fp32", "share": True}),
+    Entry("rfprm-lite int8, no sharing", _RFPRM, {"variant": "int8", "share": False}),
+    Entry("rfprm-lite int8", _RFPRM, {"variant": "int8", "share": True}),
 )
 
-REFERENCES = ("transformers fp32", "transformers fp32 + prefix")
-"""Whose rewards the others are compared with: the first of them that ran."""
+REFERENCES = ("transformers fp32", "transformers fp32 + prefix", "rfprm-lite fp32")
+"""Whose rewards the others are compared with: the first of them that ran. The last is compared with PyTorch when it is
+exported, and in every workload that PyTorch is fast enough for."""
 
 GROWTH = (
     "transformers fp32",
     "transformers bf16 + prefix",
     "openvino int8 + prefix",
-    "rfprm-lite fp32, no sharing",
+    "rfprm-lite int8, no sharing",
     "rfprm-lite fp32",
+    "rfprm-lite int8",
 )
 """Whose growth with a size is measured."""
 

@@ -45,12 +45,31 @@ class Measured:
         return {**{name: getattr(self, name) for name in self.__slots__}, "median": self.median}
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """reference: the contender whose rewards the others' were compared with."""
+
+    workload: Workload
+    reference: str | None
+    measured: list[Measured]
+
+    def row(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "title": self.workload.title,
+            "tokens": self.workload.tokens,
+            "reference": self.reference,
+            "contenders": [m.row() for m in self.measured],
+        }
+
+
 class Contest:
     """The contenders that could be loaded, each in its own process until the end."""
 
     def __init__(self, entries: Sequence[Entry], model: ModelPaths, threads: int, cache: Path) -> None:
         self._model, self._threads, self._cache = model, threads, cache
         self._loads: dict[str, float] = {}
+        self._pace: dict[str, float] = {}
         self._workers: dict[str, Worker] = {}
         for entry in entries:
             self._start(entry)
@@ -66,23 +85,34 @@ class Contest:
         for worker in self._workers.values():
             worker.close()
 
-    def compare(self, workload: Workload, rounds: int, budget: float, names: Sequence[str]) -> list[Measured]:
+    def affordable(self, workload: Workload, limit: float) -> list[str]:
+        """The contenders that a run of the workload takes at most `limit` seconds, going by their pace so far."""
+        found = []
+        for name in self._workers:
+            seconds = self._pace.get(name, 0) * workload.tokens
+            if seconds <= limit:
+                found.append(name)
+            else:
+                click.echo(f"{workload.name}: left out {name}, which would take about {seconds:.0f} s", err=True)
+        return found
+
+    def compare(self, workload: Workload, rounds: int, budget: float, names: Sequence[str]) -> Compared:
         """Measure the contenders of these names."""
-        found = {
-            name: Measured(name, self._workers[name].entry.note, [] if workload.cold else [self._loads[name]])
-            for name in names
-        }
-        asks = {
-            name: self._cold(self._workers[name].entry) if workload.cold else self._workers[name].run for name in names
-        }
+        found, asks = {}, {}
+        for name in names:
+            entry = self._workers[name].entry
+            found[name] = Measured(name, entry.note, [] if workload.cold else [self._loads[name]])
+            asks[name] = self._cold(entry) if workload.cold else self._workers[name].run
         with tempfile.TemporaryDirectory() as folder:
             calls = write_calls(workload, Path(folder))
             last = interleave(asks, calls, found, rounds, budget)
-        reference = next((last[name].rewards for name in REFERENCES if name in last), None)
-        if reference is not None:
-            for name, measured in found.items():
-                measured.difference = largest_difference(last[name].rewards, reference)
-        return list(found.values())
+        reference = next((name for name in REFERENCES if name in last), None)
+        for name, measured in found.items():
+            if reference is not None:
+                measured.difference = largest_difference(last[name].rewards, last[reference].rewards)
+            if not workload.cold:
+                self._pace[name] = max(self._pace.get(name, 0), measured.median / workload.tokens)
+        return Compared(workload, reference, list(found.values()))
 
     def _start(self, entry: Entry) -> None:
         """A line on stderr where it can't be had."""

@@ -5,6 +5,7 @@ Random checkpoints are made on the spot in the 7B layout and kept, with their bu
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 from contender import ModelPaths
 from rfprm_export.pipeline import Request, export
+from rfprm_export.variants import VARIANTS
+from rfprm_lite import BundleFormatError
+from rfprm_lite import manifest as manifests
 
 RECIPE = "reasonflux-prm-7b"
 QWEN = {"vocab_size": 151_936, "max_position_embeddings": 32_768, "num_key_value_heads": 2}
@@ -20,6 +24,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "1.5b": {**QWEN, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12},
 }
 LAYERS = {"0.5b": 24, "1.5b": 28}
+
+
+def _current(bundle: Path) -> bool:
+    """Whether the bundle is there, and of this version with all variants."""
+    try:
+        manifest = manifests.read(bundle / manifests.FILE_NAME)
+    except (FileNotFoundError, BundleFormatError):
+        return False
+    return {variant.name for variant in manifest.variants} >= VARIANTS.keys()
 
 
 def prepare(name: str, cache: Path) -> ModelPaths:
@@ -35,6 +48,7 @@ def prepare(name: str, cache: Path) -> ModelPaths:
     else:
         checkpoint = Path(name).resolve()
     bundle = cache / "bundles" / checkpoint.name
-    if not bundle.exists():
+    if not _current(bundle):
+        shutil.rmtree(bundle, ignore_errors=True)
         export(Request(str(checkpoint), bundle, RECIPE))
     return ModelPaths(str(checkpoint), str(bundle), str(cache / "converted" / checkpoint.name))

@@ -12,7 +12,7 @@ Token ids are given, so tokenising is not timed. The last line on stdout is one 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from rich.table import Table
 import machine
 import models
 import roofline
-from contender import ENTRIES, GROWTH, Entry
-from measure import Contest, Measured
+from contender import ENTRIES, GROWTH, Entry, ModelPaths
+from measure import Compared, Contest
 from processes import make_environment, python_of
+from rfprm_lite import manifest as manifests
 from workloads import QUICK, SERIES, WORKLOADS, Series, Workload
 
 CACHE = Path.home() / ".cache" / "rfprm-lite-bench"
@@ -41,6 +42,7 @@ CACHE = Path.home() / ".cache" / "rfprm-lite-bench"
 @click.option("--contender", "chosen", multiple=True, help="By name, as in the table; all by default.")
 @click.option("--rounds", default=5)
 @click.option("--budget", default=60.0, help="Seconds after which a contender takes no further round of a workload.")
+@click.option("--limit", default=120.0, help="Contenders that would take longer than so many seconds are left out.")
 @click.option("--threads", default=2)
 @click.option("--quick", is_flag=True, help="The demo model on small workloads: a minute.")
 @click.option("--install", is_flag=True, help="Make the environments that contenders need.")
@@ -55,6 +57,7 @@ def main(
     chosen: tuple[str, ...],
     rounds: int,
     budget: float,
+    limit: float,
     threads: int,
     quick: bool,
     install: bool,
@@ -80,51 +83,60 @@ def main(
         "machine": machine.describe(_environments(entries, cache)),
         "model": "demo" if quick else model,
         "threads": threads,
+        "default": f"rfprm-lite {manifests.read(Path(paths.bundle) / manifests.FILE_NAME).default_variant('cpu').name}",
     }
     if profile:  # first: no contender's process is there yet
         results["profile"] = roofline.profile(paths, threads)
         out.print(*roofline.tables(results["profile"]))
-    if names:
-        with Contest(entries, paths, threads, cache) as contest:
-            results["workloads"] = _compare(contest, [known[name]() for name in names], rounds, budget, out)
-    results["growth"] = {}
-    growing = [entry for entry in entries if entry.name in GROWTH]
-    for name in series:  # new processes for each: memory that an earlier series took does not count
-        with Contest(growing, paths, threads, cache) as contest:
-            points = grow(contest, SERIES[name], budget, out)
-        results["growth"][name] = {"axis": SERIES[name].axis, "points": points}
-    if save:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        save.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for part, found in measure(names, series, known, entries, paths, rounds, budget, limit, threads, cache, out):
+        results.setdefault(part, {}).update(found)
+        if save:  # after each part: an interrupted run keeps what it has
+            save.parent.mkdir(parents=True, exist_ok=True)
+            save.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     click.echo(json.dumps(results))
 
 
-def _compare(
-    contest: Contest, workloads: Sequence[Workload], rounds: int, budget: float, out: Console
-) -> dict[str, Any]:
-    compared = {}
-    for workload in workloads:
-        measured = contest.compare(workload, rounds, budget, contest.names)
-        out.print(table(workload, measured))
-        compared[workload.name] = _json(workload, measured)
-    return compared
+def measure(
+    names: Sequence[str],
+    series: Sequence[str],
+    known: Mapping[str, Callable[[], Workload]],
+    entries: Sequence[Entry],
+    paths: ModelPaths,
+    rounds: int,
+    budget: float,
+    limit: float,
+    threads: int,
+    cache: Path,
+    out: Console,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each workload and each growth series, under the names that the results have for them."""
+    if names:
+        with Contest(entries, paths, threads, cache) as contest:
+            for name in names:
+                workload = known[name]()
+                compared = contest.compare(workload, rounds, budget, contest.affordable(workload, limit))
+                out.print(table(compared))
+                yield "workloads", {name: compared.row()}
+    growing = [entry for entry in entries if entry.name in GROWTH]
+    for name in series:  # new processes for each: memory that an earlier series took does not count
+        with Contest(growing, paths, threads, cache) as contest:
+            points = list(grow(contest, SERIES[name], budget, out))
+        yield "growth", {name: {"axis": SERIES[name].axis, "points": points}}
 
 
-def grow(contest: Contest, series: Series, budget: float, out: Console) -> list[dict[str, Any]]:
+def grow(contest: Contest, series: Series, budget: float, out: Console) -> Iterator[dict[str, Any]]:
     """One measured round for each size. A contender whose round took longer than the budget leaves the series."""
     names = contest.names
-    points = []
     for size in series.sizes:
-        workload = series.workload(size)
-        measured = contest.compare(workload, 1, budget, names)
-        out.print(table(workload, measured))
-        points.append({"size": size, **_json(workload, measured)})
-        names = [m.contender for m in measured if m.median <= budget]
-    return points
+        compared = contest.compare(series.workload(size), 1, budget, names)
+        out.print(table(compared))
+        yield {"size": size, **compared.row()}
+        names = [m.contender for m in compared.measured if m.median <= budget]
 
 
-def table(workload: Workload, results: Sequence[Measured]) -> Table:
+def table(compared: Compared) -> Table:
     """Fastest first; ratios are of the fastest's median."""
+    workload, results = compared.workload, compared.measured
     fastest = min(measured.median for measured in results)
     shown = Table(title=f"{workload.name}: {workload.title}; {workload.tokens} tokens", title_justify="left")
     for column in (
@@ -152,11 +164,6 @@ def table(workload: Workload, results: Sequence[Measured]) -> Table:
             "not compared" if m.difference is None else f"{m.difference:.1e}",
         )
     return shown
-
-
-def _json(workload: Workload, measured: Sequence[Measured]) -> dict[str, Any]:
-    rows = [m.row() for m in measured]
-    return {"title": workload.title, "tokens": workload.tokens, "contenders": rows}
 
 
 def _environments(entries: Sequence[Entry], cache: Path) -> list[tuple[str, Path]]:

@@ -73,7 +73,7 @@ def real_long_traces(traces: int = 1) -> Workload:
     return Workload("W4", title, [[s] for s in chosen])
 
 
-def beam_search(beams: int = 4, expansions: int = 8, steps: int = 10, prompt: int = 128, step: int = 24) -> Workload:
+def beam_search(beams: int = 4, expansions: int = 8, steps: int = 10, prompt: int = 128, step: int = 16) -> Workload:
     """W5: each call scores the new step of every expansion of every beam; the first of each beam survives."""
     draw = random.Random(5)
     paths = [_tokens(draw, prompt)] * beams

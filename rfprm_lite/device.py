@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rfprm_lite.cpu import int8_products_saturate
 from rfprm_lite.errors import BundleFileError, DeviceError
 from rfprm_lite.manifest import Device
 
@@ -87,6 +88,10 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if int8_products_saturate():
+        options.add_session_config_entry(
+            "session.x64quantprecision", "1"
+        )  # s8 weights become u8 at load: exact, slower
     if threads is not None:
         if not isinstance(threads, int) or threads < 1:
             raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")

@@ -6,25 +6,13 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 
+from rfprm_lite import cpu
 from rfprm_lite.device import load_onnxruntime
 from rfprm_lite.manifest import FILE_NAME
 
 PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
 TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
-INSTRUCTIONS = (
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "asimd",
-    "asimddp",
-    "i8mm",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +25,7 @@ class Report:
     providers: list[str]
     logical_cpus: int
     instructions: list[str] | None
+    int8_kernels: str
     cached_models: list[str]
     problems: list[str]
 
@@ -62,7 +51,10 @@ def examine() -> Report:
         packages=packages,
         providers=providers,
         logical_cpus=os.cpu_count() or 1,
-        instructions=cpu_instructions(Path("/proc/cpuinfo")),
+        instructions=cpu.instructions(),
+        int8_kernels="u8 x u8, slower: this CPU's u8 x s8 products may saturate"
+        if cpu.int8_products_saturate()
+        else "u8 x s8",
         cached_models=_cached_models(),
         problems=found,
     )
@@ -78,18 +70,6 @@ def problems(packages: dict[str, str]) -> list[str]:
     if packages.get("onnxruntime") in ("1.24.0", "1.24.1"):
         found.append("this onnxruntime can't load external data from a symlinked hub cache: upgrade it")
     return found
-
-
-def cpu_instructions(cpuinfo: Path) -> list[str] | None:
-    """Those of INSTRUCTIONS that Linux lists for the first CPU; None where the file can't be read."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    flags = next(
-        (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), []
-    )
-    return [name for name in INSTRUCTIONS if name in flags]
 
 
 def _version(package: str) -> str | None:

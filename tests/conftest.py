@@ -46,7 +46,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @dataclass(frozen=True)
 class Exported:
-    """A checkpoint, the bundle made of it, and its oracle. prm: the FP32 variant, as PyTorch computes; int8: the other."""
+    """A checkpoint, the bundle made of it, and its oracle. prm: the FP32 variant; int8: the other."""
 
     checkpoint: Path
     bundle: Path

@@ -123,7 +123,7 @@ def test_other_shapes(tmp_path: Path, layout) -> None:  # type: ignore[no-untype
     measured = {variant.name: variant.parity for variant in manifest.variants}
     assert measured["fp32"].max_abs_difference <= 1e-4
     assert measured["int8"].mean_abs_difference <= 0.02  # random weights, the worst of inputs for quantising
-    assert all(parity.num_rewards > 400 for parity in measured.values())
+    assert all(parity.num_rewards > 200 for parity in measured.values())
 
 
 def test_a_probability_of_zero_shifts_no_step(tmp_path: Path) -> None:

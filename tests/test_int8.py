@@ -114,14 +114,14 @@ def test_no_rescaling_leaves_tensors_alone() -> None:
 
 def test_real_traces_of_calibration_and_parity_differ() -> None:
     calibrated, measured = (real_traces(kind) for kind in ("calibration", "parity"))  # type: ignore[arg-type]
-    assert (len(calibrated), len(measured)) == (48, 32)
+    assert (len(calibrated), len(measured)) == (24, 16)
     assert not {problem for problem, _ in calibrated} & {problem for problem, _ in measured}
 
 
 def test_a_bound_names_what_is_missed() -> None:
     parity = Parity(0.2, 0.06, float("nan"), 1, 1, "", "", "")
-    assert INT8.bound.missed(parity) == "nan on average, where 1e-02 is allowed; " + (
-        "6.00e-02 at the 99th percentile, where 5e-02 is allowed"
+    assert INT8.bound.missed(parity) == (
+        "nan on average, where 1e-02 is allowed; 6.00e-02 at the 99th percentile, where 5e-02 is allowed"
     )
     assert Bound(needed=True, maximum=0.2).missed(parity) is None
 
