@@ -24,7 +24,6 @@ bench: $(VENV)/.test
 
 # The whole comparison, peers' environments included, and docs/benchmarks.md from it: about an hour and a half.
 benchmarks: $(VENV)/.test
-	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python bench/run.py --install --save bench/results/$$(date +%F)-0.5b.json
 	$(BIN)/python bench/report.py
 

@@ -9,7 +9,6 @@ claimed: seconds belong to one machine on one day.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +136,10 @@ def _ratio(ratio: float) -> str:
 def _workload(name: str, workload: Row) -> list[str]:
     own = ours(workload)
     base = own["median"] if own else min(row["median"] for row in workload["contenders"])
+    reference = workload["reference"] or "nothing: no reference ran"
     lines = [
         f"\n### {name}: {workload['title']}\n",
-        f"{workload['tokens']:,} tokens in all, each sequence counted in full. "
-        f"Differences are from {workload['reference'] or 'nothing'}.\n",
+        f"{workload['tokens']:,} tokens in all, each sequence counted in full. Differences are from {reference}.\n",
         "| contender | ratio | spread of rounds | rounds | tokens computed | load s | peak memory, MB | difference |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from checkpoints import DEMO_CHECKPOINT
+from conftest import Exported
 from rfprm_export.cli import main as export_main
 from rfprm_lite import PRM, Aggregate, __version__, doctor
 from rfprm_lite.cli import main
@@ -205,8 +206,27 @@ def test_the_exporters_command(tmp_path: Path) -> None:
 
     result = call(str(DEMO_CHECKPOINT), str(tmp_path / "bundle"), "--recipe", "reasonflux-prm-7b")
     assert result.exit_code == 0
-    assert result.stdout.strip() == f"{tmp_path / 'bundle'}: fp32"
-    assert PRM.from_pretrained(tmp_path / "bundle").manifest.source.name == "demo-prm"
+    manifest = PRM.from_pretrained(tmp_path / "bundle").manifest
+    assert manifest.source.name == "demo-prm"
+    assert result.stdout.strip() == f"{tmp_path / 'bundle'}: {', '.join(v.name for v in manifest.variants)}"
+    assert {v.name for v in manifest.variants} == {"fp32", "int8"}
     result = call(str(DEMO_CHECKPOINT), str(tmp_path / "other"))
     assert result.exit_code == 1
     assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr
+
+
+def test_verify_measures_a_bundle_again(exported: Callable[[str], Exported]) -> None:
+    made, other = exported("reasonflux-prm-7b"), exported("qwen2.5-math-prm")
+
+    def verify(reference: Path) -> Result:
+        return CliRunner().invoke(export_main, ["verify", str(made.bundle), "--reference", str(reference)])
+
+    result = verify(made.checkpoint)
+    assert "fp32" in result.stdout
+    assert result.exit_code == (1 if "where" in result.stdout else 0)
+    wrong = verify(DEMO_CHECKPOINT)
+    assert wrong.exit_code == 1
+    assert "is allowed" in " ".join(wrong.stdout.split()) or "where" in wrong.stdout
+    refused = verify(other.checkpoint.parent)
+    assert refused.exit_code == 1
+    assert "config.json is missing" in refused.stderr

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from conftest import Exported, open_reference
 from rfprm_export import parity
 from rfprm_export.checkpoint import Architecture, Checkpoint
 from rfprm_export.errors import CheckpointError, ExportError, ParityError, RecipeError
-from rfprm_export.pipeline import Request, export
+from rfprm_export.pipeline import Request, export, plan
 from rfprm_export.probes import PROBES
 from rfprm_export.recipes import RECIPES, choose
 from rfprm_lite import PRM, Trace
@@ -209,6 +210,30 @@ def test_memory_does_not_grow_with_layers(tmp_path: Path, variant: str) -> None:
     written = (tmp_path / "b42" / variant / "model.onnx.data").stat().st_size
     assert written > {"fp32": 260e6, "int8": 65e6}[variant]
     assert (peaks[1] - peaks[0]) * 1024 < 60e6
+
+
+def test_the_plan_is_what_is_written(exported: Get) -> None:
+    made = exported(SEVEN)
+    plans = plan(Request(str(made.checkpoint), made.bundle, SEVEN))
+    assert [p.name for p in plans] == ["int8", "fp32"]
+    for found in plans:
+        written = (made.bundle / found.name / "model.onnx.data").stat().st_size
+        assert 0 <= written - found.bytes < 64 * found.tensors
+
+
+def test_the_plan_of_more_layers_holds_no_more(tmp_path: Path) -> None:
+    found = [
+        plan(Request(str(make_checkpoint(tmp_path / str(n), replace(LAYOUTS[SEVEN], layers=n))), tmp_path, SEVEN))
+        for n in (2, 9)
+    ]
+    for few, many in zip(*found, strict=True):
+        assert many.bytes > 2 * few.bytes
+        assert many.held_bytes == few.held_bytes
+
+
+def test_a_full_disk_is_noticed_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    fails(checkpoint, ExportError, "int8, fp32 need 0.0 GB, .* has 0.0 GB free: make room")
 
 
 # --- recipes -----------------------------------------------------------------------------------------------------

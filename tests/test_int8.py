@@ -86,7 +86,7 @@ def test_smoothing_changes_no_reward_in_fp32(exported: Get, tmp_path, monkeypatc
     ranges = [
         {key: draw.uniform(0, 9, size).astype(np.float32) for key, size in sizes.items()} for _ in range(a.num_layers)
     ]
-    rescaling = smooth(a, ranges, lambda name: np.abs(checkpoint.tensor(name)).max(0), 0.5)
+    rescaling = smooth(a, ranges, lambda name: np.abs(checkpoint.tensor(name)).max(0), dict.fromkeys(sizes, 0.6))
     spec = choose(SEVEN, a.name)
     files = write_variant(tmp_path, FP32, checkpoint, spec, load_head(checkpoint, spec), rescaling)
     plain = (made.bundle / files[1].path).read_bytes()
@@ -131,4 +131,4 @@ def test_a_variant_that_misses_its_bound_is_no_default(exported: Get) -> None:
     order = [v.name for v in manifest.variants]
     missed = INT8.bound.missed(manifest.variant("int8").parity)  # type: ignore[arg-type]
     assert order == (["fp32", "int8"] if missed else ["int8", "fp32"])
-    assert "smoothed with strength 0.5, calibrated on" in manifest.variant("int8").made_by[0]
+    assert "smoothed (qkv 0.5, o 0.5, gate_up 0.5, down 0.7), calibrated on" in manifest.variant("int8").made_by[0]

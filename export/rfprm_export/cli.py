@@ -1,40 +1,113 @@
-"""The command `rfprm-export`."""
+"""The command `rfprm-export`: SOURCE OUTPUT makes a bundle, `verify` measures one again."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from rfprm_lite import RfprmError
 
+if TYPE_CHECKING:
+    from rfprm_export.plan import VariantPlan
+    from rfprm_lite.manifest import Parity, Variant
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """A sentence in place of a traceback where the extra is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        click.echo(f"error: exporting needs {missing.name}: pip install 'rfprm-lite[export]'", err=True)
+        sys.exit(1)
+
+
+with _extra():
+    from click_default_group import DefaultGroup
+
+
+@click.group(cls=DefaultGroup, default="export", context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Bundles for rfprm-lite from PyTorch PRMs.
+
+    Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("rfprm_export").setLevel(logging.INFO)
+
+
+@main.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--variants", default="int8,fp32", show_default=True, help="Comma-separated.")
-def main(source: str, output: Path, recipe: str | None, revision: str | None, variants: str) -> None:
-    """Turn the PyTorch PRM at SOURCE (a folder or a hub id) into a bundle for rfprm-lite at OUTPUT.
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and how much memory writing it takes.")
+def export(source: str, output: Path, recipe: str | None, revision: str | None, variants: str, dry_run: bool) -> None:
+    """Turn the PyTorch PRM at SOURCE (a folder or a hub id) into a bundle at OUTPUT. The word `export` may be left out.
 
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
+    with _extra():  # here, so that --help does not wait for torch
+        from rfprm_export import pipeline
+    chosen = [v.strip() for v in variants.split(",") if v.strip()]
+    request = pipeline.Request(source, output, recipe, revision, chosen)
     try:
-        # Here, so that --help does not wait for torch.
-        from rfprm_export.pipeline import Request, export
-    except ModuleNotFoundError as error:
-        click.echo(f"error: exporting needs {error.name}: pip install 'rfprm-lite[export]'", err=True)
-        sys.exit(1)
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("rfprm_export").setLevel(logging.INFO)
-    request = Request(source, output, recipe, revision, [v.strip() for v in variants.split(",") if v.strip()])
-    try:
-        manifest = export(request)
+        if dry_run:
+            _show(pipeline.plan(request))
+            return
+        manifest = pipeline.export(request)
     except RfprmError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        _fail(error)
     click.echo(f"{output}: {', '.join(variant.name for variant in manifest.variants)}")
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--reference", required=True, help="The checkpoint that it was made from, a folder or a hub id.")
+@click.option("--revision", help="Branch, tag or commit, where the reference is a hub id.")
+def verify(bundle: Path, reference: str, revision: str | None) -> None:
+    """Measure again how far the step rewards of BUNDLE's variants are from PyTorch's.
+
+    Ends with 1 where one is farther off than its bound.
+
+    Example: rfprm-export verify bundles/reasonflux-7b --reference Gen-Verse/ReasonFlux-PRM-7B
+    """
+    with _extra():
+        from rfprm_export import pipeline
+    table = Table("variant", "mean", "99th percentile", "max.", "max. when it was made", "bound")
+    missed = False
+    try:
+        for variant, measured in pipeline.verify(bundle, reference, revision):
+            missed |= (too_far := pipeline.missed(variant.name, measured)) is not None
+            table.add_row(*_row(variant, measured, too_far))
+    except RfprmError as error:
+        _fail(error)
+    Console().print(table)
+    sys.exit(1 if missed else 0)
+
+
+def _show(plans: Sequence[VariantPlan]) -> None:
+    table = Table("variant", "tensors", "bytes", "held in memory at most, beside the process")
+    for plan in plans:
+        table.add_row(plan.name, str(plan.tensors), f"{plan.bytes:,}", f"{plan.held_bytes:,}")
+    Console().print(table)
+
+
+def _row(variant: Variant, measured: Parity, missed: str | None) -> list[str]:
+    found = (measured.mean_abs_difference, measured.p99_abs_difference, measured.max_abs_difference)
+    before = f"{variant.parity.max_abs_difference:.1e}" if variant.parity else "not measured"
+    return [variant.name, *(f"{value:.1e}" for value in found), before, missed or "kept"]
+
+
+def _fail(error: RfprmError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import calibration, parity
+from rfprm_export import plan as plans
 from rfprm_export.assertions import assert_template, assert_tokens
 from rfprm_export.checkpoint import Architecture, Checkpoint, locate
 from rfprm_export.errors import ExportError
 from rfprm_export.head import Tensors, load_head
 from rfprm_export.model_card import model_card
+from rfprm_export.plan import VariantPlan
 from rfprm_export.probes import real_traces
 from rfprm_export.recipes import ExportRecipe, choose
 from rfprm_export.reference import Reference
@@ -27,10 +29,10 @@ from rfprm_export.smoothing import NONE, Rescaling, smooth
 from rfprm_export.variants import VARIANTS, VariantRecipe
 from rfprm_export.write import write_tokenizer, write_variant
 from rfprm_lite import PRM, ContextLengthError, Trace, __version__
-from rfprm_lite.bundle import Bundle
+from rfprm_lite.bundle import Bundle, check_files
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import Encoder
-from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Source, Variant, encode
+from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Parity, Source, Variant, encode, read
 
 _log = logging.getLogger("rfprm_export")
 
@@ -51,16 +53,14 @@ def export(request: Request) -> Manifest:
 
     Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
     """
-    unknown = sorted(set(request.variants) - VARIANTS.keys())
-    if unknown or not request.variants:
-        raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")
-    chosen = [variant for name, variant in VARIANTS.items() if name in request.variants]
+    chosen = _chosen(request)
     checkpoint = Checkpoint.open(locate(request.source, request.revision))
     architecture = checkpoint.architecture
     spec = choose(request.recipe, architecture.name)
     _log.info("recipe %s on %s", spec.recipe.name, architecture.name)
     head = load_head(checkpoint, spec)
     assert_tokens(checkpoint, spec)
+    plans.require_space(request.output, _plans(architecture, spec, head, chosen))
     with _new_folder(request.output) as folder:
         tokenizer = write_tokenizer(folder, checkpoint)
         manifest = Manifest(
@@ -82,6 +82,46 @@ def export(request: Request) -> Manifest:
         (folder / FILE_NAME).write_bytes(encode(manifest))
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     return manifest
+
+
+def plan(request: Request) -> list[VariantPlan]:
+    """What `export` would write. Raises what it would raise before it writes anything."""
+    chosen = _chosen(request)
+    checkpoint = Checkpoint.open(locate(request.source, request.revision))
+    spec = choose(request.recipe, checkpoint.architecture.name)
+    return _plans(checkpoint.architecture, spec, load_head(checkpoint, spec), chosen)
+
+
+def _chosen(request: Request) -> list[VariantRecipe]:
+    unknown = sorted(set(request.variants) - VARIANTS.keys())
+    if unknown or not request.variants:
+        raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")
+    return [variant for name, variant in VARIANTS.items() if name in request.variants]
+
+
+def _plans(
+    architecture: Architecture, spec: ExportRecipe, head: Tensors, chosen: Sequence[VariantRecipe]
+) -> list[VariantPlan]:
+    shapes = {name: tensor.shape for name, tensor in head.items()}
+    return [plans.plan(architecture, spec, shapes, variant) for variant in chosen]
+
+
+def verify(folder: Path, source: str, revision: str | None = None) -> Iterator[tuple[Variant, Parity]]:
+    """Measure a bundle's variants again, against the checkpoint that it was made from: each with what is found now.
+
+    Raises BundleFormatError, BundleFileError, CheckpointError, RecipeError.
+    """
+    manifest = read(folder / FILE_NAME)
+    checkpoint = Checkpoint.open(locate(source, revision))
+    spec = choose(manifest.recipe.name, checkpoint.architecture.name)
+    head = load_head(checkpoint, spec)
+    encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
+    traces = parity.traces_for(encoder)
+    expected = Reference(checkpoint, spec, head).step_rewards(traces)
+    for variant in manifest.variants:
+        bundle = Bundle(folder, manifest, variant)
+        check_files(bundle, contents=True)
+        yield variant, parity.measure(PRM(bundle, DeviceSpec("cpu"), threads=None), traces, expected)
 
 
 def _variants(
@@ -115,16 +155,21 @@ def _variants(
             recipe.name,
             measured.mean_abs_difference,
             measured.max_abs_difference,
-            f"; not made the default: {missed}" if (missed := _missed(variant)) else "",
+            f"; not made the default: {too_far}" if (too_far := _missed(variant)) else "",
         )
         yield variant
 
 
+def missed(name: str, measured: Parity) -> str | None:
+    """Which bound the variant of this name misses, in words."""
+    return VARIANTS[name].bound.missed(measured)
+
+
 def _missed(variant: Variant) -> str | None:
-    return VARIANTS[variant.name].bound.missed(variant.parity) if variant.parity else None
+    return missed(variant.name, variant.parity) if variant.parity else None
 
 
-def _smooth(checkpoint: Checkpoint, encoder: Encoder, strength: float) -> tuple[Rescaling, str]:
+def _smooth(checkpoint: Checkpoint, encoder: Encoder, strengths: Mapping[str, float]) -> tuple[Rescaling, str]:
     """The factors, and what the manifest says of them."""
     sequences = []
     for problem, trace in real_traces("calibration"):
@@ -137,8 +182,9 @@ def _smooth(checkpoint: Checkpoint, encoder: Encoder, strength: float) -> tuple[
         return found
 
     tokens = sum(len(ids) for ids in sequences)
-    said = f"smoothed with strength {strength}, calibrated on {len(sequences)} traces of PRMBench ({tokens} tokens)"
-    return smooth(checkpoint.architecture, ranges, column_maxima, strength), said
+    shown = ", ".join(f"{key} {strength}" for key, strength in strengths.items())
+    said = f"smoothed ({shown}), calibrated on {len(sequences)} traces of PRMBench ({tokens} tokens)"
+    return smooth(checkpoint.architecture, ranges, column_maxima, strengths), said
 
 
 @contextmanager

@@ -42,11 +42,12 @@ NONE = Rescaling()
 
 
 def smooth(
-    architecture: Architecture, ranges: Ranges, column_maxima: Callable[[str], Vector], strength: float
+    architecture: Architecture, ranges: Ranges, column_maxima: Callable[[str], Vector], strengths: Mapping[str, float]
 ) -> Rescaling:
     """Divide every channel of a product's input by range^strength / weight^(1 - strength), and multiply its weights.
 
-    column_maxima: the largest magnitude of each column of a weight, by the tensor's name. strength: from 0 to 1.
+    column_maxima: the largest magnitude of each column of a weight, by the tensor's name. strengths: from 0 to 1, by
+    the keys of calibration.INPUTS.
     """
     groups = _shared_by_groups(architecture)
     rows: dict[str, Vector] = {}
@@ -64,7 +65,7 @@ def smooth(
             found, weights = layer[key], np.max([column_maxima(name) for name in names], axis=0)
             if key == "o":
                 found, weights = groups(found), groups(weights)
-            factors[key] = _factors(found, weights, strength)
+            factors[key] = _factors(found, weights, strengths[key])
             columns |= dict.fromkeys(names, factors[key])
         rows[f"model.layers.{i}.input_layernorm.weight"] = np.reciprocal(factors["qkv"])
         rows[f"model.layers.{i}.post_attention_layernorm.weight"] = np.reciprocal(factors["gate_up"])

@@ -1,0 +1,85 @@
+"""What an export will write, before anything is written.
+
+In: an architecture, a recipe and a variant. Out: tensors, bytes, and the most bytes of tensors held at once. The graph
+is built as for the export, by weights that only count.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rfprm_export import graph
+from rfprm_export.checkpoint import BLOCK_BYTES, Architecture
+from rfprm_export.errors import ExportError
+from rfprm_export.recipes import ExportRecipe
+from rfprm_export.variants import VariantRecipe
+
+FLOAT, INT8 = ir.DataType.FLOAT, ir.DataType.INT8
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VariantPlan:
+    """tensors, bytes: of the data file, without the padding between tensors. held_bytes: of tensors in memory at once,
+    at most, beside the process itself."""
+
+    name: str
+    tensors: int
+    bytes: int
+    held_bytes: int
+
+
+def plan(architecture: Architecture, spec: ExportRecipe, head: dict[str, Shape], variant: VariantRecipe) -> VariantPlan:
+    """head: the shapes of the head's tensors, by name."""
+    weights = _Counter(architecture.backbone() | head)
+    graph.build(architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic)
+    return VariantPlan(variant.name, weights.tensors, weights.bytes, weights.held_bytes)
+
+
+def require_space(folder: Path, plans: Sequence[VariantPlan]) -> None:
+    """Raise ExportError unless the disk that holds `folder` has room for all of them."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    needed, free = sum(p.bytes for p in plans), shutil.disk_usage(existing).free
+    if needed > free:
+        raise ExportError(
+            f"{', '.join(p.name for p in plans)} need {needed / 1e9:.1f} GB, {existing} has {free / 1e9:.1f} GB free: "
+            "make room, choose another output or fewer --variants"
+        )
+
+
+class _Counter:
+    """Weights that know shapes alone."""
+
+    def __init__(self, shapes: dict[str, Shape]) -> None:
+        self._shapes = shapes
+        self.tensors = self.bytes = self.held_bytes = 0
+
+    def stacked(self, name: str, sources: Sequence[str]) -> ir.Value:
+        return self._add(name, self._stack(sources), FLOAT, held=2 * BLOCK_BYTES)
+
+    def quantised(self, name: str, sources: Sequence[str], *, transposed: bool) -> tuple[ir.Value, ir.Value]:
+        rows, columns = self._stack(sources)
+        shape = (columns, rows) if transposed else (rows, columns)
+        # A block in float32, its quantised parts, and the whole in s8 up to three times: parts, joined, transposed.
+        weight = self._add(f"{name}.weight_s8", shape, INT8, held=3 * BLOCK_BYTES + 3 * rows * columns)
+        return weight, self._add(f"{name}.scale", (rows,), FLOAT, held=0)
+
+    def constant(self, name: str, value: NDArray[np.float32]) -> ir.Value:
+        return self._add(name, value.shape, FLOAT, held=value.nbytes)
+
+    def _stack(self, sources: Sequence[str]) -> Shape:
+        shapes = [self._shapes[source] for source in sources]
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def _add(self, name: str, shape: Shape, dtype: ir.DataType, held: int) -> ir.Value:
+        self.tensors += 1
+        self.bytes += int(np.prod(shape) * dtype.itemsize)
+        self.held_bytes = max(self.held_bytes, held)
+        return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
