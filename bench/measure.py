@@ -86,7 +86,7 @@ class Contest:
             worker.close()
 
     def affordable(self, workload: Workload, limit: float) -> list[str]:
-        """The contenders that a run of the workload takes at most `limit` seconds, going by their pace so far."""
+        """Those that a run of the workload would take at most `limit` seconds, going by their best pace so far."""
         found = []
         for name in self._workers:
             seconds = self._pace.get(name, 0) * workload.tokens
@@ -111,7 +111,8 @@ class Contest:
             if reference is not None:
                 measured.difference = largest_difference(last[name].rewards, last[reference].rewards)
             if not workload.cold:
-                self._pace[name] = max(self._pace.get(name, 0), measured.median / workload.tokens)
+                pace = measured.median / workload.tokens
+                self._pace[name] = min(self._pace.get(name, pace), pace)
         return Compared(workload, reference, list(found.values()))
 
     def _start(self, entry: Entry) -> None:

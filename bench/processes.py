@@ -63,6 +63,8 @@ class Worker:
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
         self._log.close()
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import report
 import roofline
 from checkpoints import DEMO_CHECKPOINT
+from conftest import Exported
 from contender import ENTRIES, GROWTH, REFERENCES, ModelPaths
 from contenders.rfprm import Rfprm
 from measure import Measured, interleave, largest_difference
@@ -109,7 +111,7 @@ def test_rounds_are_interleaved_and_end_with_the_budget() -> None:
 
 def test_the_largest_difference_is_over_all_rewards() -> None:
     assert largest_difference([[[0.1, 0.2]], [[0.3]]], [[[0.1, 0.25]], [[0.0]]]) == pytest.approx(0.3)
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         largest_difference([[[0.1]]], [[[0.1, 0.2]]])
 
 
@@ -146,11 +148,14 @@ def test_a_worker_that_fails_says_why() -> None:
 # --- profile and report ------------------------------------------------------------------------------------------
 
 
-def test_the_profile_accounts_for_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_profile_accounts_for_the_whole_time(
+    exported: Callable[[str], Exported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = exported("reasonflux-prm-7b")
     monkeypatch.setattr(roofline, "SHAPES", ((64, 64, 64),))
     monkeypatch.setattr(roofline, "PEAK_SECONDS", 0.01)
     monkeypatch.setattr(roofline, "WORKLOADS", (QUICK["W2"],))
-    found = roofline.profile(PATHS, threads=2)
+    found = roofline.profile(ModelPaths(str(made.checkpoint), str(made.bundle), ""), threads=2)
     assert set(found["peaks"]) == {"int8", "bf16", "fp32"}
     assert {run["variant"]: run["peak"] for run in found["runs"]} == {"fp32": "fp32", "int8": "int8"}
     for run in found["runs"]:

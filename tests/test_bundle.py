@@ -85,7 +85,7 @@ def test_an_unknown_format_version(bundle: Path, version: int, advice: str) -> N
         (lambda m: m["recipe"].update(max_tokens=0), "max_tokens"),
         (lambda m: m["recipe"]["template"].pop(), "end with the steps"),
         (lambda m: m["recipe"].update(template=[{"type": "slot", "name": "steps"}]), "must have a problem"),
-        (lambda m: m["dimensions"].update(num_kv_heads=9), "is not the graph that the manifest describes"),
+        (lambda m: m["dimensions"].update(num_kv_heads=9), "the graph is not the one that the manifest describes"),
     ],
 )
 def test_a_malformed_manifest(bundle: Path, change: Callable[[dict[str, Any]], object], match: str) -> None:

@@ -185,14 +185,6 @@ def test_doctor_survives_a_broken_onnxruntime(run: Run, monkeypatch: pytest.Monk
     assert "onnxruntime does not work" in "".join(json.loads(result.output)["problems"])
 
 
-def test_doctor_reads_the_cpu(tmp_path: Path) -> None:
-    (tmp_path / "x86").write_text("processor : 0\nflags : fpu avx2 avx512_vnni\n")
-    (tmp_path / "arm").write_text("Features\t: fp asimd asimddp i8mm\n")
-    assert doctor.cpu_instructions(tmp_path / "x86") == ["avx2", "avx512_vnni"]
-    assert doctor.cpu_instructions(tmp_path / "arm") == ["asimd", "asimddp", "i8mm"]
-    assert doctor.cpu_instructions(tmp_path / "absent") is None
-
-
 def test_a_candidate_can_not_drive_the_terminal(run: Run) -> None:
     assert plain("a\x1b[31mb\u202e[bold]").plain == "a\\x1b[31mb\\x202e[bold]"
     result = run("score", "--problem", PROBLEM, "--model", "demo", input="[red]x[/red] \x1b]0;title\x07")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rfprm_lite import cpu
 from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec, open_session, session_options
 from rfprm_lite.engine import Engine
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError
 from rfprm_lite.kv import KVCache, Layout
@@ -116,3 +119,36 @@ def test_devices() -> None:
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
     with pytest.raises(BundleFormatError, match=r"the graph is not the one that the manifest describes: past\."):
         Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"))  # type: ignore[arg-type]
+
+
+def test_the_cpu_says_what_it_can(tmp_path: Path) -> None:
+    (tmp_path / "x86").write_text("processor : 0\nflags : fpu avx2 avx512_vnni\n")
+    (tmp_path / "arm").write_text("Features\t: fp asimd asimddp i8mm\n")
+    assert cpu.instructions(tmp_path / "x86") == ["avx2", "avx512_vnni"]
+    assert cpu.instructions(tmp_path / "arm") == ["asimd", "asimddp", "i8mm"]
+    assert cpu.instructions(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "found", "saturates"),
+    [
+        ("x86_64", ["avx2", "avx512f"], True),
+        ("AMD64", ["avx2", "avx512_vnni"], False),
+        ("x86_64", ["avx2", "avx_vnni"], False),
+        ("x86_64", [], True),
+        ("aarch64", [], False),
+    ],
+)
+def test_x86_without_vnni_gets_exact_kernels(machine: str, found: list[str], saturates: bool) -> None:
+    assert cpu.int8_products_saturate(machine, found) == saturates
+
+
+def test_the_session_asks_for_exact_kernels_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    for saturates, expected in ((True, "1"), (False, None)):
+        monkeypatch.setattr("rfprm_lite.device.int8_products_saturate", lambda answer=saturates: answer)
+        options = session_options(None)
+        try:
+            entry = options.get_session_config_entry("session.x64quantprecision")
+        except RuntimeError:  # not set
+            entry = None
+        assert entry == expected

@@ -221,13 +221,24 @@ def test_the_plan_is_what_is_written(exported: Get) -> None:
         assert 0 <= written - found.bytes < 64 * found.tensors
 
 
+def test_progress_ends_where_the_plan_says(checkpoint: Path, tmp_path: Path) -> None:
+    request = Request(str(checkpoint), tmp_path / "bundle", SEVEN)
+    written = {found.name: 0 for found in plan(request)}
+
+    def progress(variant: str, count: int) -> None:
+        written[variant] += count
+
+    export(request, progress)
+    assert written == {found.name: found.bytes for found in plan(request)}
+
+
 def test_the_plan_of_more_layers_holds_no_more(tmp_path: Path) -> None:
     found = [
         plan(Request(str(make_checkpoint(tmp_path / str(n), replace(LAYOUTS[SEVEN], layers=n))), tmp_path, SEVEN))
         for n in (2, 9)
     ]
     for few, many in zip(*found, strict=True):
-        assert many.bytes > 2 * few.bytes
+        assert many.bytes > 1.5 * few.bytes
         assert many.held_bytes == few.held_bytes
 
 

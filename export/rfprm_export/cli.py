@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rfprm_lite import RfprmError
@@ -64,7 +65,8 @@ def export(source: str, output: Path, recipe: str | None, revision: str | None, 
         if dry_run:
             _show(pipeline.plan(request))
             return
-        manifest = pipeline.export(request)
+        with _progress(pipeline.plan(request)) as progress:
+            manifest = pipeline.export(request, progress)
     except RfprmError as error:
         _fail(error)
     click.echo(f"{output}: {', '.join(variant.name for variant in manifest.variants)}")
@@ -93,6 +95,16 @@ def verify(bundle: Path, reference: str, revision: str | None) -> None:
         _fail(error)
     Console().print(table)
     sys.exit(1 if missed else 0)
+
+
+@contextmanager
+def _progress(plans: Sequence[VariantPlan]) -> Iterator[Callable[[str, int], None]]:
+    """A bar of bytes for each variant, on standard error; none where that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks = {plan.name: bars.add_task(plan.name, total=plan.bytes) for plan in plans}
+        yield lambda variant, count: bars.advance(tasks[variant], count)
 
 
 def _show(plans: Sequence[VariantPlan]) -> None:

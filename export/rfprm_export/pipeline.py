@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -48,7 +49,11 @@ class Request:
     variants: Sequence[str] = tuple(VARIANTS)
 
 
-def export(request: Request) -> Manifest:
+Progress = Callable[[str, int], None]
+"""Told a variant's name and how many of its bytes were written since."""
+
+
+def export(request: Request, progress: Progress = lambda _variant, _bytes: None) -> Manifest:
     """Write a bundle to `request.output`, which must not exist; nothing half-done is ever there.
 
     Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
@@ -75,7 +80,7 @@ def export(request: Request) -> Manifest:
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
         traces = parity.traces_for(encoder)
         assert_template(checkpoint, spec, encoder, traces)
-        made = list(_variants(folder, manifest, chosen, checkpoint, spec, head, encoder, traces))
+        made = list(_variants(folder, manifest, chosen, checkpoint, spec, head, encoder, traces, progress))
         # What missed its bound comes last, so that it is no device's default.
         made.sort(key=lambda variant: _missed(variant) is not None)
         manifest = msgspec.structs.replace(manifest, variants=tuple(made))
@@ -133,6 +138,7 @@ def _variants(
     head: Tensors,
     encoder: Encoder,
     traces: Sequence[tuple[str, Trace]],
+    progress: Progress,
 ) -> Iterator[Variant]:
     """Write and measure each."""
     _log.info("scoring %d traces in PyTorch", len(traces))
@@ -144,7 +150,7 @@ def _variants(
             rescaling, smoothed = _smooth(checkpoint, encoder, recipe.smoothing)
             made_by = (smoothed, *made_by)
         _log.info("writing %s", recipe.name)
-        files = write_variant(folder, recipe, checkpoint, spec, head, rescaling)
+        files = write_variant(folder, recipe, checkpoint, spec, head, rescaling, partial(progress, recipe.name))
         variant = Variant(recipe.name, files, recipe.dtype, "float32", ("cpu",), made_by, parity=None)
         prm = PRM(Bundle(folder, manifest, variant), DeviceSpec("cpu"), threads=None)
         measured = parity.measure(prm, traces, expected)

@@ -5,7 +5,7 @@ In: blocks of a tensor. Out: a data file, and an initializer that points into it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +19,10 @@ LINE = 64
 
 
 class WeightFile:
-    """A context manager over the data file of one graph."""
+    """A context manager over the data file of one graph. written: told the bytes of each block."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, written: Callable[[int], None] = lambda _bytes: None) -> None:
+        self._path, self._written = path, written
         self._file = path.open("wb")
 
     def __enter__(self) -> Self:
@@ -38,7 +38,7 @@ class WeightFile:
         size = int(np.prod(shape)) * dtype.itemsize
         start = self._align(int(size))
         for block in blocks:
-            self._file.write(np.ascontiguousarray(block, dtype.numpy()).data)
+            self._written(self._file.write(np.ascontiguousarray(block, dtype.numpy()).data))
         length = self._file.tell() - start
         if length != size:
             raise ValueError(f"{name}: {length} bytes were written for shape {list(shape)}")

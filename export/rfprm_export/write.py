@@ -6,7 +6,7 @@ In: a checkpoint, its head and recipe. Out: the tokenizer, a graph with its exte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +71,13 @@ def write_variant(
     spec: ExportRecipe,
     head: Tensors,
     rescaling: Rescaling = NONE,
+    written: Callable[[int], None] = lambda _bytes: None,
 ) -> tuple[File, ...]:
-    """model.onnx and model.onnx.data in a folder of the variant's name below `folder`."""
+    """model.onnx and model.onnx.data in a folder of the variant's name below `folder`. written: told the bytes."""
     (folder / variant.name).mkdir()
     path = folder / variant.name / "model.onnx"
     data = path.with_name("model.onnx.data")
-    with WeightFile(data) as file:
+    with WeightFile(data, written) as file:
         weights = CheckpointWeights(checkpoint, head, file, rescaling)
         model = graph.build(checkpoint.architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic)
     ir.save(model, path)
