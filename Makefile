@@ -22,7 +22,7 @@ build: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python bench/run.py --quick
 
-# The whole comparison, peers' environments included, and docs/benchmarks.md from it: about an hour and a half.
+# The whole comparison, peers' environments included, and docs/benchmarks.md from it: an hour and a half.
 benchmarks: $(VENV)/.test
 	$(BIN)/python bench/run.py --install --save bench/results/$$(date +%F)-0.5b.json
 	$(BIN)/python bench/report.py

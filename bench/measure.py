@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -137,6 +138,16 @@ class Contest:
                 worker.close()
 
         return ask
+
+
+def convert(entries: Sequence[Entry], model: ModelPaths, threads: int, cache: Path) -> None:
+    """Load each contender once and for nothing, so that a conversion of the model counts as no one's load time."""
+    for entry in entries:
+        if (python := python_of(entry, cache)) is not None:
+            worker = Worker(entry, python)
+            with suppress(WorkerError):  # it is reported where the contender is to be measured
+                worker.load(model, threads)
+            worker.close()
 
 
 def interleave(

@@ -55,7 +55,7 @@ the same token ids, in a process of its own, with the same number of threads, in
 and drift: compare within a table only. "Difference" is the largest difference of any reward from the reference's:
 PyTorch's in FP32, and our own FP32's where PyTorch would have taken too long (each is compared with PyTorch in the
 other workloads). No contender computes an LM head. Where there was one round, the first took longer than the run's
-budget; contenders that are not listed would have taken longer than its limit.
+budget. Contenders that are not listed were left out of that run, by its limit or by `--contender`.
 
 The 0.5b and 1.5b models have the shapes of Qwen2.5 and random weights: good for time, not for accuracy.
 What was tried on the way is in [the log](../bench/LOG.md).

@@ -1,6 +1,6 @@
 """The same work, side by side with what people would use instead.
 
-    python bench/run.py --install                                    everything at the 0.5B shape: about an hour
+    python bench/run.py --install                                    everything at the 0.5B shape: some 70 minutes
     python bench/run.py --model 0.5b --workload W1 --workload W2     a part of it
     python bench/run.py --quick                                      the demo model on small workloads: a minute
 
@@ -24,7 +24,7 @@ import machine
 import models
 import roofline
 from contender import ENTRIES, GROWTH, Entry, ModelPaths
-from measure import Compared, Contest
+from measure import Compared, Contest, convert
 from processes import make_environment, python_of
 from rfprm_lite import manifest as manifests
 from workloads import QUICK, SERIES, WORKLOADS, Series, Workload
@@ -40,8 +40,8 @@ CACHE = Path.home() / ".cache" / "rfprm-lite-bench"
 )
 @click.option("--profile", is_flag=True, help="Where our engine's time goes, and the machine's peak throughput.")
 @click.option("--contender", "chosen", multiple=True, help="By name, as in the table; all by default.")
-@click.option("--rounds", default=5)
-@click.option("--budget", default=60.0, help="Seconds after which a contender takes no further round of a workload.")
+@click.option("--rounds", default=3)
+@click.option("--budget", default=20.0, help="Seconds after which a contender takes no further round of a workload.")
 @click.option("--limit", default=120.0, help="Contenders that would take longer than so many seconds are left out.")
 @click.option("--threads", default=2)
 @click.option("--quick", is_flag=True, help="The demo model on small workloads: a minute.")
@@ -85,6 +85,7 @@ def main(
         "threads": threads,
         "default": f"rfprm-lite {manifests.read(Path(paths.bundle) / manifests.FILE_NAME).default_variant('cpu').name}",
     }
+    convert(entries, paths, threads, cache)
     if profile:  # first: no contender's process is there yet
         results["profile"] = roofline.profile(paths, threads)
         out.print(*roofline.tables(results["profile"]))
@@ -132,6 +133,8 @@ def grow(contest: Contest, series: Series, budget: float, out: Console) -> Itera
         out.print(table(compared))
         yield {"size": size, **compared.row()}
         names = [m.contender for m in compared.measured if m.median <= budget]
+        if not names:
+            return
 
 
 def table(compared: Compared) -> Table:
