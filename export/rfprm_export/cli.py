@@ -45,7 +45,7 @@ def main() -> None:
     logging.getLogger("rfprm_export").setLevel(logging.INFO)
 
 
-@main.command()
+@click.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
@@ -72,7 +72,7 @@ def export(source: str, output: Path, recipe: str | None, revision: str | None, 
     click.echo(f"{output}: {', '.join(variant.name for variant in manifest.variants)}")
 
 
-@main.command()
+@click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--reference", required=True, help="The checkpoint that it was made from, a folder or a hub id.")
 @click.option("--revision", help="Branch, tag or commit, where the reference is a hub id.")
@@ -95,6 +95,10 @@ def verify(bundle: Path, reference: str, revision: str | None) -> None:
         _fail(error)
     Console().print(table)
     sys.exit(1 if missed else 0)
+
+
+main.add_command(export)
+main.add_command(verify)
 
 
 @contextmanager
