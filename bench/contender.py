@@ -18,7 +18,8 @@ Rewards = list[list[float]]
 
 @dataclass(frozen=True, slots=True)
 class ModelPaths:
-    """checkpoint: a PyTorch folder in the 7B layout. bundle: rfprm-export's. converted: where others keep theirs."""
+    """checkpoint: a PyTorch folder in the 7B layout, empty where a bundle alone was given. bundle: rfprm-export's.
+    converted: where others keep theirs."""
 
     checkpoint: str
     bundle: str
@@ -87,6 +88,11 @@ GROWTH = (
     "rfprm-lite int8",
 )
 """Whose growth with a size is measured."""
+
+
+def can_load(entry: Entry, model: ModelPaths) -> bool:
+    """Whether there is what the contender loads: a bundle for ours, a checkpoint for the others."""
+    return bool(model.checkpoint) or entry.target == _RFPRM
 
 
 def environment_folder(cache: Path, entry: Entry) -> Path | None:

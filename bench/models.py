@@ -36,7 +36,9 @@ def _current(bundle: Path) -> bool:
 
 
 def prepare(name: str, cache: Path) -> ModelPaths:
-    """A model by name (demo, 0.5b, 1.5b), or a checkpoint folder in the 7B layout, exported where it is not yet."""
+    """A model by name (demo, 0.5b, 1.5b), a bundle's folder, or a checkpoint in the 7B layout, exported if need be."""
+    if (Path(name) / manifests.FILE_NAME).is_file():
+        return ModelPaths("", str(Path(name).resolve()), "")
     if name == "demo":
         checkpoint = DEMO_CHECKPOINT
     elif name in SHAPES:

@@ -23,7 +23,7 @@ from rich.table import Table
 import machine
 import models
 import roofline
-from contender import ENTRIES, GROWTH, Entry, ModelPaths
+from contender import ENTRIES, GROWTH, Entry, ModelPaths, can_load
 from measure import Compared, Contest, convert
 from processes import make_environment, python_of
 from rfprm_lite import manifest as manifests
@@ -33,7 +33,9 @@ CACHE = Path.home() / ".cache" / "rfprm-lite-bench"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--model", default="0.5b", help="demo, 0.5b, 1.5b (random weights), or a checkpoint folder.")
+@click.option(
+    "--model", default="0.5b", help="demo, 0.5b, 1.5b (random weights), or the folder of a checkpoint or a bundle."
+)
 @click.option("--workload", "names", multiple=True, help=f"Of {', '.join(WORKLOADS)}.")
 @click.option(
     "--growth", "series", multiple=True, type=click.Choice(list(SERIES)), help="Time and memory against a size."
@@ -78,10 +80,14 @@ def main(
         for entry in entries:
             make_environment(entry, cache)
     paths = models.prepare("demo" if quick else model, cache)
+    for entry in entries:
+        if not can_load(entry, paths):
+            click.echo(f"skipped {entry.name}: {model} is a bundle, and it needs the checkpoint", err=True)
+    entries = [entry for entry in entries if can_load(entry, paths)]
     out = Console(width=150, quiet=only_json)
     results: dict[str, Any] = {
         "machine": machine.describe(_environments(entries, cache)),
-        "model": "demo" if quick else model,
+        "model": "demo" if quick else Path(model).name,
         "threads": threads,
         "default": f"rfprm-lite {manifests.read(Path(paths.bundle) / manifests.FILE_NAME).default_variant('cpu').name}",
     }

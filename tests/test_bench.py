@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models
 import report
 import roofline
 from checkpoints import DEMO_CHECKPOINT
 from conftest import Exported
-from contender import ENTRIES, GROWTH, REFERENCES, ModelPaths
+from contender import ENTRIES, GROWTH, REFERENCES, ModelPaths, can_load
 from contenders.rfprm import Rfprm
 from measure import Measured, interleave, largest_difference
 from processes import Run, Worker, WorkerError, write_calls
@@ -134,6 +135,14 @@ def test_a_worker_scores_warm_and_cold(tmp_path: Path) -> None:
     assert cold.load_seconds is not None
     assert cold.seconds > cold.load_seconds + warm.seconds / 2
     assert warm.computed == cold.computed == 3
+
+
+def test_a_bundle_by_its_path_is_for_our_contenders(tmp_path: Path) -> None:
+    paths = models.prepare(str(DEMO_FOLDER), tmp_path)
+    assert paths.bundle == str(DEMO_FOLDER.resolve())
+    assert {entry.name for entry in ENTRIES if can_load(entry, paths)} == {
+        entry.name for entry in ENTRIES if entry.name.startswith("rfprm-lite")
+    }
 
 
 def test_a_worker_that_fails_says_why() -> None:
