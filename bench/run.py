@@ -2,7 +2,7 @@
 
     python bench/run.py --install                                    everything at the 0.5B shape: some 70 minutes
     python bench/run.py --model 0.5b --workload W1 --workload W2     a part of it
-    python bench/run.py --quick                                      the demo model on small workloads: a minute
+    python bench/run.py --quick                                      the demo model on small workloads: a minute or two
 
 Every contender runs in its own process with the same number of threads; rounds are interleaved (A B C, A B C, ...)
 after a warm-up; medians with the spread are shown, and every contender's rewards are compared with the reference's.
@@ -46,7 +46,7 @@ CACHE = Path.home() / ".cache" / "rfprm-lite-bench"
 @click.option("--budget", default=20.0, help="Seconds after which a contender takes no further round of a workload.")
 @click.option("--limit", default=120.0, help="Contenders that would take longer than so many seconds are left out.")
 @click.option("--threads", default=2)
-@click.option("--quick", is_flag=True, help="The demo model on small workloads: a minute.")
+@click.option("--quick", is_flag=True, help="The demo model on small workloads: a minute or two.")
 @click.option("--install", is_flag=True, help="Make the environments that contenders need.")
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE)
 @click.option("--save", type=click.Path(path_type=Path), help="Write the results to this JSON file too.")
