@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -22,7 +22,7 @@ from rfprm_export.recipes import choose
 from rfprm_export.reference import through_layers
 from rfprm_export.smoothing import NONE, Rescaling, smooth
 from rfprm_export.variants import FP32, INT8, Bound
-from rfprm_export.write import quantise_rows, write_variant
+from rfprm_export.write import SMALLEST, quantise_rows, write_variant
 from rfprm_lite.manifest import Parity
 
 Get = Callable[[str], Exported]
@@ -52,12 +52,13 @@ INVARIANT = 2e-3
 
 
 @given(arrays(np.float32, (3, 40), elements=st.floats(-1e4, 1e4, width=32)))
+@example(np.full((3, 40), 1e-45, np.float32))
 def test_quantised_rows_are_within_half_a_unit(block: np.ndarray) -> None:
     values, scales = quantise_rows(block)
     assert values.dtype == np.int8
     assert np.abs(values.astype(int)).max() <= 127
     assert (np.abs(values * scales[:, None] - block) <= scales[:, None] * 0.501).all()
-    assert (np.abs(values).max(1) == np.where(np.abs(block).max(1) > 0, 127, 0)).all()
+    assert (np.abs(values).max(1) == np.where(np.abs(block).max(1) > SMALLEST, 127, 0)).all()
 
 
 def test_calibration_sees_what_the_layers_read(exported: Get) -> None:

@@ -57,10 +57,14 @@ class CheckpointWeights:
         return self._rescaling.apply(name, blocks)
 
 
+SMALLEST = np.float32(1e-30)
+"""A row without a larger value becomes zeros: its scale would leave the range in which float32 is exact."""
+
+
 def quantise_rows(block: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Rows to the nearest of -127 to 127 times a scale of their own. block: [rows, columns]; s8 and float32 [rows]."""
     largest = np.abs(block).max(axis=1, initial=0)
-    scales = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
+    scales = np.where(largest > SMALLEST, largest / LARGEST, 1).astype(np.float32)
     return np.rint(block / scales[:, None]).astype(np.int8), scales
 
 
