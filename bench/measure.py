@@ -127,6 +127,7 @@ class Contest:
             self._loads[entry.name] = worker.load(self._model, self._threads)
             self._workers[entry.name] = worker
         except WorkerError as error:
+            worker.close()
             click.echo(f"skipped {entry.name}: {error}", err=True)
 
     def _cold(self, entry: Entry) -> Ask:

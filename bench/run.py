@@ -95,12 +95,18 @@ def main(
     if profile:  # first: no contender's process is there yet
         results["profile"] = roofline.profile(paths, threads)
         out.print(*roofline.tables(results["profile"]))
+        _write(results, save)
     for part, found in measure(names, series, known, entries, paths, rounds, budget, limit, threads, cache, out):
         results.setdefault(part, {}).update(found)
-        if save:  # after each part: an interrupted run keeps what it has
-            save.parent.mkdir(parents=True, exist_ok=True)
-            save.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        _write(results, save)
     click.echo(json.dumps(results))
+
+
+def _write(results: dict[str, Any], save: Path | None) -> None:
+    """After each part: an interrupted run keeps what it has."""
+    if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(
@@ -121,7 +127,10 @@ def measure(
         with Contest(entries, paths, threads, cache) as contest:
             for name in names:
                 workload = known[name]()
-                compared = contest.compare(workload, rounds, budget, contest.affordable(workload, limit))
+                affordable = contest.affordable(workload, limit)
+                if not affordable:
+                    continue
+                compared = contest.compare(workload, rounds, budget, affordable)
                 out.print(table(compared))
                 yield "workloads", {name: compared.row()}
     growing = [entry for entry in entries if entry.name in GROWTH]
