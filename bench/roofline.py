@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,11 @@ from rfprm_lite.engine import Engine
 from rfprm_lite.kv import Layout
 from rfprm_lite.manifest import Variant
 from rfprm_lite.scorer import score_sequences
-from workloads import Workload, best_of_n, long_trace
+from workloads import Workload
 
 SHAPES = ((512, 896, 4864), (512, 2048, 2048), (2048, 896, 4864))
 """M, K, N of the products that the peaks are taken from."""
 PEAK_SECONDS = 0.5
-WORKLOADS: tuple[Callable[[], Workload], ...] = (best_of_n, long_trace)
 
 PRODUCTS = {"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits"}
 GROUPS = {
@@ -51,16 +50,16 @@ GROUPS = {
 """What a node's time is counted under; `rest` for all others."""
 
 
-def profile(paths: ModelPaths, threads: int) -> dict[str, Any]:
+def profile(paths: ModelPaths, threads: int, workloads: Sequence[Workload]) -> dict[str, Any]:
     """Peaks in operations a second, and for each CPU variant and workload the share of time by group, the throughput
     inside the products, and that as a fraction of the peak of the variant's arithmetic."""
     found = peaks(threads)
     manifest = manifests.read(Path(paths.bundle) / manifests.FILE_NAME)
     runs = [
-        _profile(Path(paths.bundle), manifest, variant, workload(), threads, found)
+        _profile(Path(paths.bundle), manifest, variant, workload, threads, found)
         for variant in manifest.variants
         if "cpu" in variant.devices
-        for workload in WORKLOADS
+        for workload in workloads
     ]
     return {"peaks": found, "runs": runs}
 

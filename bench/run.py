@@ -93,7 +93,7 @@ def main(
     }
     convert(entries, paths, threads, cache)
     if profile:  # first: no contender's process is there yet
-        results["profile"] = roofline.profile(paths, threads)
+        results["profile"] = roofline.profile(paths, threads, [known[name]() for name in ("W1", "W2")])
         out.print(*roofline.tables(results["profile"]))
         _write(results, save)
     for part, found in measure(names, series, known, entries, paths, rounds, budget, limit, threads, cache, out):

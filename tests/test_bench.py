@@ -163,8 +163,7 @@ def test_the_profile_accounts_for_the_whole_time(
     made = exported("reasonflux-prm-7b")
     monkeypatch.setattr(roofline, "SHAPES", ((64, 64, 64),))
     monkeypatch.setattr(roofline, "PEAK_SECONDS", 0.01)
-    monkeypatch.setattr(roofline, "WORKLOADS", (QUICK["W2"],))
-    found = roofline.profile(ModelPaths(str(made.checkpoint), str(made.bundle), ""), threads=2)
+    found = roofline.profile(ModelPaths(str(made.checkpoint), str(made.bundle), ""), 2, [QUICK["W2"]()])
     assert set(found["peaks"]) == {"int8", "bf16", "fp32"}
     assert {run["variant"]: run["peak"] for run in found["runs"]} == {"fp32": "fp32", "int8": "int8"}
     for run in found["runs"]:
