@@ -33,6 +33,7 @@ class Layout:
     pickled_head: bool = False
     tied: bool = False
     layers: int = 3
+    shards: int = 2
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -81,51 +82,60 @@ def _write_tokenizer(folder: Path, layout: Layout) -> None:
 
 
 def _write_weights(folder: Path, layout: Layout, config: dict[str, Any], random: torch.Generator) -> None:
+    """Shard by shard: no more than one is in memory."""
+    shapes = _shapes(layout, config)
+    if layout.pickled_head:
+        head = {part: shapes.pop(f"score.0.{part}") for part in ("weight", "bias")}
+        drawn = {part: _draw(part, shape, random).float() for part, shape in head.items()}
+        torch.save(drawn, folder / "reward_head.pt")
+    names = list(shapes)
+    weight_map, size = {}, 0
+    for i in range(layout.shards):
+        # By tensors: a layer may straddle two shards, as in the real ones.
+        own = names[i * len(names) // layout.shards : (i + 1) * len(names) // layout.shards]
+        shard = {name: _draw(name, shapes[name], random) for name in own}
+        file = f"model-{i + 1:05}-of-{layout.shards:05}.safetensors"
+        save_file(shard, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(own, file)
+        size += sum(tensor.numel() * tensor.element_size() for tensor in shard.values())
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _shapes(layout: Layout, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     h, inner = config["hidden_size"], config["intermediate_size"]
     kv = h // config["num_attention_heads"] * config["num_key_value_heads"]
-
-    def weight(*shape: int) -> torch.Tensor:
-        return (torch.randn(shape, generator=random) * (2 / shape[-1]) ** 0.5).bfloat16()
-
-    def bias(size: int) -> torch.Tensor:
-        return torch.randn(size, generator=random).bfloat16()
-
-    def norm() -> torch.Tensor:
-        return (1 + 0.2 * torch.randn(h, generator=random)).bfloat16()
-
-    first = {"model.embed_tokens.weight": weight(config["vocab_size"], h)}
-    second = {"model.norm.weight": norm()}
-    for i in range(layout.layers):
-        layer = {
-            "input_layernorm.weight": norm(),
-            "post_attention_layernorm.weight": norm(),
-            "self_attn.q_proj.weight": weight(h, h),
-            "self_attn.q_proj.bias": bias(h),
-            "self_attn.k_proj.weight": weight(kv, h),
-            "self_attn.k_proj.bias": bias(kv),
-            "self_attn.v_proj.weight": weight(kv, h),
-            "self_attn.v_proj.bias": bias(kv),
-            "self_attn.o_proj.weight": weight(h, h),
-            "mlp.gate_proj.weight": weight(inner, h),
-            "mlp.up_proj.weight": weight(inner, h),
-            "mlp.down_proj.weight": weight(h, inner),
-        }
-        # A layer may straddle two shards, as in the real ones.
-        for j, (name, tensor) in enumerate(layer.items()):
-            (first if i + j < 5 else second)[f"model.layers.{i}.{name}"] = tensor
-    if layout.pickled_head:
-        torch.save({"weight": weight(1, h).float(), "bias": bias(1).float()}, folder / "reward_head.pt")
-    else:
-        second |= {"score.0.weight": weight(h, h), "score.0.bias": bias(h)}
-        second |= {"score.2.weight": weight(2, h), "score.2.bias": bias(2)}
-        if not layout.tied:
-            second["lm_head.weight"] = weight(config["vocab_size"], h)
-    shards = {"model-00001-of-00002.safetensors": first, "model-00002-of-00002.safetensors": second}
-    for file, tensors in shards.items():
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-    size = sum(t.numel() * t.element_size() for tensors in shards.values() for t in tensors.values())
-    index = {
-        "metadata": {"total_size": size},
-        "weight_map": {name: file for file, tensors in shards.items() for name in tensors},
+    layer = {
+        "input_layernorm.weight": (h,),
+        "post_attention_layernorm.weight": (h,),
+        "self_attn.q_proj.weight": (h, h),
+        "self_attn.q_proj.bias": (h,),
+        "self_attn.k_proj.weight": (kv, h),
+        "self_attn.k_proj.bias": (kv,),
+        "self_attn.v_proj.weight": (kv, h),
+        "self_attn.v_proj.bias": (kv,),
+        "self_attn.o_proj.weight": (h, h),
+        "mlp.gate_proj.weight": (inner, h),
+        "mlp.up_proj.weight": (inner, h),
+        "mlp.down_proj.weight": (h, inner),
     }
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], h)}
+    for i in range(layout.layers):
+        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    shapes["model.norm.weight"] = (h,)
+    if layout.pickled_head:
+        return shapes | {"score.0.weight": (1, h), "score.0.bias": (1,)}
+    if not layout.tied:
+        shapes["lm_head.weight"] = (config["vocab_size"], h)
+    return shapes | {
+        "score.0.weight": (h, h), "score.0.bias": (h,), "score.2.weight": (2, h), "score.2.bias": (2,)
+    }  # fmt: skip
+
+
+def _draw(name: str, shape: tuple[int, ...], random: torch.Generator) -> torch.Tensor:
+    values = torch.randn(shape, generator=random)
+    if name.endswith("bias"):
+        return values.bfloat16()
+    if len(shape) == 1:
+        return values.mul_(0.2).add_(1).bfloat16()
+    return values.mul_((2 / shape[-1]) ** 0.5).bfloat16()

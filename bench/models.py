@@ -13,17 +13,21 @@ from typing import Any
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 from contender import ModelPaths
 from rfprm_export.pipeline import Request, export
-from rfprm_export.variants import VARIANTS
 from rfprm_lite import BundleFormatError
 from rfprm_lite import manifest as manifests
 
 RECIPE = "reasonflux-prm-7b"
+CONTENDING = ("int8", "fp32")
+"""The variants that are compared."""
 QWEN = {"vocab_size": 151_936, "max_position_embeddings": 32_768, "num_key_value_heads": 2}
+SEVEN = {"vocab_size": 152_064, "num_key_value_heads": 4}
 SHAPES: dict[str, dict[str, Any]] = {
     "0.5b": {**QWEN, "hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14},
     "1.5b": {**QWEN, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12},
+    "7b": {**QWEN, **SEVEN, "hidden_size": 3584, "intermediate_size": 18_944, "num_attention_heads": 28},
 }
-LAYERS = {"0.5b": 24, "1.5b": 28}
+LAYERS = {"0.5b": 24, "1.5b": 28, "7b": 28}
+SHARDS = {"0.5b": 2, "1.5b": 2, "7b": 16}
 
 
 def _current(bundle: Path) -> bool:
@@ -32,25 +36,31 @@ def _current(bundle: Path) -> bool:
         manifest = manifests.read(bundle / manifests.FILE_NAME)
     except (FileNotFoundError, BundleFormatError):
         return False
-    return {variant.name for variant in manifest.variants} >= VARIANTS.keys()
+    return {variant.name for variant in manifest.variants} >= set(CONTENDING)
+
+
+def checkpoint_of(name: str, cache: Path) -> Path:
+    """demo, a shape's name or a folder."""
+    if name == "demo":
+        return DEMO_CHECKPOINT
+    if name not in SHAPES:
+        return Path(name).resolve()
+    checkpoint = cache / "checkpoints" / name
+    if not checkpoint.exists():
+        layout = replace(LAYOUTS[RECIPE], layers=LAYERS[name], shards=SHARDS[name], config=SHAPES[name])
+        partial = checkpoint.with_name(f"{name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        make_checkpoint(partial, layout).rename(checkpoint)
+    return checkpoint
 
 
 def prepare(name: str, cache: Path) -> ModelPaths:
     """A model by name (demo, 0.5b, 1.5b), a bundle's folder, or a checkpoint in the 7B layout, exported if need be."""
     if (Path(name) / manifests.FILE_NAME).is_file():
         return ModelPaths("", str(Path(name).resolve()), "")
-    if name == "demo":
-        checkpoint = DEMO_CHECKPOINT
-    elif name in SHAPES:
-        checkpoint = cache / "checkpoints" / name
-        if not checkpoint.exists():
-            layout = replace(LAYOUTS[RECIPE], layers=LAYERS[name], config=SHAPES[name])
-            made = make_checkpoint(checkpoint.with_name(f"{name}.partial"), layout)
-            made.rename(checkpoint)
-    else:
-        checkpoint = Path(name).resolve()
+    checkpoint = checkpoint_of(name, cache)
     bundle = cache / "bundles" / checkpoint.name
     if not _current(bundle):
         shutil.rmtree(bundle, ignore_errors=True)
-        export(Request(str(checkpoint), bundle, RECIPE))
+        export(Request(str(checkpoint), bundle, RECIPE, variants=CONTENDING))
     return ModelPaths(str(checkpoint), str(bundle), str(cache / "converted" / checkpoint.name))

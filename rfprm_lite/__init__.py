@@ -15,6 +15,7 @@ from rfprm_lite.errors import (
     InputError,
     InputTypeError,
     ModelNotFoundError,
+    NumericalError,
     RfprmError,
     VariantError,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "InputError",
     "InputTypeError",
     "ModelNotFoundError",
+    "NumericalError",
     "RfprmError",
     "Score",
     "Step",

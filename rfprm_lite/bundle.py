@@ -105,8 +105,9 @@ def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Devic
     chosen = manifest.variant(variant) if variant else manifest.default_variant(device)
     if device not in chosen.devices:
         raise VariantError(
-            f"variant {chosen.name!r} does not run on {device}: the bundle of {manifest.source.name} "
-            f"has {manifest.variant_list}"
+            f"variant {chosen.name!r} runs on {', '.join(chosen.devices)} and not on {device}. For {device} take "
+            f"variant {manifest.default_variant(device).name!r}; the bundle of {manifest.source.name} has "
+            f"{manifest.variant_list}"
         )
     for file in (manifest.tokenizer, *chosen.files):
         if Path(file.path).is_absolute() or ".." in Path(file.path).parts:

@@ -25,14 +25,26 @@ CPUINFO = Path("/proc/cpuinfo")
 
 def instructions(cpuinfo: Path = CPUINFO) -> list[str] | None:
     """Those of INSTRUCTIONS that Linux lists for the first CPU; None where the file can't be read."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
+    lines = _lines(cpuinfo)
+    if lines is None:
         return None
     flags = next(
         (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), []
     )
     return [name for name in INSTRUCTIONS if name in flags]
+
+
+def model_name(cpuinfo: Path = CPUINFO) -> str:
+    """The processor's name as Linux tells it, or what Python knows of it."""
+    names = (line.partition(":")[2].strip() for line in _lines(cpuinfo) or [] if line.startswith("model name"))
+    return next(names, "") or platform.processor() or "unknown"
+
+
+def _lines(cpuinfo: Path) -> list[str] | None:
+    try:
+        return cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
 
 
 def int8_products_saturate(machine: str | None = None, found: list[str] | None = None) -> bool:

@@ -106,4 +106,6 @@ def _providers(device: DeviceSpec) -> list[str | tuple[str, dict[str, str]]]:
         return ["CPUExecutionProvider"]
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    return [("CUDAExecutionProvider", {"device_id": str(device.index)}), "CPUExecutionProvider"]
+    # TF32 would round the head's float32 products to 10 bits.
+    options = {"device_id": str(device.index), "use_tf32": "0"}
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]

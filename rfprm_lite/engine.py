@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.errors import BundleFormatError
+from rfprm_lite.errors import BundleFormatError, NumericalError
 from rfprm_lite.kv import Allocate, Cache, KVCache, Layout
 
 if TYPE_CHECKING:
@@ -67,15 +67,18 @@ class Engine:
         """Append the tokens to the cache.
 
         ids: int64 [S], S >= 1. reads: int64 [R], 0 <= position < S. Returns float32 [R], in [0, 1].
-        Raises ValueError where the cache is too small. After any error the cache is as it was.
+        Raises ValueError where the cache is too small, NumericalError where a reward is no number. After any error the
+        cache is as it was.
         """
         past = cache.length
         cache.advance(len(ids))
         try:
-            return self._run(cache, past, ids, reads)
+            rewards = self._run(cache, past, ids, reads)
+            _check_numbers(rewards, past + reads)
         except BaseException:
             cache.trim(past)
             raise
+        return rewards
 
     def _run(self, cache: KVCache, past: int, ids: NDArray[np.int64], reads: NDArray[np.int64]) -> NDArray[np.float32]:
         binding = self._session.io_binding()
@@ -102,6 +105,16 @@ class Engine:
             return OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device.kind, self._device.index)
 
         return allocate
+
+
+def _check_numbers(rewards: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
+    wrong = ~np.isfinite(rewards)
+    if wrong.any():
+        raise NumericalError(
+            f"{wrong.sum()} of {len(rewards)} rewards are no numbers, the first at token {positions[wrong][0]}: the "
+            "variant's arithmetic overflowed or its weights are damaged. Take another variant (fp32 can't overflow "
+            "where PyTorch does not), or check the bundle with rfprm-export verify"
+        )
 
 
 def _check_contract(session: ort.InferenceSession, layout: Layout) -> None:

@@ -5,6 +5,7 @@
     │   └── ContextLengthError               more tokens than the model reads
     ├── InputTypeError (TypeError)           a problem or response of the wrong type
     ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
+    ├── NumericalError (ArithmeticError)     the model gave something that is no number
     ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
     └── BundleError (ValueError)
         ├── BundleFormatError                manifest.json is malformed or of an unknown format version
@@ -49,6 +50,10 @@ class InputTypeError(RfprmError, TypeError):
 
 class DeviceError(RfprmError, RuntimeError):
     """The device is absent, or the variant does not run on it. rfprm-lite never falls back by itself."""
+
+
+class NumericalError(RfprmError, ArithmeticError):
+    """The model gave a reward that is no number: its arithmetic overflowed, or its weights are damaged."""
 
 
 class ModelNotFoundError(RfprmError, FileNotFoundError):

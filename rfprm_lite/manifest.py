@@ -53,13 +53,25 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Differences of step rewards from the PyTorch reference in FP32, measured at export by the runtime."""
+    """Differences of step rewards from the PyTorch reference in FP32, measured at export.
+
+    tau: Kendall's, of candidates' rewards, the mean over pools of candidates for one problem; same_choice: the part of
+    the pools in which both find the same candidate the best; None where no pool could be read.
+    by: "the runtime", or "layer by layer" for what did not fit into memory. tokens_per_second: by the runtime, one
+    trace after another, on `machine`.
+    """
 
     max_abs_difference: float
     p99_abs_difference: float
     mean_abs_difference: float
+    tau: float | None
+    same_choice: float | None
+    num_pools: int
     num_traces: int
     num_rewards: int
+    by: str
+    tokens_per_second: float | None
+    machine: str
     onnxruntime: str
     torch: str
     transformers: str

@@ -17,6 +17,8 @@ from rfprm_export.pipeline import Request, export
 from rfprm_export.recipes import choose
 from rfprm_export.reference import Reference
 from rfprm_lite import PRM
+from rfprm_lite.bundle import Bundle
+from rfprm_lite.device import DeviceSpec
 
 settings.register_profile(
     "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -46,13 +48,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @dataclass(frozen=True)
 class Exported:
-    """A checkpoint, the bundle made of it, and its oracle. prm: the FP32 variant; int8: the other."""
+    """A checkpoint, the bundle made of it, and its oracle. prm: the FP32 variant."""
 
     checkpoint: Path
     bundle: Path
     reference: Reference
     prm: PRM
-    int8: PRM
+
+    def variant(self, name: str) -> PRM:
+        """Any variant on the CPU, also those that the runtime would refuse there."""
+        return PRM(self.opened(name), DeviceSpec("cpu"), threads=2)
+
+    def opened(self, name: str) -> Bundle:
+        return Bundle(self.bundle, self.prm.manifest, self.prm.manifest.variant(name))
 
 
 def open_reference(folder: Path, recipe: str) -> Reference:
@@ -71,8 +79,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
             root = tmp_path_factory.mktemp("exported")
             checkpoint = make_checkpoint(root / "checkpoint", LAYOUTS[recipe])
             export(Request(str(checkpoint), root / "bundle", recipe))
-            fp32, int8 = (PRM.from_pretrained(root / "bundle", variant=name, threads=2) for name in ("fp32", "int8"))
-            done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), fp32, int8)
+            fp32 = PRM.from_pretrained(root / "bundle", variant="fp32", threads=2)
+            done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), fp32)
         return done[recipe]
 
     return get

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from checkpoints import DEMO_CHECKPOINT
 from conftest import Exported
@@ -201,10 +203,60 @@ def test_the_exporters_command(tmp_path: Path) -> None:
     manifest = PRM.from_pretrained(tmp_path / "bundle").manifest
     assert manifest.source.name == "demo-prm"
     assert result.stdout.strip() == f"{tmp_path / 'bundle'}: {', '.join(v.name for v in manifest.variants)}"
-    assert {v.name for v in manifest.variants} == {"fp32", "int8"}
+    assert {v.name for v in manifest.variants} == {"fp32", "int8", "fp16", "int4"}
     result = call(str(DEMO_CHECKPOINT), str(tmp_path / "other"))
     assert result.exit_code == 1
     assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr
+
+
+class Hub:
+    """Stands in for huggingface-hub's client, and remembers what it was asked."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.calls: list[tuple[str, list[str]]] = []
+
+    def create_repo(self, repository: str, *, repo_type: str, private: bool, exist_ok: bool) -> None:
+        if self.refuses == "create":
+            raise LocalTokenNotFoundError("no token")
+        assert (repo_type, private, exist_ok) == ("model", True, True)
+        self.calls.append((repository, []))
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, repo_type: str, commit_message: str) -> SimpleNamespace:
+        if self.refuses == "upload":
+            raise OSError("connection lost")
+        self.calls.append((repo_id, sorted(p.relative_to(folder_path).as_posix() for p in folder_path.rglob("*.*"))))
+        return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/1")
+
+
+@pytest.mark.parametrize(
+    ("refuses", "left", "said"),
+    [
+        ("", True, "hub.example/me/mine"),
+        ("create", False, "does not let you write me/mine: no token"),
+        ("upload", True, "is complete, but the hub did not take it: connection lost"),
+    ],
+)
+def test_a_bundle_is_pushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str, left: bool, said: str
+) -> None:
+    hub, bundle = Hub(refuses), tmp_path / "bundle"
+    monkeypatch.setattr("rfprm_export.hub.HfApi", lambda: hub)
+    options = ["--recipe", "reasonflux-prm-7b", "--variants", "fp32", "--push-to-hub", "me/mine", "--private"]
+    result = CliRunner().invoke(export_main, [str(DEMO_CHECKPOINT), str(bundle), *options])
+    assert said in result.output
+    assert result.exit_code == (1 if refuses else 0)
+    assert bundle.exists() == left
+    if not refuses:
+        files = [
+            "README.md",
+            "fp32/model.onnx",
+            "fp32/model.onnx.data",
+            "manifest.json",
+            "parity.json",
+            "tokenizer.json",
+        ]
+        assert hub.calls == [("me/mine", []), ("me/mine", files)]
 
 
 def test_verify_measures_a_bundle_again(exported: Callable[[str], Exported]) -> None:

@@ -18,14 +18,16 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, MATH_SYSTEM, make_checkpoint
 from conftest import Exported, open_reference
-from rfprm_export import parity
+from rfprm_export import parity, stages
 from rfprm_export.checkpoint import Architecture, Checkpoint
 from rfprm_export.errors import CheckpointError, ExportError, ParityError, RecipeError
 from rfprm_export.pipeline import Request, export, plan
 from rfprm_export.probes import PROBES
 from rfprm_export.recipes import RECIPES, choose
+from rfprm_export.variants import VARIANTS
 from rfprm_lite import PRM, Trace
 from rfprm_lite.bundle import DEMO_FOLDER
+from rfprm_lite.encoding import Encoder
 from rfprm_lite.manifest import read
 
 Get = Callable[[str], Exported]
@@ -146,8 +148,8 @@ def test_a_probability_of_zero_shifts_no_step(tmp_path: Path) -> None:
 def test_the_bundle(exported: Get) -> None:
     made = exported(SEVEN)
     assert sorted(p.relative_to(made.bundle).as_posix() for p in made.bundle.rglob("*") if p.is_file()) == [
-        "README.md", "fp32/model.onnx", "fp32/model.onnx.data", "int8/model.onnx", "int8/model.onnx.data",
-        "manifest.json", "tokenizer.json",
+        "README.md", *(f"{name}/model.onnx{end}" for name in sorted(VARIANTS) for end in ("", ".data")),
+        "manifest.json", "parity.json", "tokenizer.json",
     ]  # fmt: skip
     manifest = read(made.bundle / "manifest.json")
     assert manifest.recipe == next(spec.recipe for spec in RECIPES if spec.recipe.name == SEVEN)
@@ -197,7 +199,7 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-@pytest.mark.parametrize("variant", ["fp32", "int8"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_memory_does_not_grow_with_layers(tmp_path: Path, variant: str) -> None:
     """Peak resident memory of a process that writes the graph: 40 layers of 6.7 MB more are not held."""
     peaks: list[int] = []
@@ -208,14 +210,45 @@ def test_memory_does_not_grow_with_layers(tmp_path: Path, variant: str) -> None:
         command = [sys.executable, "-c", WRITE, str(checkpoint), str(tmp_path / f"b{layers}"), variant]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     written = (tmp_path / "b42" / variant / "model.onnx.data").stat().st_size
-    assert written > {"fp32": 260e6, "int8": 65e6}[variant]
+    assert written > {"fp32": 260e6, "fp16": 130e6, "int8": 65e6, "int4": 40e6}[variant]
     assert (peaks[1] - peaks[0]) * 1024 < 60e6
+
+
+@pytest.mark.parametrize("recipe", LAYOUTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_layer_by_layer_gives_the_runtimes_rewards(exported: Get, recipe: str, variant: str) -> None:
+    made = exported(recipe)
+    bundle = made.opened(variant)
+    encoder = Encoder.from_file(bundle.tokenizer, made.prm.manifest.recipe, made.prm.manifest.max_tokens)
+    prm = made.variant(variant)
+    for (problem, trace), rewards in zip(PROBES, stages.step_rewards(bundle, encoder, PROBES), strict=True):
+        np.testing.assert_allclose(prm.score(problem, trace).step_rewards, rewards, atol=LAYERS[variant])
+    assert not list(bundle.folder.rglob(".part*"))
+
+
+LAYERS = {"fp32": 1e-6, "fp16": 1e-3, "int8": 2e-3, "int4": 2e-3}
+"""Chunks of another length round differently, which may tip a value over to the next integer or float16."""
+
+
+def test_parity_is_written_for_programs_and_people(checkpoint: Path, tmp_path: Path) -> None:
+    request = Request(str(checkpoint), tmp_path / "bundle", SEVEN, variants=["int4", "fp32"], low_memory=True)
+    manifest = export(request)
+    written = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    assert list(written["variants"]) == ["fp32", "int4"]
+    for variant in manifest.variants:
+        found = written["variants"][variant.name]
+        assert found["mean_abs_difference"] == variant.parity.mean_abs_difference  # type: ignore[union-attr]
+        assert (found["by"], found["num_pools"], found["bytes"]) == (
+            "layer by layer", 6, sum(file.bytes for file in variant.files)
+        )  # fmt: skip
+    assert written["commands"]["export"].endswith("--recipe reasonflux-prm-7b --variants fp32,int4")
+    assert "| fp32 | cpu | 1 |" in (tmp_path / "bundle" / "README.md").read_text()
 
 
 def test_the_plan_is_what_is_written(exported: Get) -> None:
     made = exported(SEVEN)
     plans = plan(Request(str(made.checkpoint), made.bundle, SEVEN))
-    assert [p.name for p in plans] == ["int8", "fp32"]
+    assert [p.name for p in plans] == list(VARIANTS)
     for found in plans:
         written = (made.bundle / found.name / "model.onnx.data").stat().st_size
         assert 0 <= written - found.bytes < 64 * found.tensors
@@ -244,7 +277,7 @@ def test_the_plan_of_more_layers_holds_no_more(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_noticed_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    fails(checkpoint, ExportError, "int8, fp32 need 0.0 GB, .* has 0.0 GB free: make room")
+    fails(checkpoint, ExportError, "int8, fp32, fp16, int4 need 0.0 GB, .* has 0.0 GB free: make room")
 
 
 # --- recipes -----------------------------------------------------------------------------------------------------

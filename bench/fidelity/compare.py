@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from rfprm_export import agreement
 from rfprm_lite.bundle import HubOptions, open_bundle
 from rfprm_lite.device import DeviceSpec, open_session
 from rfprm_lite.engine import Engine
@@ -28,7 +29,6 @@ from rfprm_lite.kv import Layout
 from rfprm_lite.scorer import score_sequences
 
 CANDIDATES = 16
-NEAR_TIE = 1e-3
 BOUNDS = {"mean_difference": 0.01, "p99_difference": 0.05, "tau": 0.97, "same_choice": 0.97, "accuracy_change": 0.005}
 
 Pools = list[list[Candidate]]
@@ -62,32 +62,22 @@ def compare(read: Pools, expected: Rewards, found: Rewards, total: Any) -> dict[
     totals = [
         (np.array([total(s) for s in x]), np.array([total(s) for s in y])) for x, y in zip(expected, found, strict=True)
     ]
-    clear = [(np.argmax(a) == np.argmax(b)) or abs(a.max() - a[np.argmax(b)]) < NEAR_TIE for a, b in totals]
     correct = [np.array([c.correct for c in pool]) for pool in read]
     before = float(np.mean([c[np.argmax(a)] for c, (a, _) in zip(correct, totals, strict=True)]))
     after = float(np.mean([c[np.argmax(b)] for c, (_, b) in zip(correct, totals, strict=True)]))
-    taus = [tau for a, b in totals if (tau := kendall(a, b)) is not None]
     return {
         "problems": len(read),
         "steps": len(differences),
         "mean_difference": float(differences.mean()),
         "p99_difference": float(np.quantile(differences, 0.99)),
         "max_difference": float(differences.max()),
-        "tau": float(np.mean(taus)),
-        "same_choice": float(np.mean(clear)),
+        "tau": agreement.tau(totals),
+        "same_choice": agreement.same_choice(totals),
         "accuracy_fp32": before,
         "accuracy": after,
         "accuracy_change": abs(after - before),
         "accuracy_by_chance": float(np.mean([c.mean() for c in correct])),
     }
-
-
-def kendall(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    """tau-b: pairs in the same order less pairs in the other, ties in either left out; None where all tie."""
-    upper = np.triu_indices(len(a), 1)
-    x, y = (np.sign(v[:, None] - v[None])[upper] for v in (a, b))
-    scale = np.sqrt((x != 0).sum() * (y != 0).sum())
-    return float((x * y).sum() / scale) if scale else None
 
 
 def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:

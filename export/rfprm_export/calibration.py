@@ -1,13 +1,13 @@
 """What the activations of a checkpoint are like, measured on texts.
 
-In: a checkpoint and token ids. Out: for each product's input the largest magnitude of every channel. One layer is in
-memory at a time.
+In: a checkpoint and token ids. Out: `LayerStatistics` of each layer. One layer is in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,32 +18,73 @@ from rfprm_export.reference import through_layers
 
 INPUTS = {"qkv": "self_attn.q_proj", "o": "self_attn.o_proj", "gate_up": "mlp.gate_proj", "down": "mlp.down_proj"}
 """A module that reads each of a layer's inputs."""
+READERS = {
+    "qkv": tuple(f"self_attn.{part}_proj" for part in "qkv"),
+    "o": ("self_attn.o_proj",),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+"""All modules that read it."""
 
-Ranges = list[dict[str, NDArray[np.float32]]]
-"""For each layer, by the keys of INPUTS: float32 [features], the largest magnitude of each channel."""
+Vector = NDArray[np.float32]
 
 
-def measure(checkpoint: Checkpoint, ids: Sequence[NDArray[np.int64]]) -> Ranges:
+@dataclass(frozen=True, slots=True)
+class LayerStatistics:
+    """largest, mean_square: by the keys of INPUTS, float32 [features], over all tokens. outputs: the largest magnitude
+    of each product, by its module."""
+
+    largest: dict[str, Vector]
+    mean_square: dict[str, Vector]
+    outputs: dict[str, float]
+
+
+Statistics = Sequence[LayerStatistics]
+
+
+def measure(checkpoint: Checkpoint, ids: Sequence[NDArray[np.int64]]) -> Statistics:
     """ids: int64 [tokens] for each text."""
-    ranges: Ranges = []
+    layers: list[LayerStatistics] = []
 
     @contextmanager
     def watch(_index: int, layer: torch.nn.Module) -> Iterator[None]:
-        found: dict[str, torch.Tensor] = {}
-        with ExitStack() as hooks:
-            for key, module in INPUTS.items():
-                handle = layer.get_submodule(module).register_forward_pre_hook(_recorder(found, key))
-                hooks.callback(handle.remove)
-            yield
-        ranges.append({key: value.numpy() for key, value in found.items()})
+        inputs = {key: _Columns() for key in INPUTS}
+        outputs = {module: _Columns() for modules in READERS.values() for module in modules}
+        hooks = [
+            layer.get_submodule(module).register_forward_pre_hook(
+                lambda _module, read, seen=inputs[key]: seen.see(read[0])
+            )
+            for key, module in INPUTS.items()
+        ]
+        hooks += [
+            layer.get_submodule(module).register_forward_hook(lambda _module, _read, made, seen=seen: seen.see(made))
+            for module, seen in outputs.items()
+        ]
+        yield
+        for hook in hooks:
+            hook.remove()
+        layers.append(
+            LayerStatistics(
+                {key: seen.largest.numpy() for key, seen in inputs.items()},
+                {key: (seen.squares / seen.rows).float().numpy() for key, seen in inputs.items()},
+                {module: float(seen.largest.max()) for module, seen in outputs.items()},
+            )
+        )
 
     through_layers(checkpoint, [torch.from_numpy(text)[None] for text in ids], watch)
-    return ranges
+    return layers
 
 
-def _recorder(found: dict[str, torch.Tensor], key: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor]], None]:
-    def record(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        largest = inputs[0].flatten(0, -2).abs().amax(0)
-        found[key] = torch.maximum(found.get(key, largest), largest)
+class _Columns:
+    """Over all rows seen, each column's largest magnitude and sum of squares."""
 
-    return record
+    def __init__(self) -> None:
+        self.rows = 0
+        self.largest = torch.zeros(1)
+        self.squares = torch.zeros(1, dtype=torch.float64)
+
+    def see(self, x: torch.Tensor) -> None:
+        rows = x.flatten(0, -2)
+        self.rows += len(rows)
+        self.largest = torch.maximum(self.largest, rows.abs().amax(0))
+        self.squares = self.squares + rows.square().sum(0)

@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from rfprm_export.errors import CheckpointError
 
 BLOCK_BYTES = 64 << 20
-HEAD_SIZE_STEP = 16
+HEAD_SIZE_STEP, MOST_HEAD_SIZE = 16, 256
+"""What GroupQueryAttention's kernels take: its rotary embedding the step, its CUDA kernel the maximum."""
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", "*.safetensors*", "reward_head.pt")
 """What is downloaded of a hub repository; no Python file is."""
 
@@ -79,9 +80,10 @@ class Architecture:
             raise CheckpointError(f"config.json lacks {error}") from error
         except (IndexError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"config.json holds a value that is not as expected: {error}") from error
-        if found.head_size % HEAD_SIZE_STEP:
+        if found.head_size % HEAD_SIZE_STEP or found.head_size > MOST_HEAD_SIZE:
             raise CheckpointError(
-                f"config.json: heads of {found.head_size}; GroupQueryAttention rotates multiples of {HEAD_SIZE_STEP}"
+                f"config.json: heads of {found.head_size}; GroupQueryAttention takes multiples of {HEAD_SIZE_STEP} "
+                f"up to {MOST_HEAD_SIZE}"
             )
         return found
 

@@ -50,23 +50,41 @@ def main() -> None:
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
-@click.option("--variants", default="int8,fp32", show_default=True, help="Comma-separated.")
+@click.option("--variants", default="int8,fp32,fp16,int4", show_default=True, help="Comma-separated.")
+@click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
+@click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
+@click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and how much memory writing it takes.")
-def export(source: str, output: Path, recipe: str | None, revision: str | None, variants: str, dry_run: bool) -> None:
+def export(
+    source: str,
+    output: Path,
+    recipe: str | None,
+    revision: str | None,
+    variants: str,
+    low_memory: bool,
+    push_to_hub: str | None,
+    private: bool,
+    dry_run: bool,
+) -> None:
     """Turn the PyTorch PRM at SOURCE (a folder or a hub id) into a bundle at OUTPUT. The word `export` may be left out.
 
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
     with _extra():  # here, so that --help does not wait for torch
-        from rfprm_export import pipeline
+        from rfprm_export import hub, pipeline
     chosen = [v.strip() for v in variants.split(",") if v.strip()]
-    request = pipeline.Request(source, output, recipe, revision, chosen)
+    request = pipeline.Request(source, output, recipe, revision, chosen, low_memory)
     try:
         if dry_run:
             _show(pipeline.plan(request))
             return
-        with _progress(pipeline.plan(request)) as progress:
+        plans = pipeline.plan(request)
+        if push_to_hub:
+            hub.prepare(push_to_hub, private=private)
+        with _progress(plans) as progress:
             manifest = pipeline.export(request, progress)
+        if push_to_hub:
+            click.echo(hub.push(output, push_to_hub))
     except RfprmError as error:
         _fail(error)
     click.echo(f"{output}: {', '.join(variant.name for variant in manifest.variants)}")
@@ -76,7 +94,8 @@ def export(source: str, output: Path, recipe: str | None, revision: str | None, 
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--reference", required=True, help="The checkpoint that it was made from, a folder or a hub id.")
 @click.option("--revision", help="Branch, tag or commit, where the reference is a hub id.")
-def verify(bundle: Path, reference: str, revision: str | None) -> None:
+@click.option("--low-memory", is_flag=True, help="Layer by layer; never load a variant as a whole.")
+def verify(bundle: Path, reference: str, revision: str | None, low_memory: bool) -> None:
     """Measure again how far the step rewards of BUNDLE's variants are from PyTorch's.
 
     Ends with 1 where one is farther off than its bound.
@@ -88,7 +107,7 @@ def verify(bundle: Path, reference: str, revision: str | None) -> None:
     table = Table("variant", "mean", "99th percentile", "max.", "max. when it was made", "bound")
     missed = False
     try:
-        for variant, measured in pipeline.verify(bundle, reference, revision):
+        for variant, measured in pipeline.verify(bundle, reference, revision, low_memory=low_memory):
             missed |= (too_far := pipeline.missed(variant.name, measured)) is not None
             table.add_row(*_row(variant, measured, too_far))
     except RfprmError as error:

@@ -6,11 +6,14 @@ rfprm_lite.engine: a segment's tokens on top of a KV cache, rewards at the posit
 All activations are 2-D, [tokens, features]. Every layer but the last attends with GroupQueryAttention, which rotates
 queries and keys and appends to the shared KV buffer. The last layer computes keys and values for all tokens, since
 later segments attend to them, and everything else (queries, attention, MLP, norm, head) at the read positions alone.
+
+Whatever the arithmetic of the products, the residual stream, norms, the last layer's softmax, head and rewards are
+float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from rfprm_export.arithmetic import Arithmetic, Weights
 from rfprm_export.checkpoint import Architecture
+from rfprm_export.floating import FloatArithmetic
 from rfprm_export.nodes import Nodes
 from rfprm_lite.recipe import Head
 
@@ -45,34 +49,46 @@ def build(
     head_names: Iterable[tuple[str, str]],
     weights: Weights,
     arithmetic: Callable[[Nodes, Weights], Arithmetic],
+    wide: Collection[int] = (),
 ) -> ir.Model:
-    """The graph, its initializers already written by `weights`."""
-    nodes = Nodes()
-    return _Writer(architecture, weights, nodes, arithmetic(nodes, weights)).model(head, list(head_names))
+    """The graph, its initializers already written by `weights`. wide: the layers whose MLP is float32 all the same."""
+    return Writer(architecture, weights, arithmetic, wide).model(head, list(head_names))
 
 
-class _Writer:
+class Writer:
     """Each method writes one part of the network."""
 
-    def __init__(self, architecture: Architecture, weights: Weights, nodes: Nodes, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Weights,
+        arithmetic: Callable[[Nodes, Weights], Arithmetic],
+        wide: Collection[int],
+    ) -> None:
         self.a = architecture
         self.weights = weights
-        self.n = nodes
-        self.op = nodes.op
-        self.arithmetic = arithmetic
+        self.n = Nodes()
+        self.op = self.n.op
+        self.arithmetic = arithmetic(self.n, weights)
+        self.wide_arithmetic = FloatArithmetic(self.n, weights)
+        self.wide = frozenset(wide)
 
     def model(self, head: Head, head_names: list[tuple[str, str]]) -> ir.Model:
         ids = self.n.input("input_ids", ir.DataType.INT64, ["num_tokens"])
-        past_length = self.n.input("past_length", ir.DataType.INT64, [])
-        read_positions = self.n.input("read_positions", ir.DataType.INT64, ["num_read"])
-        segment = self.segment(ids, past_length, read_positions)
+        segment = self.segment(ids)
         hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids)
         delta: ir.Value | None = None
         for i in range(self.a.num_layers - 1):
+            self.seam(i, hidden, delta)
             hidden, delta = self.layer(i, hidden, delta, segment)
+        self.seam(self.a.num_layers - 1, hidden, delta)
         hidden = self.last_layer(self.a.num_layers - 1, hidden, delta, segment)
         rewards = self.head(head, head_names, hidden)
         self.n.output(rewards, "rewards", ir.DataType.FLOAT, ["num_read"])
+        return self.finished()
+
+    def finished(self) -> ir.Model:
+        """The model of all that was written."""
         graph = ir.Graph(
             self.n.inputs,
             self.n.outputs,
@@ -83,10 +99,20 @@ class _Writer:
         )
         return ir.Model(graph, ir_version=10, producer_name="rfprm-export")
 
+    def seam(self, i: int, hidden: ir.Value, delta: ir.Value | None) -> None:
+        """Name what layer i reads, so that the graph can be cut there (rfprm_export.stages)."""
+        for name, value in zip(seam(i), (hidden, delta), strict=True):
+            if value is not None:
+                value.name, value.dtype = name, ir.DataType.FLOAT
+                value.shape = ir.Shape(["num_tokens", self.a.hidden_size])
+
     # --- parts of the network ---------------------------------------------------------------------------------
 
-    def segment(self, ids: ir.Value, past_length: ir.Value, read_positions: ir.Value) -> _Segment:
-        length = self.op("Squeeze", [self.op("Shape", [ids])])
+    def segment(self, tokens: ir.Value) -> _Segment:
+        """tokens: anything with a row a token."""
+        past_length = self.n.input("past_length", ir.DataType.INT64, [])
+        read_positions = self.n.input("read_positions", ir.DataType.INT64, ["num_read"])
+        length = self.op("Squeeze", [self.op("Shape", [tokens], start=0, end=1)])
         total = self.op("Add", [past_length, length])
         total_int32 = self.op("Cast", [total], to=ir.DataType.INT32)
         seqlens_k = self.op("Reshape", [self.op("Sub", [total_int32, self.n.int32(1)]), self.n.int64([1])])
@@ -98,23 +124,19 @@ class _Writer:
             total=total,
             seqlens_k=seqlens_k,
             total_int32=total_int32,
-            cos=self.n.keep(self.weights.constant("rotary.cos", cos)),
-            sin=self.n.keep(self.weights.constant("rotary.sin", sin)),
+            cos=self.n.keep(self.weights.constant("rotary.cos", cos, self.arithmetic.working)),
+            sin=self.n.keep(self.weights.constant("rotary.sin", sin, self.arithmetic.working)),
         )
 
     def layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, segment: _Segment) -> tuple[ir.Value, ir.Value]:
         """hidden, delta: the residual stream, and what is still to be added to it. Returns the same."""
         name = f"model.layers.{i}"
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
-        qkv = self.arithmetic.linear(
-            f"{name}.self_attn.qkv_proj", self.arithmetic.operand(normed), _attention(name, "qkv"), bias=True
-        )
-        attended = self.attention(i, qkv, segment)
-        projected = self.arithmetic.linear(
-            f"{name}.self_attn.o_proj", self.arithmetic.operand(attended), _attention(name, "o")
-        )
+        x = self.arithmetic.operand(self.arithmetic.enter(normed))
+        qkv = self.arithmetic.linear(f"{name}.self_attn.qkv_proj", x, _attention(name, "qkv"), bias=True)
+        projected = self.projected(name, self.attention(i, qkv, segment))
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
-        return hidden, self.mlp(name, normed)
+        return hidden, self.mlp(i, normed)
 
     def last_layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, segment: _Segment) -> ir.Value:
         """The final hidden states at the read positions, normed: [num_read, hidden_size]."""
@@ -122,20 +144,22 @@ class _Writer:
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
         keys, values = self.last_keys_and_values(i, normed, segment)
         hidden, normed = (self.op("Gather", [x, segment.read_positions]) for x in (hidden, normed))
-        queries = self.arithmetic.linear(
-            f"{name}.self_attn.q_proj", self.arithmetic.operand(normed), _attention(name, "q"), bias=True
-        )
-        attended = self.read_attention(queries, keys, values, segment)
-        projected = self.arithmetic.linear(
-            f"{name}.self_attn.o_proj", self.arithmetic.operand(attended), _attention(name, "o")
-        )
-        hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
-        return self.norm("model.norm.weight", hidden, self.mlp(name, normed))[1]
+        x = self.arithmetic.operand(self.arithmetic.enter(normed))
+        queries = self.arithmetic.linear(f"{name}.self_attn.q_proj", x, _attention(name, "q"), bias=True)
+        attended = self.arithmetic.enter(self.read_attention(queries, keys, values, segment))
+        hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, self.projected(name, attended))
+        return self.norm("model.norm.weight", hidden, self.mlp(i, normed))[1]
+
+    def projected(self, layer: str, attended: ir.Value) -> ir.Value:
+        """What attention adds to the residual stream, float32."""
+        x = self.arithmetic.operand(attended)
+        return self.arithmetic.leave(self.arithmetic.linear(f"{layer}.self_attn.o_proj", x, _attention(layer, "o")))
 
     def attention(self, i: int, qkv: ir.Value, segment: _Segment) -> ir.Value:
         """Causal attention of all tokens, from packed projections [tokens, (q + 2 kv) * head_size]."""
         cache: list[int | str] = [1, self.a.num_kv_heads, "capacity", self.a.head_size]
-        past = [self.n.input(f"past.{i}.{kind}", ir.DataType.FLOAT, cache) for kind in ("key", "value")]
+        kept = self.arithmetic.working
+        past = [self.n.input(f"past.{i}.{kind}", kept, cache) for kind in ("key", "value")]
         attended, key, value = self.n.ops(
             "GroupQueryAttention",
             [
@@ -154,30 +178,31 @@ class _Writer:
             kv_num_heads=self.a.num_kv_heads,
             do_rotary=1,
         )
-        self.n.output(key, f"present.{i}.key", ir.DataType.FLOAT, cache)
-        self.n.output(value, f"present.{i}.value", ir.DataType.FLOAT, cache)
+        self.n.output(key, f"present.{i}.key", kept, cache)
+        self.n.output(value, f"present.{i}.value", kept, cache)
         return self.op("Squeeze", [attended, self.n.int64([0])])
 
     def last_keys_and_values(self, i: int, normed: ir.Value, segment: _Segment) -> tuple[ir.Value, ir.Value]:
         """Keys and values of all tokens, cached and new: [total, kv_size] each. The new ones are outputs."""
         name, size = f"model.layers.{i}", self.a.kv_size
-        projected = self.arithmetic.linear(
-            f"{name}.self_attn.kv_proj", self.arithmetic.operand(normed), _attention(name, "kv"), bias=True
-        )
+        x = self.arithmetic.operand(self.arithmetic.enter(normed))
+        projected = self.arithmetic.linear(f"{name}.self_attn.kv_proj", x, _attention(name, "kv"), bias=True)
         key, value = self.n.ops("Split", [projected, self.n.int64([size, size])], 2, axis=1)
         key = self.rotate(key, segment.positions, segment)
         whole = []
         for kind, new in (("key", key), ("value", value)):
-            past = self.n.input(f"past.{i}.{kind}", ir.DataType.FLOAT, ["past_length", size])
-            whole.append(self.op("Concat", [past, new], axis=0))
-            self.n.output(new, f"present.{i}.{kind}", ir.DataType.FLOAT, ["num_tokens", size])
+            past = self.n.input(f"past.{i}.{kind}", self.arithmetic.working, ["past_length", size])
+            whole.append(self.arithmetic.leave(self.op("Concat", [past, new], axis=0)))
+            self.n.output(new, f"present.{i}.{kind}", self.arithmetic.working, ["num_tokens", size])
         return whole[0], whole[1]
 
     def read_attention(self, queries: ir.Value, keys: ir.Value, values: ir.Value, segment: _Segment) -> ir.Value:
-        """Causal attention from the read positions alone. queries: [num_read, q_size]; returns the same."""
+        """Causal attention from the read positions alone. queries: working type [num_read, q_size]; keys and values
+        float32. Returns float32 [num_read, q_size]."""
         groups, group, size = self.a.num_kv_heads, self.a.num_heads // self.a.num_kv_heads, self.a.head_size
         positions = self.op("Add", [segment.read_positions, segment.past_length])
-        queries = self.op("Mul", [self.rotate(queries, positions, segment), self.n.float32(size**-0.5)])
+        queries = self.arithmetic.leave(self.rotate(queries, positions, segment))
+        queries = self.op("Mul", [queries, self.n.float32(size**-0.5)])
         # [num_read, q_size] -> [groups, num_read, group, size] -> [groups, num_read * group, size]
         queries = self.op("Reshape", [queries, self.n.int64([-1, groups, group * size])])
         queries = self.op("Transpose", [queries], perm=[1, 0, 2])
@@ -199,15 +224,17 @@ class _Writer:
         attended = self.op("Transpose", [attended], perm=[1, 0, 2])
         return self.op("Reshape", [attended, self.n.int64([-1, self.a.q_size])])
 
-    def mlp(self, name: str, normed: ir.Value) -> ir.Value:
-        x = self.arithmetic.operand(normed)
-        gate = self.arithmetic.linear(f"{name}.mlp.gate_proj", x, [f"{name}.mlp.gate_proj"])
+    def mlp(self, i: int, normed: ir.Value) -> ir.Value:
+        """What the MLP adds to the residual stream, float32."""
+        name, arithmetic = f"model.layers.{i}.mlp", self.wide_arithmetic if i in self.wide else self.arithmetic
+        x = arithmetic.operand(arithmetic.enter(normed))
+        gate = arithmetic.linear(f"{name}.gate_proj", x, [f"{name}.gate_proj"])
         # The scale of `up` can wait until after the next product: no node for it over [tokens, intermediate_size].
-        up = self.arithmetic.raw(f"{name}.mlp.up_proj", x, [f"{name}.mlp.up_proj"])
+        up = arithmetic.raw(f"{name}.up_proj", x, [f"{name}.up_proj"])
         # QuickGelu is x * sigmoid(alpha * x): with alpha 1, SiLU in one kernel.
         activated = self.op("QuickGelu", [gate], domain="com.microsoft", alpha=1.0)
-        inner = self.arithmetic.operand(self.op("Mul", [activated, up]), pending=x.scale)
-        return self.arithmetic.linear(f"{name}.mlp.down_proj", inner, [f"{name}.mlp.down_proj"])
+        inner = arithmetic.operand(self.op("Mul", [activated, up]), pending=x.scale)
+        return arithmetic.leave(arithmetic.linear(f"{name}.down_proj", inner, [f"{name}.down_proj"]))
 
     def head(self, head: Head, names: list[tuple[str, str]], x: ir.Value) -> ir.Value:
         """[num_read, hidden_size] -> rewards [num_read]."""
@@ -227,13 +254,14 @@ class _Writer:
         if delta is None:
             normed = self.op("SimplifiedLayerNormalization", [hidden, scale], epsilon=self.a.norm_epsilon, axis=-1)
             return hidden, normed
-        normed, _, _, summed = self.n.ops(
+        normed, mean, deviation, summed = self.n.ops(
             "SkipSimplifiedLayerNormalization",
             [hidden, delta, scale],
             4,
             domain="com.microsoft",
             epsilon=self.a.norm_epsilon,
         )
+        mean.name = deviation.name = ""  # left out
         return summed, normed
 
     def rotate(self, x: ir.Value, positions: ir.Value, segment: _Segment) -> ir.Value:
@@ -244,6 +272,11 @@ class _Writer:
 
     def weight(self, source: str, name: str | None = None) -> ir.Value:
         return self.n.keep(self.weights.stacked(name or source, [source]))
+
+
+def seam(i: int) -> tuple[str, str]:
+    """The names of the residual stream before layer i, and of what is still to be added to it (from layer 1 on)."""
+    return f"layer.{i}.hidden", f"layer.{i}.delta"
 
 
 def _attention(layer: str, parts: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rfprm_lite.manifest import Manifest, Variant
+from rfprm_export.agreement import NEAR_TIE
+from rfprm_export.report import export_command, verify_command
+from rfprm_lite.manifest import Manifest, Parity, Variant
 
 
 def model_card(manifest: Manifest) -> str:
@@ -34,25 +36,45 @@ print(prm.score(problem, response).step_rewards)
 
 ## Variants and parity
 
-Difference of step rewards from the PyTorch model in FP32, measured when this bundle was made, by the runtime that
-users run.
+How far step rewards are from those of the PyTorch model in FP32, measured when this bundle was made; how much the
+variant agrees with it on pools of candidates for one problem (Kendall's tau of their rewards; how often both find the
+same the best, near-ties within {NEAR_TIE} included); tokens a second, one trace after another, on
+{_machines(manifest)}.
 
-| variant | devices | bytes | mean difference | 99th percentile | max. difference | rewards compared | made by |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |
+| variant | devices | MB | mean | 99th percentile | max. | tau | same choice | tokens/s | measured by |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
 {chr(10).join(_row(variant) for variant in manifest.variants)}
 
-The first variant that runs on a device is that device's default; one that missed its bound stands last.
+{chr(10).join(f"- {variant.name}: {'; '.join(variant.made_by) or 'as it is'}" for variant in manifest.variants)}
+
+The first variant that runs on a device is that device's default; one that missed its bound stands last. What runs on
+CUDA was measured on a CPU, each value rounded to float16 as there; it is unmeasured on CUDA. The same numbers are in
+`parity.json`. Made and measured again by
+
+```
+{export_command(manifest)}
+{verify_command(manifest)}
+```
 """
 
 
+def _machines(manifest: Manifest) -> str:
+    return "; ".join(dict.fromkeys(variant.parity.machine for variant in manifest.variants if variant.parity))
+
+
 def _row(variant: Variant) -> str:
-    size = sum(file.bytes for file in variant.files)
-    parity = variant.parity
-    measured = (
-        f"{parity.mean_abs_difference:.1e} | {parity.p99_abs_difference:.1e} | {parity.max_abs_difference:.1e} | "
-        f"{parity.num_rewards}"
-        if parity
-        else "not measured | | | "
-    )
-    made_by = "; ".join(variant.made_by) or "as it is"
-    return f"| {variant.name} | {', '.join(variant.devices)} | {size:,} | {measured} | {made_by} |"
+    size = sum(file.bytes for file in variant.files) / 1e6
+    return f"| {variant.name} | {', '.join(variant.devices)} | {size:,.0f} | {' | '.join(_measured(variant.parity))} |"
+
+
+def _measured(parity: Parity | None) -> list[str]:
+    if parity is None:
+        return ["not measured", *[""] * 6]
+    differences = (parity.mean_abs_difference, parity.p99_abs_difference, parity.max_abs_difference)
+    return [
+        *(f"{value:.1e}" for value in differences),
+        "" if parity.tau is None else f"{parity.tau:.3f}",
+        "" if parity.same_choice is None else f"{parity.same_choice:.0%} of {parity.num_pools}",
+        "" if parity.tokens_per_second is None else f"{parity.tokens_per_second:,.0f}",
+        f"{parity.by}, {parity.num_rewards} rewards",
+    ]

@@ -1,11 +1,14 @@
 """Parity: the rewards that users will get, against the PyTorch reference.
 
-In: a PRM loaded by the runtime, traces, and the reference's step rewards for them. Out: a `Parity`.
+In: what a variant scores, and the reference's step rewards for the same traces. Out: a `Parity`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -13,17 +16,33 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from rfprm_export import agreement, stages
 from rfprm_export.errors import ExportError, ParityError
-from rfprm_export.probes import PROBES, long_trace, real_traces
+from rfprm_export.machine import machine
+from rfprm_export.probes import PROBES, long_trace, pools
+from rfprm_export.rounding import rounded
 from rfprm_export.variants import Bound
 from rfprm_lite import PRM, ContextLengthError
+from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.bundle import Bundle
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.manifest import Parity
 from rfprm_lite.trace import Trace
 
+StepRewards = Sequence[NDArray[np.float32]]
 
-def traces_for(encoder: Encoder) -> list[tuple[str, Trace]]:
-    """The probes and real traces that the model can read, and a long one. Raises ExportError where there are none."""
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Problems with traces, and which of them are the candidates of one problem."""
+
+    traces: list[tuple[str, Trace]]
+    pools: list[slice]
+
+
+def material(encoder: Encoder) -> Material:
+    """The pools, the probes and a long trace, as far as the model can read them. Raises ExportError if it can none."""
 
     def fits(problem: str, trace: Trace) -> bool:
         try:
@@ -32,27 +51,63 @@ def traces_for(encoder: Encoder) -> list[tuple[str, Trace]]:
             return False
         return True
 
-    traces = [probe for probe in (*PROBES, *real_traces("parity"), long_trace(fits)) if fits(*probe)]
+    traces: list[tuple[str, Trace]] = []
+    slices: list[slice] = []
+    for pool in pools():
+        candidates = [candidate for candidate in pool if fits(*candidate)]
+        slices.append(slice(len(traces), len(traces) + len(candidates)))
+        traces += candidates
+    traces += [probe for probe in (*PROBES, long_trace(fits)) if fits(*probe)]
     if not traces:
         raise ExportError("the model reads so few tokens that none of the exporter's traces fits it")
-    return traces
+    return Material(traces, [pool for pool in slices if pool.stop - pool.start > 1])
 
 
-def measure(prm: PRM, traces: Sequence[tuple[str, Trace]], expected: Sequence[NDArray[np.float32]]) -> Parity:
-    """Differences of all step rewards, scored in one call (so with shared prefixes) and one by one."""
-    shared = [score.step_rewards for score in prm.score_many(traces)]
-    alone = [prm.score(problem, trace).step_rewards for problem, trace in traces]
-    differences = np.abs(np.concatenate([*shared, *alone]) - np.concatenate([*expected, *expected]))
+def measure(bundle: Bundle, encoder: Encoder, texts: Material, expected: StepRewards, *, by_layer: bool) -> Parity:
+    """by_layer: one layer in memory at a time; otherwise by the runtime, in one call (so with shared prefixes) and one
+    by one."""
+    found: list[StepRewards]
+    with rounded(bundle) if bundle.variant.dtype == "float16" else nullcontext(bundle) as opened:
+        if by_layer:
+            found, speed = [stages.step_rewards(opened, encoder, texts.traces)], None
+        else:
+            found, speed = _by_runtime(opened, texts)
+    if "cpu" not in bundle.variant.devices:
+        speed = None  # of a device that is none of its own
+    differences = np.abs(np.concatenate([np.concatenate(f) - np.concatenate(expected) for f in found]))
+    chosen = [_totals(bundle.manifest.recipe.aggregate, rewards) for rewards in (expected, found[0])]
+    pairs = [(chosen[0][pool], chosen[1][pool]) for pool in texts.pools]
     return Parity(
         max_abs_difference=float(differences.max()),
         p99_abs_difference=float(np.quantile(differences, 0.99)),
         mean_abs_difference=float(differences.mean()),
-        num_traces=len(traces),
-        num_rewards=len(differences) // 2,
+        tau=agreement.tau(pairs),
+        same_choice=agreement.same_choice(pairs),
+        num_pools=len(texts.pools),
+        num_traces=len(texts.traces),
+        num_rewards=sum(map(len, expected)),
+        by="layer by layer" if by_layer else "the runtime",
+        tokens_per_second=speed,
+        machine=machine(),
         onnxruntime=onnxruntime.__version__,
         torch=str(torch.__version__),
         transformers=transformers.__version__,
     )
+
+
+def _by_runtime(bundle: Bundle, texts: Material) -> tuple[list[StepRewards], float]:
+    """Rewards in one call and one by one; tokens a second, one by one."""
+    prm = PRM(bundle, DeviceSpec("cpu"), threads=None)
+    together = [score.step_rewards for score in prm.score_many(texts.traces)]
+    started = time.perf_counter()
+    alone = [prm.score(problem, trace) for problem, trace in texts.traces]
+    seconds = time.perf_counter() - started
+    speed = sum(score.tokens.computed for score in alone) / seconds
+    return [together, [score.step_rewards for score in alone]], speed
+
+
+def _totals(aggregate: Aggregate, rewards: StepRewards) -> NDArray[np.float64]:
+    return np.array([aggregate(steps, float(steps[-1])) for steps in rewards])
 
 
 def require(name: str, parity: Parity, bound: Bound) -> None:

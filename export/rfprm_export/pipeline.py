@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,20 +18,22 @@ from numpy.typing import NDArray
 from rfprm_export import calibration, parity
 from rfprm_export import plan as plans
 from rfprm_export.assertions import assert_template, assert_tokens
+from rfprm_export.calibration import Statistics
 from rfprm_export.checkpoint import Architecture, Checkpoint, locate
 from rfprm_export.errors import ExportError
 from rfprm_export.head import Tensors, load_head
 from rfprm_export.model_card import model_card
+from rfprm_export.parity import Material, StepRewards
+from rfprm_export.passes import AS_IT_IS, Passes
 from rfprm_export.plan import VariantPlan
-from rfprm_export.probes import real_traces
+from rfprm_export.probes import calibration_traces
 from rfprm_export.recipes import ExportRecipe, choose
 from rfprm_export.reference import Reference
-from rfprm_export.smoothing import NONE, Rescaling, smooth
+from rfprm_export.report import report
 from rfprm_export.variants import VARIANTS, VariantRecipe
 from rfprm_export.write import write_tokenizer, write_variant
-from rfprm_lite import PRM, ContextLengthError, Trace, __version__
+from rfprm_lite import ContextLengthError, __version__
 from rfprm_lite.bundle import Bundle, check_files
-from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Parity, Source, Variant, encode, read
 
@@ -40,17 +42,44 @@ _log = logging.getLogger("rfprm_export")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """source: a folder or a hub id. recipe: by name, needed where the checkpoint does not say which."""
+    """source: a folder or a hub id. recipe: by name, needed where the checkpoint does not say which.
+
+    low_memory: parity is measured layer by layer, so that no variant is ever loaded as a whole.
+    """
 
     source: str
     output: Path
     recipe: str | None = None
     revision: str | None = None
     variants: Sequence[str] = tuple(VARIANTS)
+    low_memory: bool = False
 
 
 Progress = Callable[[str, int], None]
 """Told a variant's name and how many of its bytes were written since."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A checkpoint, what is asserted of it, and its head."""
+
+    checkpoint: Checkpoint
+    spec: ExportRecipe
+    head: Tensors
+
+    @classmethod
+    def open(cls, source: str, revision: str | None, recipe: str | None) -> _Model:
+        checkpoint = Checkpoint.open(locate(source, revision))
+        spec = choose(recipe, checkpoint.architecture.name)
+        return cls(checkpoint, spec, load_head(checkpoint, spec))
+
+    def plan(self, variant: VariantRecipe) -> VariantPlan:
+        head = {name: tensor.shape for name, tensor in self.head.items()}
+        return plans.plan(self.checkpoint.architecture, self.spec, head, variant)
+
+    def reference(self, texts: Material) -> StepRewards:
+        _log.info("scoring %d traces in PyTorch", len(texts.traces))
+        return Reference(self.checkpoint, self.spec, self.head).step_rewards(texts.traces)
 
 
 def export(request: Request, progress: Progress = lambda _variant, _bytes: None) -> Manifest:
@@ -59,32 +88,40 @@ def export(request: Request, progress: Progress = lambda _variant, _bytes: None)
     Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
     """
     chosen = _chosen(request)
-    checkpoint = Checkpoint.open(locate(request.source, request.revision))
-    architecture = checkpoint.architecture
-    spec = choose(request.recipe, architecture.name)
-    _log.info("recipe %s on %s", spec.recipe.name, architecture.name)
-    head = load_head(checkpoint, spec)
+    model = _Model.open(request.source, request.revision, request.recipe)
+    checkpoint, spec = model.checkpoint, model.spec
+    _log.info("recipe %s on %s", spec.recipe.name, checkpoint.architecture.name)
     assert_tokens(checkpoint, spec)
-    plans.require_space(request.output, _plans(architecture, spec, head, chosen))
+    plans.require_space(request.output, [model.plan(variant) for variant in chosen])
     with _new_folder(request.output) as folder:
         tokenizer = write_tokenizer(folder, checkpoint)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             exporter_version=__version__,
-            source=_source(request, checkpoint.folder, architecture),
+            source=_source(request, checkpoint.folder, checkpoint.architecture),
             recipe=spec.recipe,
-            dimensions=_dimensions(architecture),
+            dimensions=_dimensions(checkpoint.architecture),
             tokenizer=tokenizer,
             variants=(),
         )
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
-        traces = parity.traces_for(encoder)
-        assert_template(checkpoint, spec, encoder, traces)
-        made = list(_variants(folder, manifest, chosen, checkpoint, spec, head, encoder, traces, progress))
+        texts = parity.material(encoder)
+        assert_template(checkpoint, spec, encoder, texts.traces)
+        statistics = _statistics(checkpoint, encoder) if any(variant.passes for variant in chosen) else ()
+        expected = model.reference(texts)
+        made: list[Variant] = []
+        for recipe in chosen:
+            written = _write(folder, recipe, model, statistics, partial(progress, recipe.name))
+            bundle = Bundle(folder, manifest, written)
+            measured = parity.measure(bundle, encoder, texts, expected, by_layer=request.low_memory)
+            parity.require(recipe.name, measured, recipe.bound)
+            _log.info("%s: %s", recipe.name, _found(recipe.name, measured))
+            made.append(msgspec.structs.replace(written, parity=measured))
         # What missed its bound comes last, so that it is no device's default.
         made.sort(key=lambda variant: _missed(variant) is not None)
         manifest = msgspec.structs.replace(manifest, variants=tuple(made))
         (folder / FILE_NAME).write_bytes(encode(manifest))
+        (folder / "parity.json").write_bytes(report(manifest))
         (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     return manifest
 
@@ -92,9 +129,31 @@ def export(request: Request, progress: Progress = lambda _variant, _bytes: None)
 def plan(request: Request) -> list[VariantPlan]:
     """What `export` would write. Raises what it would raise before it writes anything."""
     chosen = _chosen(request)
-    checkpoint = Checkpoint.open(locate(request.source, request.revision))
-    spec = choose(request.recipe, checkpoint.architecture.name)
-    return _plans(checkpoint.architecture, spec, load_head(checkpoint, spec), chosen)
+    model = _Model.open(request.source, request.revision, request.recipe)
+    return [model.plan(variant) for variant in chosen]
+
+
+def verify(
+    folder: Path, source: str, revision: str | None = None, *, low_memory: bool = False
+) -> Iterator[tuple[Variant, Parity]]:
+    """Measure a bundle's variants again, against the checkpoint that it was made from: each with what is found now.
+
+    Raises BundleFormatError, BundleFileError, CheckpointError, RecipeError.
+    """
+    manifest = read(folder / FILE_NAME)
+    model = _Model.open(source, revision, manifest.recipe.name)
+    encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
+    texts = parity.material(encoder)
+    expected = model.reference(texts)
+    for variant in manifest.variants:
+        bundle = Bundle(folder, manifest, variant)
+        check_files(bundle, contents=True)
+        yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory)
+
+
+def missed(name: str, measured: Parity) -> str | None:
+    """Which bound the variant of this name misses, in words."""
+    return VARIANTS[name].bound.missed(measured)
 
 
 def _chosen(request: Request) -> list[VariantRecipe]:
@@ -104,93 +163,35 @@ def _chosen(request: Request) -> list[VariantRecipe]:
     return [variant for name, variant in VARIANTS.items() if name in request.variants]
 
 
-def _plans(
-    architecture: Architecture, spec: ExportRecipe, head: Tensors, chosen: Sequence[VariantRecipe]
-) -> list[VariantPlan]:
-    shapes = {name: tensor.shape for name, tensor in head.items()}
-    return [plans.plan(architecture, spec, shapes, variant) for variant in chosen]
+def _statistics(checkpoint: Checkpoint, encoder: Encoder) -> Statistics:
+    sequences: list[NDArray[np.int64]] = []
+    for problem, trace in calibration_traces():
+        with suppress(ContextLengthError):
+            sequences.append(encoder.step_sequences(problem, trace)[-1].ids)
+    _log.info("calibrating on %d traces, %d tokens", len(sequences), sum(map(len, sequences)))
+    return calibration.measure(checkpoint, sequences)
 
 
-def verify(folder: Path, source: str, revision: str | None = None) -> Iterator[tuple[Variant, Parity]]:
-    """Measure a bundle's variants again, against the checkpoint that it was made from: each with what is found now.
-
-    Raises BundleFormatError, BundleFileError, CheckpointError, RecipeError.
-    """
-    manifest = read(folder / FILE_NAME)
-    checkpoint = Checkpoint.open(locate(source, revision))
-    spec = choose(manifest.recipe.name, checkpoint.architecture.name)
-    head = load_head(checkpoint, spec)
-    encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
-    traces = parity.traces_for(encoder)
-    expected = Reference(checkpoint, spec, head).step_rewards(traces)
-    for variant in manifest.variants:
-        bundle = Bundle(folder, manifest, variant)
-        check_files(bundle, contents=True)
-        yield variant, parity.measure(PRM(bundle, DeviceSpec("cpu"), threads=None), traces, expected)
+def _write(
+    folder: Path, recipe: VariantRecipe, model: _Model, statistics: Statistics, written: Callable[[int], None]
+) -> Variant:
+    _log.info("writing %s", recipe.name)
+    passes: Passes = recipe.passes(model.checkpoint, statistics) if recipe.passes else AS_IT_IS
+    files = write_variant(folder, recipe, model.checkpoint, model.spec, model.head, passes, written)
+    made_by = (*passes.said, *recipe.made_by)
+    return Variant(recipe.name, files, recipe.dtype, recipe.kv_dtype, recipe.devices, made_by, parity=None)
 
 
-def _variants(
-    folder: Path,
-    manifest: Manifest,
-    chosen: Sequence[VariantRecipe],
-    checkpoint: Checkpoint,
-    spec: ExportRecipe,
-    head: Tensors,
-    encoder: Encoder,
-    traces: Sequence[tuple[str, Trace]],
-    progress: Progress,
-) -> Iterator[Variant]:
-    """Write and measure each."""
-    _log.info("scoring %d traces in PyTorch", len(traces))
-    expected = Reference(checkpoint, spec, head).step_rewards(traces)
-    for recipe in chosen:
-        rescaling, made_by = NONE, recipe.made_by
-        if recipe.smoothing is not None:
-            _log.info("calibrating %s", recipe.name)
-            rescaling, smoothed = _smooth(checkpoint, encoder, recipe.smoothing)
-            made_by = (smoothed, *made_by)
-        _log.info("writing %s", recipe.name)
-        files = write_variant(folder, recipe, checkpoint, spec, head, rescaling, partial(progress, recipe.name))
-        variant = Variant(recipe.name, files, recipe.dtype, "float32", ("cpu",), made_by, parity=None)
-        prm = PRM(Bundle(folder, manifest, variant), DeviceSpec("cpu"), threads=None)
-        measured = parity.measure(prm, traces, expected)
-        parity.require(recipe.name, measured, recipe.bound)
-        variant = msgspec.structs.replace(variant, parity=measured)
-        _log.info(
-            "%s: step rewards differ from PyTorch's by %.1e on average, %.1e at most%s",
-            recipe.name,
-            measured.mean_abs_difference,
-            measured.max_abs_difference,
-            f"; not made the default: {too_far}" if (too_far := _missed(variant)) else "",
-        )
-        yield variant
-
-
-def missed(name: str, measured: Parity) -> str | None:
-    """Which bound the variant of this name misses, in words."""
-    return VARIANTS[name].bound.missed(measured)
+def _found(name: str, measured: Parity) -> str:
+    too_far = missed(name, measured)
+    return (
+        f"step rewards differ from PyTorch's by {measured.mean_abs_difference:.1e} on average, "
+        f"{measured.max_abs_difference:.1e} at most{f'; not made the default: {too_far}' if too_far else ''}"
+    )
 
 
 def _missed(variant: Variant) -> str | None:
     return missed(variant.name, variant.parity) if variant.parity else None
-
-
-def _smooth(checkpoint: Checkpoint, encoder: Encoder, strengths: Mapping[str, float]) -> tuple[Rescaling, str]:
-    """The factors, and what the manifest says of them."""
-    sequences = []
-    for problem, trace in real_traces("calibration"):
-        with suppress(ContextLengthError):
-            sequences.append(encoder.step_sequences(problem, trace)[-1].ids)
-    ranges = calibration.measure(checkpoint, sequences)
-
-    def column_maxima(name: str) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = np.max([np.abs(block).max(axis=0) for block in checkpoint.blocks(name)], axis=0)
-        return found
-
-    tokens = sum(len(ids) for ids in sequences)
-    shown = ", ".join(f"{key} {strength}" for key, strength in strengths.items())
-    said = f"smoothed ({shown}), calibrated on {len(sequences)} traces of PRMBench ({tokens} tokens)"
-    return smooth(checkpoint.architecture, ranges, column_maxima, strengths), said
 
 
 @contextmanager

@@ -16,12 +16,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export import graph
+from rfprm_export.arithmetic import FLOAT
 from rfprm_export.checkpoint import BLOCK_BYTES, Architecture
 from rfprm_export.errors import ExportError
+from rfprm_export.int4 import BLOCK
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.variants import VariantRecipe
 
-FLOAT, INT8 = ir.DataType.FLOAT, ir.DataType.INT8
+INT8, UINT8 = ir.DataType.INT8, ir.DataType.UINT8
 Shape = tuple[int, ...]
 
 
@@ -61,18 +63,27 @@ class _Counter:
         self._shapes = shapes
         self.tensors = self.bytes = self.held_bytes = 0
 
-    def stacked(self, name: str, sources: Sequence[str]) -> ir.Value:
-        return self._add(name, self._stack(sources), FLOAT, held=2 * BLOCK_BYTES)
+    def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
+        return self._add(name, self._stack(sources), dtype, held=3 * BLOCK_BYTES)
 
     def quantised(self, name: str, sources: Sequence[str], *, transposed: bool) -> tuple[ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
         shape = (columns, rows) if transposed else (rows, columns)
-        # A block in float32, its quantised parts, and the whole in s8 up to three times: parts, joined, transposed.
-        weight = self._add(f"{name}.weight_s8", shape, INT8, held=3 * BLOCK_BYTES + 3 * rows * columns)
+        # Blocks in float32, and the whole in s8 if it is transposed.
+        weight = self._add(f"{name}.weight_s8", shape, INT8, held=4 * BLOCK_BYTES + transposed * rows * columns)
         return weight, self._add(f"{name}.scale", (rows,), FLOAT, held=0)
 
-    def constant(self, name: str, value: NDArray[np.float32]) -> ir.Value:
-        return self._add(name, value.shape, FLOAT, held=value.nbytes)
+    def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
+        rows, columns = self._stack(sources)
+        blocks = -(-columns // BLOCK)
+        # A block in float32 and what its scales are sought with, and the whole in 4 bits twice: parts, joined.
+        values = self._add(
+            f"{name}.weight_u4", (rows, blocks, BLOCK // 2), UINT8, held=7 * BLOCK_BYTES + rows * columns
+        )
+        return (rows, columns), values, self._add(f"{name}.scale", (rows, blocks), FLOAT, held=0)
+
+    def constant(self, name: str, value: NDArray[np.float32], dtype: ir.DataType = FLOAT) -> ir.Value:
+        return self._add(name, value.shape, dtype, held=2 * value.nbytes)
 
     def _stack(self, sources: Sequence[str]) -> Shape:
         shapes = [self._shapes[source] for source in sources]

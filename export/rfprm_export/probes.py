@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from rfprm_lite.trace import Trace
 
@@ -32,10 +32,20 @@ PROBES: tuple[tuple[str, Trace], ...] = (
 )
 
 
-def real_traces(kind: Literal["calibration", "parity"]) -> list[tuple[str, Trace]]:
-    """Real problems with real steps; those of one kind are not among the other's."""
-    rows = json.loads((Path(__file__).parent / "data" / "traces.json").read_text(encoding="utf-8"))[kind]
-    return [(row["problem"], Trace.from_steps(row["steps"])) for row in rows]
+def calibration_traces() -> list[tuple[str, Trace]]:
+    """Real problems with real steps, from which statistics of activations are taken."""
+    return [(row["problem"], Trace.from_steps(row["steps"])) for row in _data()["calibration"]]
+
+
+def pools() -> list[list[tuple[str, Trace]]]:
+    """Real problems, none of them a calibration's, each with real candidates."""
+    return [[(row["problem"], Trace.from_steps(steps)) for steps in row["candidates"]] for row in _data()["pools"]]
+
+
+def _data() -> dict[str, Any]:
+    path = Path(__file__).parent / "data" / "traces.json"
+    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return data
 
 
 def long_trace(fits: Callable[[str, Trace], bool], most: int = 60) -> tuple[str, Trace]:

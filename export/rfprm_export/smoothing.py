@@ -1,7 +1,7 @@
 """Moving outliers out of the activations and into the weights (SmoothQuant, arXiv 2211.10438).
 
-In: activation ranges and weights. Out: a `Rescaling`, factors on rows and columns of tensors that cancel each other, so
-that the network computes what it did, with inputs of products that an 8-bit scale a row describes better.
+In: activation statistics and weights. Out: a `Rescaling`, factors on rows and columns of tensors that cancel each
+other, so that the network computes what it did, with inputs of products that an 8-bit scale a row describes better.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.calibration import Ranges
+from rfprm_export.calibration import READERS, Statistics, Vector
 from rfprm_export.checkpoint import Architecture
 
-Vector = NDArray[np.float32]
 LEAST = 1e-5
 """Ranges below this count as this: channels that were always zero."""
 
@@ -42,7 +41,10 @@ NONE = Rescaling()
 
 
 def smooth(
-    architecture: Architecture, ranges: Ranges, column_maxima: Callable[[str], Vector], strengths: Mapping[str, float]
+    architecture: Architecture,
+    statistics: Statistics,
+    column_maxima: Callable[[str], Vector],
+    strengths: Mapping[str, float],
 ) -> Rescaling:
     """Divide every channel of a product's input by range^strength / weight^(1 - strength), and multiply its weights.
 
@@ -52,17 +54,12 @@ def smooth(
     groups = _shared_by_groups(architecture)
     rows: dict[str, Vector] = {}
     columns: dict[str, Vector] = {}
-    for i, layer in enumerate(ranges):
+    for i, layer in enumerate(statistics):
         attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-        consumers = {
-            "qkv": [f"{attention}.{part}_proj.weight" for part in "qkv"],
-            "o": [f"{attention}.o_proj.weight"],
-            "gate_up": [f"{mlp}.gate_proj.weight", f"{mlp}.up_proj.weight"],
-            "down": [f"{mlp}.down_proj.weight"],
-        }
         factors = {}
-        for key, names in consumers.items():
-            found, weights = layer[key], np.max([column_maxima(name) for name in names], axis=0)
+        for key, modules in READERS.items():
+            names = [f"model.layers.{i}.{module}.weight" for module in modules]
+            found, weights = layer.largest[key], np.max([column_maxima(name) for name in names], axis=0)
             if key == "o":
                 found, weights = groups(found), groups(weights)
             factors[key] = _factors(found, weights, strengths[key])

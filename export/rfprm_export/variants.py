@@ -1,14 +1,21 @@
-"""The variants that an export can make, as data, in the order in which they are preferred on a CPU."""
+"""The variants that an export can make, as data, in the order in which they are preferred on a device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from rfprm_export.arithmetic import Arithmetic, FloatArithmetic, Int8Arithmetic, Weights
+from rfprm_export.arithmetic import Arithmetic, Weights
+from rfprm_export.calibration import Statistics
+from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.floating import Float16Arithmetic, FloatArithmetic
+from rfprm_export.int4 import BLOCK, Int4Arithmetic
+from rfprm_export.int8 import Int8Arithmetic
 from rfprm_export.nodes import Nodes
-from rfprm_lite.manifest import Parity
+from rfprm_export.passes import Passes, smoothed, weighted_rounding, without_overflow
+from rfprm_lite.manifest import Device, Parity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +47,52 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class VariantRecipe:
-    """smoothing: the strength of SmoothQuant's migration for each input of products, None for none.
-
-    made_by: what the manifest says of it.
-    """
+    """passes: what calibration decides, None for a variant that needs none. made_by: what the manifest says of it
+    besides."""
 
     name: str
-    dtype: Literal["float32", "int8"]
+    dtype: Literal["float32", "float16", "int8", "int4"]
+    kv_dtype: Literal["float32", "float16"]
+    devices: tuple[Device, ...]
     arithmetic: Callable[[Nodes, Weights], Arithmetic]
     bound: Bound
-    made_by: tuple[str, ...]
-    smoothing: Mapping[str, float] | None = None
+    made_by: tuple[str, ...] = ()
+    passes: Callable[[Checkpoint, Statistics], Passes] | None = None
 
+
+QUANTISED = Bound(needed=False, mean=0.01, p99=0.05)
 
 INT8 = VariantRecipe(
     "int8",
     "int8",
+    "float32",
+    ("cpu",),
     Int8Arithmetic,
-    Bound(needed=False, mean=0.01, p99=0.05),
+    QUANTISED,
     ("s8 weights, a scale an output channel", "u8 activations, a scale a token", "s8 embeddings, a scale a token"),
     # What down_proj reads is the most uneven by far, and made most of the error (bench/LOG.md).
-    smoothing={"qkv": 0.5, "o": 0.5, "gate_up": 0.5, "down": 0.7},
+    partial(smoothed, {"qkv": 0.5, "o": 0.5, "gate_up": 0.5, "down": 0.7}),
 )
-FP32 = VariantRecipe("fp32", "float32", FloatArithmetic, Bound(needed=True, maximum=1e-4), ())
+FP32 = VariantRecipe("fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4))
+FP16 = VariantRecipe(
+    "fp16",
+    "float16",
+    "float16",
+    ("cuda",),
+    Float16Arithmetic,
+    QUANTISED,
+    ("float16 weights, activations and KV cache; float32 residual stream, norms and head",),
+    without_overflow,
+)
+INT4 = VariantRecipe(
+    "int4",
+    "int4",
+    "float32",
+    ("cpu",),
+    Int4Arithmetic,
+    QUANTISED,
+    (f"4-bit weights, a scale a block of {BLOCK}", "s8 embeddings, a scale a token"),
+    weighted_rounding,
+)
 
-VARIANTS = {variant.name: variant for variant in (INT8, FP32)}
+VARIANTS = {variant.name: variant for variant in (INT8, FP32, FP16, INT4)}

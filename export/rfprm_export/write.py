@@ -6,7 +6,7 @@ In: a checkpoint, its head and recipe. Out: the tokenizer, a graph with its exte
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export import graph
-from rfprm_export.arithmetic import LARGEST
+from rfprm_export.arithmetic import FLOAT
 from rfprm_export.checkpoint import Checkpoint, read_json
 from rfprm_export.head import Tensors
+from rfprm_export.int4 import quantise_blocks
+from rfprm_export.int8 import quantise_rows
+from rfprm_export.passes import AS_IT_IS, Passes
 from rfprm_export.recipes import ExportRecipe
-from rfprm_export.smoothing import NONE, Rescaling
 from rfprm_export.variants import VariantRecipe
 from rfprm_export.weights import WeightFile
 from rfprm_lite.bundle import sha256
@@ -28,44 +30,62 @@ from rfprm_lite.manifest import File
 class CheckpointWeights:
     """A checkpoint's tensors and its head's, streamed into a data file as the graph asks for them."""
 
-    def __init__(self, checkpoint: Checkpoint, head: Tensors, file: WeightFile, rescaling: Rescaling) -> None:
-        self._checkpoint, self._head, self._file, self._rescaling = checkpoint, head, file, rescaling
+    def __init__(self, checkpoint: Checkpoint, head: Tensors, file: WeightFile, passes: Passes) -> None:
+        self._checkpoint, self._head, self._file, self._passes = checkpoint, head, file, passes
 
-    def stacked(self, name: str, sources: Sequence[str]) -> ir.Value:
+    def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
         """The sources one above the other, along their first axis."""
-        shapes = [self._shape(source) for source in sources]
-        shape = (sum(s[0] for s in shapes), *shapes[0][1:])
-        return self._file.add(name, shape, (block for source in sources for block in self._blocks(source)))
+        return self._file.add(name, self._stack(sources), self._all_blocks(sources), dtype)
 
     def quantised(self, name: str, sources: Sequence[str], *, transposed: bool) -> tuple[ir.Value, ir.Value]:
         """The sources stacked and in s8, or the transpose of that; and the scale of each row of the stack."""
-        parts = [quantise_rows(block) for source in sources for block in self._blocks(source)]
-        values, scales = (np.concatenate(part) for part in zip(*parts, strict=True))
-        if transposed:
-            values = np.ascontiguousarray(values.T)
-        weight = self._file.add(f"{name}.weight_s8", values.shape, [values], ir.DataType.INT8)
-        return weight, self._file.add(f"{name}.scale", scales.shape, [scales])
+        rows, columns = self._stack(sources)
+        scales: list[NDArray[np.float32]] = []
 
-    def constant(self, name: str, value: NDArray[np.float32]) -> ir.Value:
-        return self._file.add(name, value.shape, [value])
+        def quantised_blocks() -> Iterator[NDArray[np.int8]]:
+            for block in self._all_blocks(sources):
+                values, own = quantise_rows(block)
+                scales.append(own)
+                yield values
+
+        if transposed:
+            values, at = np.empty((columns, rows), np.int8), 0
+            for block in quantised_blocks():
+                values[:, at : at + len(block)] = block.T
+                at += len(block)
+            weight = self._file.add(f"{name}.weight_s8", values.shape, [values], ir.DataType.INT8)
+        else:
+            weight = self._file.add(f"{name}.weight_s8", (rows, columns), quantised_blocks(), ir.DataType.INT8)
+        return weight, self._file.add(f"{name}.scale", (rows,), [np.concatenate(scales)])
+
+    def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
+        """The sources stacked, in 4 bits; and the scale of each block."""
+        rows, columns = self._stack(sources)
+        parts = [
+            quantise_blocks(block, self._passes.importance(source, columns))
+            for source in sources
+            for block in self._blocks(source)
+        ]
+        values, scales = (np.concatenate(part) for part in zip(*parts, strict=True))
+        weight = self._file.add(f"{name}.weight_u4", values.shape, [values], ir.DataType.UINT8)
+        return (rows, columns), weight, self._file.add(f"{name}.scale", scales.shape, [scales])
+
+    def constant(self, name: str, value: NDArray[np.float32], dtype: ir.DataType = FLOAT) -> ir.Value:
+        return self._file.add(name, value.shape, [value], dtype)
+
+    def _stack(self, sources: Sequence[str]) -> tuple[int, ...]:
+        shapes = [self._shape(source) for source in sources]
+        return (sum(s[0] for s in shapes), *shapes[0][1:])
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return self._head[name].shape if name in self._head else self._checkpoint.shape(name)
 
+    def _all_blocks(self, sources: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+        return (block for source in sources for block in self._blocks(source))
+
     def _blocks(self, name: str) -> Iterable[NDArray[np.float32]]:
         blocks = iter([self._head[name]]) if name in self._head else self._checkpoint.blocks(name)
-        return self._rescaling.apply(name, blocks)
-
-
-SMALLEST = np.float32(1e-30)
-"""A row without a larger value becomes zeros: its scale would leave the range in which float32 is exact."""
-
-
-def quantise_rows(block: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rows to the nearest of -127 to 127 times a scale of their own. block: [rows, columns]; s8 and float32 [rows]."""
-    largest = np.abs(block).max(axis=1, initial=0)
-    scales = np.where(largest > SMALLEST, largest / LARGEST, 1).astype(np.float32)
-    return np.rint(block / scales[:, None]).astype(np.int8), scales
+        return self._passes.rescaling.apply(name, blocks)
 
 
 def write_variant(
@@ -74,7 +94,7 @@ def write_variant(
     checkpoint: Checkpoint,
     spec: ExportRecipe,
     head: Tensors,
-    rescaling: Rescaling = NONE,
+    passes: Passes = AS_IT_IS,
     written: Callable[[int], None] = lambda _bytes: None,
 ) -> tuple[File, ...]:
     """model.onnx and model.onnx.data in a folder of the variant's name below `folder`. written: told the bytes."""
@@ -82,8 +102,10 @@ def write_variant(
     path = folder / variant.name / "model.onnx"
     data = path.with_name("model.onnx.data")
     with WeightFile(data, written) as file:
-        weights = CheckpointWeights(checkpoint, head, file, rescaling)
-        model = graph.build(checkpoint.architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic)
+        weights = CheckpointWeights(checkpoint, head, file, passes)
+        model = graph.build(
+            checkpoint.architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic, passes.wide
+        )
     ir.save(model, path)
     return entry(folder, path), entry(folder, data)
 

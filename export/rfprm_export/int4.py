@@ -1,0 +1,87 @@
+"""Weights in 4 bits, in blocks of 32 along their inputs with a scale each; float32 activations.
+
+ONNX Runtime's MatMulNBits quantises the activations to 8 bits itself, by row and block. Rounding minimises the error
+that activations of the calibration would see: each column counts by the mean square of what it is multiplied by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rfprm_export.arithmetic import Operand
+from rfprm_export.floating import FloatArithmetic
+from rfprm_export.int8 import SMALLEST, lookup_s8
+
+BLOCK = 32
+ZERO = 8
+"""What stands for 0 among 0 to 15, MatMulNBits' default."""
+SHRINKINGS = np.arange(0.8, 1.06, 0.05, dtype=np.float32)
+"""Scales that are tried, as parts of the one that maps a block's largest magnitude to the end of the range."""
+INT8_ACTIVATIONS = 4
+
+
+def quantise_blocks(
+    rows: NDArray[np.float32], importance: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """4-bit values, two in a byte (the first in its low half), and scales.
+
+    rows: [rows, columns]. importance: [columns], how much a column's squared error counts, > 0. Returns u8
+    [rows, blocks, BLOCK / 2] and float32 [rows, blocks]; a last block that is not full is filled with zeros.
+    """
+    blocks = _blocks(rows)
+    weights = _blocks(np.broadcast_to(importance, (1, rows.shape[1])))
+    ends = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
+    # The largest magnitude goes to -8, the end that has no counterpart.
+    widest = np.where(np.abs(ends) > SMALLEST, ends / -ZERO, 1).astype(np.float32)
+    scales = widest
+    least = np.full(widest.shape, np.inf, np.float32)
+    for shrinking in SHRINKINGS:
+        tried = widest * shrinking
+        # The best scale for the values that the tried one rounds to.
+        values = _rounded(blocks, tried)
+        weighted = weights * values
+        square = (weighted * values).sum(-1, keepdims=True)
+        fitted = np.where(square > 0, (weighted * blocks).sum(-1, keepdims=True) / np.maximum(square, SMALLEST), tried)
+        error = (weights * (blocks - fitted * values) ** 2).sum(-1, keepdims=True)
+        better = error < least
+        least, scales = np.where(better, error, least), np.where(better, fitted, scales)
+    scales = np.where(scales == 0, 1, scales).astype(np.float32)
+    nibbles = (_rounded(blocks, scales) + ZERO).astype(np.uint8)
+    return np.bitwise_or(nibbles[..., 0::2], np.left_shift(nibbles[..., 1::2], 4, dtype=np.uint8)), scales[..., 0]
+
+
+def _rounded(blocks: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    rounded: NDArray[np.float32] = np.clip(np.rint(blocks / scales), -ZERO, ZERO - 1)
+    return rounded
+
+
+def _blocks(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[rows, columns] -> [rows, blocks, BLOCK]."""
+    filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % BLOCK)))
+    return filled.reshape(len(rows), -1, BLOCK)
+
+
+class Int4Arithmetic(FloatArithmetic):
+    """MatMulNBits; float32 between products."""
+
+    def lookup(self, name: str, ids: ir.Value) -> ir.Value:
+        return lookup_s8(self._nodes, self._weights, name, ids)
+
+    def linear(self, name: str, x: Operand, sources: Sequence[str], *, bias: bool = False) -> ir.Value:
+        n = self._nodes
+        shape, values, scales = self._weights.blockwise(name, [f"{s}.weight" for s in sources])
+        product = n.op(
+            "MatMulNBits",
+            [x.values, n.keep(values), n.keep(scales)],
+            domain="com.microsoft",
+            N=shape[0],
+            K=shape[1],
+            bits=4,
+            block_size=BLOCK,
+            accuracy_level=INT8_ACTIVATIONS,
+        )
+        return self.biased(product, name, sources) if bias else product
