@@ -15,17 +15,11 @@ from hypothesis.extra.numpy import arrays
 from checkpoints import LAYOUTS
 from conftest import Exported
 from rfprm_export import calibration
-from rfprm_export.calibration import LayerStatistics
 from rfprm_export.checkpoint import Checkpoint
-from rfprm_export.head import load_head
 from rfprm_export.int8 import SMALLEST, quantise_rows
-from rfprm_export.passes import Passes
 from rfprm_export.probes import PROBES, calibration_traces, pools
-from rfprm_export.recipes import choose
 from rfprm_export.reference import through_layers
-from rfprm_export.smoothing import NONE, Rescaling, smooth
-from rfprm_export.variants import FP32, INT8, VARIANTS, Bound
-from rfprm_export.write import write_variant
+from rfprm_export.variants import INT8, VARIANTS, Bound
 from rfprm_lite.manifest import Parity
 
 Get = Callable[[str], Exported]
@@ -84,43 +78,6 @@ def test_calibration_sees_what_the_layers_read(exported: Get) -> None:
     assert statistics[0].outputs["self_attn.q_proj"] == pytest.approx(np.abs(queries).max(), 1e-4)
 
 
-def test_smoothing_changes_no_reward_in_fp32(exported: Get, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """Whatever the ranges are, the factors on norms and weights cancel out."""
-    made = exported(SEVEN)
-    checkpoint = Checkpoint.open(made.checkpoint)
-    a = checkpoint.architecture
-    draw = np.random.default_rng(0)
-    sizes = {"qkv": a.hidden_size, "o": a.q_size, "gate_up": a.hidden_size, "down": a.intermediate_size}
-    statistics = [
-        LayerStatistics({key: draw.uniform(0, 9, size).astype(np.float32) for key, size in sizes.items()}, {}, {})
-        for _ in range(a.num_layers)
-    ]
-    rescaling = smooth(a, statistics, lambda name: np.abs(checkpoint.tensor(name)).max(0), dict.fromkeys(sizes, 0.6))
-    spec = choose(SEVEN, a.name)
-    files = write_variant(tmp_path, FP32, checkpoint, spec, load_head(checkpoint, spec), Passes(rescaling))
-    plain = (made.bundle / files[1].path).read_bytes()
-    assert (tmp_path / files[1].path).read_bytes() != plain
-    monkeypatch.setattr(made.prm, "_engine", _engine_of(tmp_path / files[0].path, made))
-    for probe, rewards in zip(PROBES, made.reference.step_rewards(PROBES), strict=True):
-        np.testing.assert_allclose(made.prm.score(*probe).step_rewards, rewards, atol=1e-4)
-
-
-def _engine_of(graph, made: Exported):  # type: ignore[no-untyped-def]
-    from rfprm_lite.device import DeviceSpec, open_session
-    from rfprm_lite.engine import Engine
-    from rfprm_lite.kv import Layout
-
-    device = DeviceSpec("cpu")
-    return Engine(open_session(graph, device, 2), Layout.of(made.prm.manifest.dimensions, "float32"), device)
-
-
-def test_no_rescaling_leaves_tensors_alone() -> None:
-    blocks = [np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)]
-    assert all((a == b).all() for a, b in zip(NONE.apply("x", blocks), blocks, strict=True))
-    scaled = Rescaling({"x": np.array([1, 2, 3], np.float32)}, {"x": np.array([1, 0, 5], np.float32)})
-    np.testing.assert_array_equal(np.concatenate(list(scaled.apply("x", blocks)))[1], [2, 0, 10])
-
-
 def test_nothing_is_measured_on_what_was_calibrated_on() -> None:
     assert len(calibration_traces()) == 24
     assert [len(pool) for pool in pools()] == [8] * 6
@@ -142,4 +99,6 @@ def test_a_variant_that_misses_its_bound_is_no_default(exported: Get) -> None:
     assert kept == sorted(kept, reverse=True)
     assert manifest.variants[-1].name == "int4"
     assert not kept[-1]
-    assert manifest.variant("int8").made_by[0] == "smoothed (qkv 0.5, o 0.5, gate_up 0.5, down 0.7)"
+    made_by = manifest.variant("int8").made_by
+    assert made_by[0] == "residual stream and values rotated, inputs of down_proj mixed by 32"
+    assert made_by[1].startswith("calibrated on 24 traces of PRMBench, ")

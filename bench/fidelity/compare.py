@@ -3,7 +3,8 @@
     python bench/fidelity/compare.py BUNDLE POOLS --variant int8
 
 BUNDLE: of the checkpoint that make_prm.py made, so that activations are real and rewards mean something. POOLS: see
-pools.py. The FP32 rewards are kept beside the bundle, for the next variant. Prints a table and one JSON object.
+pools.py. The FP32 rewards are kept beside the bundle, for the next variant on as many problems or fewer. Prints a table
+and one JSON object.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def compare(read: Pools, expected: Rewards, found: Rewards, total: Any) -> dict[
 
 def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
     """Step rewards of every candidate of every pool, a pool a call."""
-    kept = bundle / f"rewards-{variant}-{len(read)}.npz"
+    kept = bundle / f"rewards-{variant}.npz"
     if not kept.exists() or variant != "fp32":
         opened = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False)
         session = open_session(opened.graph, DeviceSpec("cpu"), None)
@@ -92,8 +93,8 @@ def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
         ]
         np.savez(kept, **{str(i): r for i, r in enumerate(found)})
     stored = np.load(kept)
-    flat = iter([stored[str(i)] for i in range(len(stored.files))])
-    return [[next(flat) for _ in pool] for pool in read]
+    ordered = (stored[str(i)] for i in range(len(stored.files)))
+    return [[next(ordered) for _ in pool] for pool in read]
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ class Arithmetic(Protocol):
     def leave(self, x: ir.Value) -> ir.Value:
         """The working type -> float32."""
 
+    def mixed(self, x: ir.Value, features: int) -> ir.Value:
+        """What down_proj's operand is made from: [tokens, features], mixed as the variant's weights expect."""
+
     def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
         """x: working type, [tokens, features]; products that share it share the operand. pending: a scale that x itself
         still lacks."""

@@ -51,6 +51,7 @@ def main() -> None:
 @click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--variants", default="int8,fp32,fp16,int4", show_default=True, help="Comma-separated.")
+@click.option("--traces", type=click.IntRange(min=1), help="Calibrate and measure on fewer traces, to save time.")
 @click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
 @click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
@@ -61,6 +62,7 @@ def export(
     recipe: str | None,
     revision: str | None,
     variants: str,
+    traces: int | None,
     low_memory: bool,
     push_to_hub: str | None,
     private: bool,
@@ -73,7 +75,7 @@ def export(
     with _extra():  # here, so that --help does not wait for torch
         from rfprm_export import hub, pipeline
     chosen = [v.strip() for v in variants.split(",") if v.strip()]
-    request = pipeline.Request(source, output, recipe, revision, chosen, low_memory)
+    request = pipeline.Request(source, output, recipe, revision, chosen, low_memory, traces)
     try:
         if dry_run:
             _show(pipeline.plan(request))

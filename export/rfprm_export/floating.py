@@ -1,4 +1,4 @@
-"""Products in float32, or in float16 between casts."""
+"""Products in float32, in float16 between casts, or in float32 on rotated weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from rfprm_export.arithmetic import FLOAT, Operand, Weights
 from rfprm_export.nodes import Nodes
+from rfprm_export.rotation import hadamard, mixed_channels
 
 
 class FloatArithmetic:
@@ -24,6 +25,9 @@ class FloatArithmetic:
 
     def leave(self, x: ir.Value) -> ir.Value:
         return x if self.working == FLOAT else self._nodes.op("Cast", [x], to=FLOAT)
+
+    def mixed(self, x: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
+        return x
 
     def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
         if pending is not None:
@@ -55,3 +59,19 @@ class Float16Arithmetic(FloatArithmetic):
 
     def __init__(self, nodes: Nodes, weights: Weights) -> None:
         super().__init__(nodes, weights, ir.DataType.FLOAT16)
+
+
+class RotatedArithmetic(FloatArithmetic):
+    """float32 on rotated weights (rfprm_export.rotation)."""
+
+    def __init__(self, nodes: Nodes, weights: Weights) -> None:
+        super().__init__(nodes, weights)
+        self._mixing: ir.Value | None = None
+
+    def mixed(self, x: ir.Value, features: int) -> ir.Value:
+        n = self._nodes
+        matrix = hadamard(mixed_channels(features))
+        if self._mixing is None:
+            self._mixing = n.keep(self._weights.constant("mixing", matrix))
+        groups = n.op("Reshape", [x, n.int64([-1, len(matrix)])])
+        return n.op("Reshape", [n.op("MatMul", [groups, self._mixing]), n.int64([-1, features])])

@@ -233,8 +233,9 @@ class Writer:
         up = arithmetic.raw(f"{name}.up_proj", x, [f"{name}.up_proj"])
         # QuickGelu is x * sigmoid(alpha * x): with alpha 1, SiLU in one kernel.
         activated = self.op("QuickGelu", [gate], domain="com.microsoft", alpha=1.0)
-        inner = arithmetic.operand(self.op("Mul", [activated, up]), pending=x.scale)
-        return arithmetic.leave(arithmetic.linear(f"{name}.down_proj", inner, [f"{name}.down_proj"]))
+        inner = arithmetic.mixed(self.op("Mul", [activated, up]), self.a.intermediate_size)
+        x = arithmetic.operand(inner, pending=x.scale)
+        return arithmetic.leave(arithmetic.linear(f"{name}.down_proj", x, [f"{name}.down_proj"]))
 
     def head(self, head: Head, names: list[tuple[str, str]], x: ir.Value) -> ir.Value:
         """[num_read, hidden_size] -> rewards [num_read]."""

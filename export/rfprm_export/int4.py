@@ -1,7 +1,7 @@
 """Weights in 4 bits, in blocks of 32 along their inputs with a scale each; float32 activations.
 
-ONNX Runtime's MatMulNBits quantises the activations to 8 bits itself, by row and block. Rounding minimises the error
-that activations of the calibration would see: each column counts by the mean square of what it is multiplied by.
+ONNX Runtime's MatMulNBits quantises the activations to 8 bits itself, by row and block. A block's scale is the one that
+leaves the least squared error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export.arithmetic import Operand
-from rfprm_export.floating import FloatArithmetic
+from rfprm_export.floating import RotatedArithmetic
 from rfprm_export.int8 import SMALLEST, lookup_s8
 
 BLOCK = 32
@@ -24,31 +24,26 @@ SHRINKINGS = np.arange(0.8, 1.06, 0.05, dtype=np.float32)
 INT8_ACTIVATIONS = 4
 
 
-def quantise_blocks(
-    rows: NDArray[np.float32], importance: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def quantise_blocks(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """4-bit values, two in a byte (the first in its low half), and scales.
 
-    rows: [rows, columns]. importance: [columns], how much a column's squared error counts, > 0. Returns u8
-    [rows, blocks, BLOCK / 2] and float32 [rows, blocks]; a last block that is not full is filled with zeros.
+    rows: [rows, columns]. Returns u8 [rows, blocks, BLOCK / 2] and float32 [rows, blocks]; a last block that is not
+    full is filled with zeros.
     """
-    blocks = _blocks(rows)
-    weights = _blocks(np.broadcast_to(importance, (1, rows.shape[1])))
+    filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % BLOCK)))
+    blocks = filled.reshape(len(rows), -1, BLOCK)
     ends = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
     # The largest magnitude goes to -8, the end that has no counterpart.
     widest = np.where(np.abs(ends) > SMALLEST, ends / -ZERO, 1).astype(np.float32)
-    scales = widest
-    least = np.full(widest.shape, np.inf, np.float32)
+    scales, least = widest, np.full(widest.shape, np.inf, np.float32)
     for shrinking in SHRINKINGS:
         tried = widest * shrinking
         # The best scale for the values that the tried one rounds to.
         values = _rounded(blocks, tried)
-        weighted = weights * values
-        square = (weighted * values).sum(-1, keepdims=True)
-        fitted = np.where(square > 0, (weighted * blocks).sum(-1, keepdims=True) / np.maximum(square, SMALLEST), tried)
-        error = (weights * (blocks - fitted * values) ** 2).sum(-1, keepdims=True)
-        better = error < least
-        least, scales = np.where(better, error, least), np.where(better, fitted, scales)
+        square = (values * values).sum(-1, keepdims=True)
+        fitted = np.where(square > 0, (values * blocks).sum(-1, keepdims=True) / np.maximum(square, SMALLEST), tried)
+        error = ((blocks - fitted * values) ** 2).sum(-1, keepdims=True)
+        scales, least = np.where(error < least, fitted, scales), np.minimum(error, least)
     scales = np.where(scales == 0, 1, scales).astype(np.float32)
     nibbles = (_rounded(blocks, scales) + ZERO).astype(np.uint8)
     return np.bitwise_or(nibbles[..., 0::2], np.left_shift(nibbles[..., 1::2], 4, dtype=np.uint8)), scales[..., 0]
@@ -59,13 +54,7 @@ def _rounded(blocks: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArra
     return rounded
 
 
-def _blocks(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[rows, columns] -> [rows, blocks, BLOCK]."""
-    filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % BLOCK)))
-    return filled.reshape(len(rows), -1, BLOCK)
-
-
-class Int4Arithmetic(FloatArithmetic):
+class Int4Arithmetic(RotatedArithmetic):
     """MatMulNBits; float32 between products."""
 
     def lookup(self, name: str, ids: ir.Value) -> ir.Value:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export.arithmetic import FLOAT, Operand, Weights
-from rfprm_export.floating import FloatArithmetic
+from rfprm_export.floating import RotatedArithmetic
 from rfprm_export.nodes import Nodes
 
 ZERO_POINT = 128
@@ -38,7 +38,7 @@ def lookup_s8(n: Nodes, weights: Weights, name: str, ids: ir.Value) -> ir.Value:
     return n.op("Mul", [rows, n.op("Unsqueeze", [n.op("Gather", [scales, ids]), n.int64([1])])])
 
 
-class Int8Arithmetic(FloatArithmetic):
+class Int8Arithmetic(RotatedArithmetic):
     """u8 activations around a zero point of 128, s8 weights; float32 between products."""
 
     def lookup(self, name: str, ids: ir.Value) -> ir.Value:

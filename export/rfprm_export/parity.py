@@ -41,8 +41,9 @@ class Material:
     pools: list[slice]
 
 
-def material(encoder: Encoder) -> Material:
-    """The pools, the probes and a long trace, as far as the model can read them. Raises ExportError if it can none."""
+def material(encoder: Encoder, most: int | None = None) -> Material:
+    """The pools, the probes and a long trace, as far as the model can read them. most: of the pools' candidates; whole
+    pools alone are taken, the first in any case. Raises ExportError where the model can read none."""
 
     def fits(problem: str, trace: Trace) -> bool:
         try:
@@ -55,6 +56,8 @@ def material(encoder: Encoder) -> Material:
     slices: list[slice] = []
     for pool in pools():
         candidates = [candidate for candidate in pool if fits(*candidate)]
+        if most is not None and traces and len(traces) + len(candidates) > most:
+            break
         slices.append(slice(len(traces), len(traces) + len(candidates)))
         traces += candidates
     traces += [probe for probe in (*PROBES, long_trace(fits)) if fits(*probe)]

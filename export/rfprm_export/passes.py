@@ -1,67 +1,55 @@
 """What is done to a checkpoint's weights on their way into a variant, each chosen by what calibration measured.
 
-In: a checkpoint and its statistics. Out: `Passes`, and a sentence about each for the manifest.
+In: an architecture and the statistics of its activations. Out: `Passes`, and a sentence about each for the manifest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-import numpy as np
-
-from rfprm_export.calibration import READERS, Statistics, Vector
-from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.calibration import Statistics
+from rfprm_export.checkpoint import Architecture
 from rfprm_export.overflow import MARGIN, wide_layers
-from rfprm_export.smoothing import NONE, Rescaling, smooth
+from rfprm_export.rotation import Block, Read, rotation
 
-LEAST = 1e-12
-"""The importance of a column that was always zero, so that a block of such columns still has a best scale."""
+
+class Transform(Protocol):
+    """Changes tensors so that the network computes what it did."""
+
+    def blocks(self, name: str, read: Read) -> Iterable[Block]:
+        """The blocks of rows of a tensor, changed. read: gives any tensor as it is."""
+
+
+class AsItIs:
+    """Changes nothing."""
+
+    def blocks(self, name: str, read: Read) -> Iterable[Block]:
+        return read(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """rescaling: factors that cancel each other. wide: layers whose MLP is float32. mean_square: of what each column
-    of a weight is multiplied by, by the tensor's name. said: for the manifest."""
+    """wide: layers whose MLP is float32. said: for the manifest."""
 
-    rescaling: Rescaling = NONE
+    transform: Transform = field(default_factory=AsItIs)
     wide: Collection[int] = ()
-    mean_square: Mapping[str, Vector] = field(default_factory=dict)
     said: tuple[str, ...] = ()
-
-    def importance(self, name: str, columns: int) -> Vector:
-        """How much a column's squared error counts; all alike where nothing was measured."""
-        return np.maximum(self.mean_square.get(name, np.ones(columns, np.float32)), LEAST)
 
 
 AS_IT_IS = Passes()
 
 
-def smoothed(strengths: Mapping[str, float], checkpoint: Checkpoint, statistics: Statistics) -> Passes:
-    """Outliers moved from activations into weights. strengths: by the keys of calibration.INPUTS."""
-
-    def column_maxima(name: str) -> Vector:
-        found: Vector = np.max([np.abs(block).max(axis=0) for block in checkpoint.blocks(name)], axis=0)
-        return found
-
-    rescaling = smooth(checkpoint.architecture, statistics, column_maxima, strengths)
-    shown = ", ".join(f"{key} {strength}" for key, strength in strengths.items())
-    return Passes(rescaling=rescaling, said=(f"smoothed ({shown})",))
+def rotated(architecture: Architecture, statistics: Statistics, head: str) -> Passes:
+    """No channel stands out. head: the tensor that reads the final norm."""
+    turned = rotation(architecture, statistics, head)
+    said = f"residual stream and values rotated, inputs of down_proj mixed by {len(turned.mixing)}"
+    return Passes(turned, said=(said,))
 
 
-def without_overflow(_checkpoint: Checkpoint, statistics: Statistics) -> Passes:
+def without_overflow(_architecture: Architecture, statistics: Statistics, _head: str) -> Passes:
     """float32 where float16 could overflow."""
     wide = wide_layers(statistics)
     shown = f"the MLP of layers {', '.join(map(str, sorted(wide)))} in float32" if wide else "no layer in float32"
     return Passes(wide=wide, said=(f"{shown}: what came within {MARGIN} times of overflowing float16",))
-
-
-def weighted_rounding(_checkpoint: Checkpoint, statistics: Statistics) -> Passes:
-    """Columns count by what they are multiplied by."""
-    mean_square = {
-        f"model.layers.{i}.{module}.weight": layer.mean_square[key]
-        for i, layer in enumerate(statistics)
-        for key, modules in READERS.items()
-        for module in modules
-    }
-    return Passes(mean_square=mean_square, said=("scales weighted by the mean squares of the activations",))

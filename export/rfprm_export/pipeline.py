@@ -24,7 +24,7 @@ from rfprm_export.errors import ExportError
 from rfprm_export.head import Tensors, load_head
 from rfprm_export.model_card import model_card
 from rfprm_export.parity import Material, StepRewards
-from rfprm_export.passes import AS_IT_IS, Passes
+from rfprm_export.passes import AS_IT_IS
 from rfprm_export.plan import VariantPlan
 from rfprm_export.probes import calibration_traces
 from rfprm_export.recipes import ExportRecipe, choose
@@ -44,7 +44,8 @@ _log = logging.getLogger("rfprm_export")
 class Request:
     """source: a folder or a hub id. recipe: by name, needed where the checkpoint does not say which.
 
-    low_memory: parity is measured layer by layer, so that no variant is ever loaded as a whole.
+    low_memory: parity is measured layer by layer, so that no variant is ever loaded as a whole. most_traces: of those
+    for calibration, and as many candidates for parity, where PyTorch would take too long for all.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Request:
     revision: str | None = None
     variants: Sequence[str] = tuple(VARIANTS)
     low_memory: bool = False
+    most_traces: int | None = None
 
 
 Progress = Callable[[str, int], None]
@@ -105,13 +107,16 @@ def export(request: Request, progress: Progress = lambda _variant, _bytes: None)
             variants=(),
         )
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
-        texts = parity.material(encoder)
+        texts = parity.material(encoder, request.most_traces)
         assert_template(checkpoint, spec, encoder, texts.traces)
-        statistics = _statistics(checkpoint, encoder) if any(variant.passes for variant in chosen) else ()
+        statistics: Statistics = ()
+        calibrated = ""
+        if any(variant.passes for variant in chosen):
+            statistics, calibrated = _calibrate(checkpoint, encoder, request.most_traces)
         expected = model.reference(texts)
         made: list[Variant] = []
         for recipe in chosen:
-            written = _write(folder, recipe, model, statistics, partial(progress, recipe.name))
+            written = _write(folder, recipe, model, statistics, calibrated, partial(progress, recipe.name))
             bundle = Bundle(folder, manifest, written)
             measured = parity.measure(bundle, encoder, texts, expected, by_layer=request.low_memory)
             parity.require(recipe.name, measured, recipe.bound)
@@ -163,22 +168,31 @@ def _chosen(request: Request) -> list[VariantRecipe]:
     return [variant for name, variant in VARIANTS.items() if name in request.variants]
 
 
-def _statistics(checkpoint: Checkpoint, encoder: Encoder) -> Statistics:
+def _calibrate(checkpoint: Checkpoint, encoder: Encoder, most: int | None) -> tuple[Statistics, str]:
+    """Statistics of activations, and of what, in words."""
     sequences: list[NDArray[np.int64]] = []
-    for problem, trace in calibration_traces():
+    for problem, trace in calibration_traces()[:most]:
         with suppress(ContextLengthError):
             sequences.append(encoder.step_sequences(problem, trace)[-1].ids)
-    _log.info("calibrating on %d traces, %d tokens", len(sequences), sum(map(len, sequences)))
-    return calibration.measure(checkpoint, sequences)
+    said = f"calibrated on {len(sequences)} traces of PRMBench, {sum(map(len, sequences))} tokens"
+    _log.info(said)
+    return calibration.measure(checkpoint, sequences), said
 
 
 def _write(
-    folder: Path, recipe: VariantRecipe, model: _Model, statistics: Statistics, written: Callable[[int], None]
+    folder: Path,
+    recipe: VariantRecipe,
+    model: _Model,
+    statistics: Statistics,
+    calibrated: str,
+    written: Callable[[int], None],
 ) -> Variant:
     _log.info("writing %s", recipe.name)
-    passes: Passes = recipe.passes(model.checkpoint, statistics) if recipe.passes else AS_IT_IS
+    passes, made_by = AS_IT_IS, recipe.made_by
+    if recipe.passes:
+        passes = recipe.passes(model.checkpoint.architecture, statistics, model.spec.head.names[0][0])
+        made_by = (*passes.said, calibrated, *made_by)
     files = write_variant(folder, recipe, model.checkpoint, model.spec, model.head, passes, written)
-    made_by = (*passes.said, *recipe.made_by)
     return Variant(recipe.name, files, recipe.dtype, recipe.kv_dtype, recipe.devices, made_by, parity=None)
 
 

@@ -69,17 +69,17 @@ class _Counter:
     def quantised(self, name: str, sources: Sequence[str], *, transposed: bool) -> tuple[ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
         shape = (columns, rows) if transposed else (rows, columns)
-        # Blocks in float32, and the whole in s8 if it is transposed.
-        weight = self._add(f"{name}.weight_s8", shape, INT8, held=4 * BLOCK_BYTES + transposed * rows * columns)
+        # Blocks in float32; if it is transposed, it is no table, and the whole is rotated in float32 and kept in s8.
+        whole = rows * columns * int(FLOAT.itemsize + INT8.itemsize) if transposed else 0
+        weight = self._add(f"{name}.weight_s8", shape, INT8, held=4 * BLOCK_BYTES + whole)
         return weight, self._add(f"{name}.scale", (rows,), FLOAT, held=0)
 
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
         blocks = -(-columns // BLOCK)
-        # A block in float32 and what its scales are sought with, and the whole in 4 bits twice: parts, joined.
-        values = self._add(
-            f"{name}.weight_u4", (rows, blocks, BLOCK // 2), UINT8, held=7 * BLOCK_BYTES + rows * columns
-        )
+        # A block in float32 and what its scales are sought with; the whole rotated, and in 4 bits twice: parts, joined.
+        held = 8 * BLOCK_BYTES + 5 * rows * columns
+        values = self._add(f"{name}.weight_u4", (rows, blocks, BLOCK // 2), UINT8, held)
         return (rows, columns), values, self._add(f"{name}.scale", (rows, blocks), FLOAT, held=0)
 
     def constant(self, name: str, value: NDArray[np.float32], dtype: ir.DataType = FLOAT) -> ir.Value:

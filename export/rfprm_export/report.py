@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from rfprm_export.probes import calibration_traces
 from rfprm_lite.manifest import Manifest
 
 
@@ -21,7 +20,6 @@ def report(manifest: Manifest) -> bytes:
     found = {
         "source": msgspec.structs.asdict(manifest.source),
         "recipe": manifest.recipe.name,
-        "calibrated_on": f"{len(calibration_traces())} traces of PRMBench, as far as the model can read them",
         "commands": {"export": export_command(manifest), "verify": verify_command(manifest)},
         "variants": variants,
     }

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from rfprm_export.arithmetic import Arithmetic, Weights
 from rfprm_export.calibration import Statistics
-from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.checkpoint import Architecture
 from rfprm_export.floating import Float16Arithmetic, FloatArithmetic
 from rfprm_export.int4 import BLOCK, Int4Arithmetic
 from rfprm_export.int8 import Int8Arithmetic
 from rfprm_export.nodes import Nodes
-from rfprm_export.passes import Passes, smoothed, weighted_rounding, without_overflow
+from rfprm_export.passes import Passes, rotated, without_overflow
 from rfprm_lite.manifest import Device, Parity
 
 
@@ -57,7 +56,7 @@ class VariantRecipe:
     arithmetic: Callable[[Nodes, Weights], Arithmetic]
     bound: Bound
     made_by: tuple[str, ...] = ()
-    passes: Callable[[Checkpoint, Statistics], Passes] | None = None
+    passes: Callable[[Architecture, Statistics, str], Passes] | None = None
 
 
 QUANTISED = Bound(needed=False, mean=0.01, p99=0.05)
@@ -70,8 +69,7 @@ INT8 = VariantRecipe(
     Int8Arithmetic,
     QUANTISED,
     ("s8 weights, a scale an output channel", "u8 activations, a scale a token", "s8 embeddings, a scale a token"),
-    # What down_proj reads is the most uneven by far, and made most of the error (bench/LOG.md).
-    partial(smoothed, {"qkv": 0.5, "o": 0.5, "gate_up": 0.5, "down": 0.7}),
+    rotated,
 )
 FP32 = VariantRecipe("fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4))
 FP16 = VariantRecipe(
@@ -92,7 +90,7 @@ INT4 = VariantRecipe(
     Int4Arithmetic,
     QUANTISED,
     (f"4-bit weights, a scale a block of {BLOCK}", "s8 embeddings, a scale a token"),
-    weighted_rounding,
+    rotated,
 )
 
 VARIANTS = {variant.name: variant for variant in (INT8, FP32, FP16, INT4)}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rfprm_export import graph
 from rfprm_export.arithmetic import FLOAT
-from rfprm_export.checkpoint import Checkpoint, read_json
+from rfprm_export.checkpoint import BLOCK_BYTES, Checkpoint, read_json
 from rfprm_export.head import Tensors
 from rfprm_export.int4 import quantise_blocks
 from rfprm_export.int8 import quantise_rows
@@ -61,11 +61,8 @@ class CheckpointWeights:
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         """The sources stacked, in 4 bits; and the scale of each block."""
         rows, columns = self._stack(sources)
-        parts = [
-            quantise_blocks(block, self._passes.importance(source, columns))
-            for source in sources
-            for block in self._blocks(source)
-        ]
+        blocks = (part for block in self._all_blocks(sources) for part in np.array_split(block, _parts(block)))
+        parts = [quantise_blocks(block) for block in blocks]
         values, scales = (np.concatenate(part) for part in zip(*parts, strict=True))
         weight = self._file.add(f"{name}.weight_u4", values.shape, [values], ir.DataType.UINT8)
         return (rows, columns), weight, self._file.add(f"{name}.scale", scales.shape, [scales])
@@ -84,8 +81,15 @@ class CheckpointWeights:
         return (block for source in sources for block in self._blocks(source))
 
     def _blocks(self, name: str) -> Iterable[NDArray[np.float32]]:
-        blocks = iter([self._head[name]]) if name in self._head else self._checkpoint.blocks(name)
-        return self._passes.rescaling.apply(name, blocks)
+        return self._passes.transform.blocks(name, self._read)
+
+    def _read(self, name: str) -> Iterable[NDArray[np.float32]]:
+        return iter([self._head[name]]) if name in self._head else self._checkpoint.blocks(name)
+
+
+def _parts(block: NDArray[np.float32]) -> int:
+    """A rotated tensor may come as one block; what seeks the scales of 4 bits holds several copies."""
+    return max(1, block.nbytes // BLOCK_BYTES)
 
 
 def write_variant(
