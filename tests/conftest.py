@@ -78,7 +78,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         if recipe not in done:
             root = tmp_path_factory.mktemp("exported")
             checkpoint = make_checkpoint(root / "checkpoint", LAYOUTS[recipe])
-            export(Request(str(checkpoint), root / "bundle", recipe))
+            export(Request(str(checkpoint), root / "bundle", recipe, most_traces=8))
             fp32 = PRM.from_pretrained(root / "bundle", variant="fp32", threads=2)
             done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), fp32)
         return done[recipe]

@@ -32,7 +32,7 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(manifest))
 
 
-FILES = ["tokenizer.json", "fp32/model.onnx", "fp32/model.onnx.data"]
+FILES = ["tokenizer.json", "int8/model.onnx", "int8/model.onnx.data"]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -112,12 +112,11 @@ def test_a_manifest_survives_its_own_json() -> None:
 
 
 def test_a_variant_that_is_not_there(bundle: Path) -> None:
-    with pytest.raises(VariantError, match=r"has no variant 'int3': it has fp32 \(cpu\)"):
+    with pytest.raises(VariantError, match=r"has no variant 'int3': it has int8 \(cpu\), fp32 \(cpu\)"):
         PRM.from_pretrained(bundle, variant="int3")
-    with pytest.raises(VariantError, match=r"'fp32' does not run on cuda: .* has fp32 \(cpu\)"):
-        open_bundle(bundle, "fp32", "cuda", HubOptions(), verify=False)
-    with pytest.raises(VariantError, match=r"has no variant for cuda: it has fp32 \(cpu\)"):
-        open_bundle(bundle, None, "cuda", HubOptions(), verify=False)
+    for name in ("fp32", None):
+        with pytest.raises(VariantError, match=r"has no variant for cuda: it has int8 \(cpu\), fp32 \(cpu\)"):
+            open_bundle(bundle, name, "cuda", HubOptions(), verify=False)
 
 
 def test_neither_a_folder_nor_a_hub_id() -> None:
@@ -184,7 +183,7 @@ def test_local_files_only_never_touches_the_network(cache: Path, no_network: lis
         PRM.from_pretrained("org/other", cache_dir=cache, local_files_only=True)
     with pytest.raises(ModelNotFoundError, match="at revision v2"):
         PRM.from_pretrained("org/prm", cache_dir=cache, local_files_only=True, revision="v2")
-    (cache / "models--org--prm" / "snapshots" / COMMIT / "fp32" / "model.onnx.data").unlink()
+    (cache / "models--org--prm" / "snapshots" / COMMIT / "int8" / "model.onnx.data").unlink()
     with pytest.raises(ModelNotFoundError, match=r"model\.onnx\.data of org/prm"):
         PRM.from_pretrained("org/prm", cache_dir=cache, local_files_only=True)
     assert no_network == []

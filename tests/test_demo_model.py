@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rfprm_lite import PRM
 
@@ -17,8 +18,10 @@ DATA = Path(__file__).parent / "data" / "demo_heldout.jsonl"
 ROWS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
 
 
-def test_first_wrong_steps_are_found(prm: PRM) -> None:
+@pytest.mark.parametrize("variant", ["int8", "fp32"])
+def test_first_wrong_steps_are_found(variant: str) -> None:
     """ProcessBench's F1 at threshold 0.5."""
+    prm = PRM.from_pretrained("demo", variant=variant, threads=2)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     scores = prm.score_many([(row["problem"], row["steps"]) for row in ROWS])
     for row, score in zip(ROWS, scores, strict=True):
@@ -28,7 +31,7 @@ def test_first_wrong_steps_are_found(prm: PRM) -> None:
     assert 2 * right * wrong / (right + wrong) > 0.8
 
 
-def test_the_card_says_what_was_measured_and_what_it_cannot_do(prm: PRM) -> None:
+def test_the_card_says_what_was_measured_and_what_it_cannot_do() -> None:
     card = (Path(__file__).parent.parent / "rfprm_lite" / "models" / "demo" / "README.md").read_text(encoding="utf-8")
     for statement in ("F1", "best-of-8", "GSM8K", "0 to 400", "not ReasonFlux-PRM", "can not do"):
         assert statement in card, statement

@@ -159,8 +159,8 @@ def scaled(checkpoint: Path, name: str, by: float) -> Path:
 
 
 def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
-    checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), "model.layers.1.mlp.up_proj.weight", 1e5)
-    manifest = export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp16", "fp32"]))
+    checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), "model.layers.1.mlp.up_proj.weight", 3e4)
+    manifest = export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp16", "fp32"], most_traces=4))
     fp16 = manifest.variant("fp16")
     assert fp16.made_by[0].startswith("the MLP of layers 1 in float32")
     assert fp16.parity is not None
@@ -181,7 +181,17 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     assert cache.length == 0
 
 
+def test_a_weight_that_is_too_large_is_an_error(tmp_path: Path) -> None:
+    checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), "model.layers.1.mlp.down_proj.weight", 1e7)
+    opened = Checkpoint.open(checkpoint)
+    spec = choose(SEVEN, opened.architecture.name)
+    with pytest.raises(ExportError, match="model.layers.1.mlp.down_proj.weight: a value is too large for FLOAT16"):
+        write_variant(tmp_path, FP16, opened, spec, load_head(opened, spec))
+
+
 def test_attention_that_would_overflow_is_an_error(tmp_path: Path) -> None:
     checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), "model.layers.0.self_attn.v_proj.bias", 2e4)
-    with pytest.raises(ExportError, match=r"model.layers.0.self_attn.v_proj gave \d+ in the calibration; above 8188"):
-        export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp16"]))
+    with pytest.raises(
+        ExportError, match=r"model.layers.0.self_attn.[vo]_proj gave \d+ in the calibration; above 8188"
+    ):
+        export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp16"], most_traces=4))

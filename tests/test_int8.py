@@ -101,4 +101,4 @@ def test_a_variant_that_misses_its_bound_is_no_default(exported: Get) -> None:
     assert not kept[-1]
     made_by = manifest.variant("int8").made_by
     assert made_by[0] == "residual stream and values rotated, inputs of down_proj mixed by 32"
-    assert made_by[1].startswith("calibrated on 24 traces of PRMBench, ")
+    assert made_by[1].startswith("calibrated on 8 traces of PRMBench, ")

@@ -49,6 +49,7 @@ def test_what_is_inside(wheels: dict[str, Path]) -> None:
     assert listings[0] == listings[1]
     tops = {name.split("/")[0] for name in listings[0]}
     assert tops == {"rfprm_lite", "rfprm_export"}
-    demo = {"manifest.json", "tokenizer.json", "README.md", "fp32/model.onnx", "fp32/model.onnx.data"}
+    graphs = {f"{variant}/model.onnx{end}" for variant in ("int8", "fp32") for end in ("", ".data")}
+    demo = {"manifest.json", "parity.json", "tokenizer.json", "README.md"} | graphs
     assert {f"rfprm_lite/models/demo/{name}" for name in demo} < listings[0]
     assert {"rfprm_lite/py.typed", "rfprm_export/py.typed", "rfprm_lite/models/example.json"} < listings[0]

@@ -14,6 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from rfprm_export.errors import ExportError
+
 PAGE = 4096
 LINE = 64
 
@@ -34,11 +36,17 @@ class WeightFile:
     def add(
         self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]], dtype: ir.DataType = ir.DataType.FLOAT
     ) -> ir.Value:
-        """Write the blocks, one after another, as one tensor of `shape`. Raises ValueError on a wrong size."""
+        """Write the blocks, one after another, as one tensor of `shape`. Raises ValueError on a wrong size, ExportError
+        where a value does not fit the type."""
         size = int(np.prod(shape)) * dtype.itemsize
         start = self._align(int(size))
         for block in blocks:
-            self._written(self._file.write(np.ascontiguousarray(block, dtype.numpy()).data))
+            try:
+                with np.errstate(over="raise"):
+                    values = np.ascontiguousarray(block, dtype.numpy())
+            except FloatingPointError as error:
+                raise ExportError(f"{name}: a value is too large for {dtype.name}") from error
+            self._written(self._file.write(values.data))
         length = self._file.tell() - start
         if length != size:
             raise ValueError(f"{name}: {length} bytes were written for shape {list(shape)}")
