@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from checkpoints import LAYOUTS, make_checkpoint
+from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.head import load_head
 from rfprm_export.pipeline import Request, export
@@ -27,9 +27,11 @@ settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")
-def prm() -> PRM:
-    """The bundled demo model in FP32."""
-    return PRM.from_pretrained("demo", variant="fp32", threads=2)
+def prm(tmp_path_factory: pytest.TempPathFactory) -> PRM:
+    """The demo model in FP32."""
+    bundle = tmp_path_factory.mktemp("demo") / "bundle"
+    export(Request(str(DEMO_CHECKPOINT), bundle, "reasonflux-prm-7b", variants=["fp32"], most_traces=1))
+    return PRM.from_pretrained(bundle, threads=2)
 
 
 @pytest.fixture

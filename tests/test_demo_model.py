@@ -18,10 +18,10 @@ DATA = Path(__file__).parent / "data" / "demo_heldout.jsonl"
 ROWS = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("variant", ["int8", "fp32"])
-def test_first_wrong_steps_are_found(variant: str) -> None:
+@pytest.mark.parametrize("variant", ["int8, bundled", "fp32"])
+def test_first_wrong_steps_are_found(prm: PRM, variant: str) -> None:
     """ProcessBench's F1 at threshold 0.5."""
-    prm = PRM.from_pretrained("demo", variant=variant, threads=2)
+    prm = prm if variant == "fp32" else PRM.from_pretrained("demo", threads=2)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     scores = prm.score_many([(row["problem"], row["steps"]) for row in ROWS])
     for row, score in zip(ROWS, scores, strict=True):

@@ -26,7 +26,6 @@ from rfprm_export.probes import PROBES
 from rfprm_export.recipes import RECIPES, choose
 from rfprm_export.variants import VARIANTS
 from rfprm_lite import PRM, Trace
-from rfprm_lite.bundle import DEMO_FOLDER
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.manifest import read
 
@@ -90,10 +89,14 @@ def rendered(tokenizer, recipe: str, problem: str, trace: Trace) -> str:  # type
     return str(tokenizer.apply_chat_template(messages, tokenize=False))
 
 
-def test_the_bundled_model_is_the_checkpoint_in_the_repository() -> None:
-    data = (DEMO_FOLDER / "fp32" / "model.onnx.data").read_bytes()
-    embedding = load_file(DEMO_CHECKPOINT / "model.safetensors")["model.embed_tokens.weight"]
-    assert embedding.numpy().tobytes() in data
+def test_the_bundled_model_is_the_checkpoint_in_the_repository(prm: PRM) -> None:
+    """To what INT8 changes."""
+    bundled = PRM.from_pretrained("demo", threads=2)
+    problem = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
+    pairs = [(problem, [f"Tom now has 12 + 5 = {n}."]) for n in range(10, 25)]
+    rewards = [[float(score.step_rewards[0]) for score in model.score_many(pairs)] for model in (prm, bundled)]
+    assert np.abs(np.subtract(*rewards)).mean() < 0.01
+    assert np.std(rewards[0]) > 0.1
 
 
 def test_one_reward_a_trajectory_for_the_1_5b(exported: Get) -> None:

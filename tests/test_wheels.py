@@ -42,14 +42,14 @@ def test_the_twins_differ_in_onnxruntime_alone(wheels: dict[str, Path]) -> None:
 def test_what_is_inside(wheels: dict[str, Path]) -> None:
     listings = []
     for wheel in wheels.values():
-        assert wheel.stat().st_size < 9 * MEGABYTE
+        assert wheel.stat().st_size < 3 * MEGABYTE
         with zipfile.ZipFile(wheel) as archive:
-            assert sum(i.file_size for i in archive.infolist() if "/models/" in i.filename) < 8 * MEGABYTE
+            assert sum(i.file_size for i in archive.infolist() if "/models/" in i.filename) < 3 * MEGABYTE
             listings.append({n for n in archive.namelist() if ".dist-info/" not in n})
     assert listings[0] == listings[1]
     tops = {name.split("/")[0] for name in listings[0]}
     assert tops == {"rfprm_lite", "rfprm_export"}
-    graphs = {f"{variant}/model.onnx{end}" for variant in ("int8", "fp32") for end in ("", ".data")}
-    demo = {"manifest.json", "parity.json", "tokenizer.json", "README.md"} | graphs
+    graph = {"int8/model.onnx", "int8/model.onnx.data"}
+    demo = {"manifest.json", "parity.json", "tokenizer.json", "README.md"} | graph
     assert {f"rfprm_lite/models/demo/{name}" for name in demo} < listings[0]
     assert {"rfprm_lite/py.typed", "rfprm_export/py.typed", "rfprm_lite/models/example.json"} < listings[0]
