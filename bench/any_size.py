@@ -38,15 +38,16 @@ print(ready - started, time.perf_counter() - ready, score.tokens.total, float(sc
 @click.command()
 @click.argument("model")
 @click.option("--variants", default="int8,int4", show_default=True)
+@click.option("--traces", default=24, show_default=True, help="For calibration and parity, as rfprm-export's.")
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE)
-def main(model: str, variants: str, cache: Path) -> None:
+def main(model: str, variants: str, traces: int, cache: Path) -> None:
     """Measure MODEL: a shape's name (0.5b, 1.5b, 7b) or a checkpoint's folder."""
     checkpoint = checkpoint_of(model, cache)
     bundle = cache / "bundles" / f"{checkpoint.name}-low-memory"
     found: dict[str, Any] = {"model": model, "checkpoint_bytes": _bytes(checkpoint)}
     command = ["rfprm-export", str(checkpoint), str(bundle), "--recipe", RECIPE, "--variants", variants]
     if not bundle.exists():
-        found["export"], _ = measured([*command, "--low-memory"])
+        found["export"], _ = measured([*command, "--low-memory", "--traces", str(traces)])
     for variant in variants.split(","):
         run, output = measured([sys.executable, "-c", SCORE, str(bundle), variant, STEPS])
         load, score, tokens, reward = output.split()

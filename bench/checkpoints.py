@@ -135,7 +135,7 @@ def _shapes(layout: Layout, config: dict[str, Any]) -> dict[str, tuple[int, ...]
 def _draw(name: str, shape: tuple[int, ...], random: torch.Generator) -> torch.Tensor:
     values = torch.randn(shape, generator=random)
     if name.endswith("bias"):
-        return values.bfloat16()
+        return values.mul_(0.1 if name.startswith("score.") else 1).bfloat16()  # the head's must not decide all
     if len(shape) == 1:
         return values.mul_(0.2).add_(1).bfloat16()
     return values.mul_((2 / shape[-1]) ** 0.5).bfloat16()

@@ -194,7 +194,7 @@ def _by_contender(series: Row) -> dict[str, list[tuple[int, Row]]]:
 
 
 def _profile(profile: Row) -> list[str]:
-    groups = ("products", "attention", "norms", "quantising", "rest")
+    groups = ("products", "attention", "norms", "mixing", "quantising", "rest")
     peaks = ", ".join(f"{kind.upper()} {speed / 1e9:,.0f}" for kind, speed in profile["peaks"].items())
     lines = [
         "\n### Where our time goes\n",

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.table import Table
 
 from contender import ModelPaths
+from models import CONTENDING
 from rfprm_lite import manifest as manifests
 from rfprm_lite.device import DeviceSpec, session_options
 from rfprm_lite.encoding import TokenSequence
@@ -33,9 +34,11 @@ SHAPES = ((512, 896, 4864), (512, 2048, 2048), (2048, 896, 4864))
 """M, K, N of the products that the peaks are taken from."""
 PEAK_SECONDS = 0.5
 
-PRODUCTS = {"Gemm", "MatMul", "FusedMatMul", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits"}
+PRODUCTS = {"Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits"}
 GROUPS = {
     **dict.fromkeys(PRODUCTS, "products"),
+    "MatMul": "mixing",  # and the attention of the last layer's read-outs
+    "FusedMatMul": "mixing",
     "GroupQueryAttention": "attention",
     "Softmax": "attention",
     "RotaryEmbedding": "attention",
@@ -44,8 +47,7 @@ GROUPS = {
     "QuantizeLinear": "quantising",
     "DynamicQuantizeLinear": "quantising",
     "ReduceMax": "quantising",
-    "ReduceL1": "quantising",
-    "Abs": "quantising",
+    "ReduceMin": "quantising",
 }
 """What a node's time is counted under; `rest` for all others."""
 
@@ -58,7 +60,7 @@ def profile(paths: ModelPaths, threads: int, workloads: Sequence[Workload]) -> d
     runs = [
         _profile(Path(paths.bundle), manifest, variant, workload, threads, found)
         for variant in manifest.variants
-        if "cpu" in variant.devices
+        if variant.name in CONTENDING
         for workload in workloads
     ]
     return {"peaks": found, "runs": runs}
@@ -83,7 +85,7 @@ def peaks(threads: int) -> dict[str, float]:
 def tables(profiled: dict[str, Any]) -> list[Table]:
     """The profile for a terminal."""
     shown = Table(title="our engine: share of time", title_justify="left")
-    groups = ("products", "attention", "norms", "quantising", "rest")
+    groups = ("products", "attention", "norms", "mixing", "quantising", "rest")
     for column in ("variant", "workload", *groups, "outside nodes", "products, Gop/s", "of the peak"):
         shown.add_column(column, justify="right")
     for run in profiled["runs"]:

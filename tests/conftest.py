@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
@@ -24,6 +25,7 @@ settings.register_profile(
     "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("default")
+torch.set_num_threads(1)  # more only get in each other's way on models as small as these
 
 
 @pytest.fixture(scope="session")

@@ -22,19 +22,24 @@ from contender import ENTRIES, GROWTH, REFERENCES, ModelPaths, can_load
 from contenders.rfprm import Rfprm
 from measure import Measured, interleave, largest_difference
 from processes import Run, Worker, WorkerError, write_calls
+from rfprm_lite import PRM
 from rfprm_lite.bundle import DEMO_FOLDER
 from workloads import QUICK, SERIES, WORKLOADS, Sequence, Workload, full_tree
 
-PATHS = ModelPaths(str(DEMO_CHECKPOINT), str(DEMO_FOLDER), "")
+
+@pytest.fixture
+def paths(prm: PRM) -> ModelPaths:
+    """The demo model in FP32."""
+    return ModelPaths(str(DEMO_CHECKPOINT), str(prm._bundle.folder), "")
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_sharing_computes_the_distinct_prefixes_and_changes_no_reward(name: str) -> None:
+def test_sharing_computes_the_distinct_prefixes_and_changes_no_reward(paths: ModelPaths, name: str) -> None:
     workload = QUICK[name]()
     found = {}
     for share in (True, False):
         contender = Rfprm("fp32", share)
-        contender.load(PATHS, threads=2)
+        contender.load(paths, threads=2)
         results = [contender.score(call) for call in workload.calls]
         found[share] = [r for rewards, _ in results for sequence in rewards for r in sequence]
         assert sum(n for _, n in results) == (workload.distinct_prefixes if share else workload.tokens)
@@ -116,19 +121,19 @@ def test_the_largest_difference_is_over_all_rewards() -> None:
         largest_difference([[[0.1]]], [[[0.1, 0.2]]])
 
 
-def test_a_worker_scores_warm_and_cold(tmp_path: Path) -> None:
+def test_a_worker_scores_warm_and_cold(paths: ModelPaths, tmp_path: Path) -> None:
     workload = Workload("T", "a test", [[Sequence([5, 6, 7], [0, 2])]])
     entry = next(entry for entry in ENTRIES if entry.name == "rfprm-lite fp32")
     calls = write_calls(workload, tmp_path)
     worker = Worker(entry, Path(sys.executable))
     try:
-        assert worker.load(PATHS, threads=1) > 0
+        assert worker.load(paths, threads=1) > 0
         warm = worker.run(calls)
     finally:
         worker.close()
     worker = Worker(entry, Path(sys.executable))
     try:
-        cold = worker.cold(PATHS, 1, calls)
+        cold = worker.cold(paths, 1, calls)
     finally:
         worker.close()
     assert warm.rewards == cold.rewards

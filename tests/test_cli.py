@@ -42,7 +42,8 @@ def test_demo(run: Run) -> None:
     assert "not ReasonFlux-PRM" in " ".join(result.output.split())
 
 
-def test_score_json_lines(run: Run, prm: PRM) -> None:
+def test_score_json_lines(run: Run) -> None:
+    prm = PRM.from_pretrained("demo")
     rows = [{"problem": PROBLEM, "response": RIGHT, "extra": 1}, {"problem": PROBLEM, "response": WRONG.split("\n\n")}]
     result = run("score", "--model", "demo", "--json", input="\n\n".join(json.dumps(row) for row in rows))
     assert result.exit_code == 0
@@ -103,7 +104,8 @@ def test_the_last_line_break_of_plain_text_is_not_scored(run: Run) -> None:
     assert len({run("score", *options, input=text).output for text in ("a", "a\n")}) == 1
 
 
-def test_the_final_reward_by_option(run: Run, prm: PRM) -> None:
+def test_the_final_reward_by_option(run: Run) -> None:
+    prm = PRM.from_pretrained("demo")
     options = ("--aggregate", "mean+final", "--alpha", "0.5", "--final", "response")
     result = run("score", "--problem", PROBLEM, "--model", "demo", "--json", *options, input=RIGHT)
     expected = prm.score(PROBLEM, RIGHT, aggregate=Aggregate("mean+final", 0.5, "response"))

@@ -66,13 +66,16 @@ class _Counter:
     def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
         return self._add(name, self._stack(sources), dtype, held=3 * BLOCK_BYTES)
 
-    def quantised(self, name: str, sources: Sequence[str], *, transposed: bool) -> tuple[ir.Value, ir.Value]:
+    def quantised(
+        self, name: str, sources: Sequence[str], *, transposed: bool, finely: bool = False
+    ) -> tuple[ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
-        shape = (columns, rows) if transposed else (rows, columns)
+        stacked = (2 if finely else 1) * rows
+        shape = (columns, stacked) if transposed else (stacked, columns)
         # Blocks in float32; if it is transposed, it is no table, and the whole is rotated in float32 and kept in s8.
-        whole = rows * columns * int(FLOAT.itemsize + INT8.itemsize) if transposed else 0
+        whole = (4 * rows + stacked) * columns if transposed else 0
         weight = self._add(f"{name}.weight_s8", shape, INT8, held=4 * BLOCK_BYTES + whole)
-        return weight, self._add(f"{name}.scale", (rows,), FLOAT, held=0)
+        return weight, self._add(f"{name}.scale", (stacked,), FLOAT, held=0)
 
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         rows, columns = self._stack(sources)

@@ -68,7 +68,11 @@ INT8 = VariantRecipe(
     ("cpu",),
     Int8Arithmetic,
     QUANTISED,
-    ("s8 weights, a scale an output channel", "u8 activations, a scale a token", "s8 embeddings, a scale a token"),
+    (
+        "s8 weights, a scale an output channel; in two terms in attention",
+        "u8 activations, a scale a token",
+        "s8 embeddings, a scale a token",
+    ),
     rotated,
 )
 FP32 = VariantRecipe("fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4))

@@ -18,7 +18,7 @@ from rfprm_export.arithmetic import FLOAT
 from rfprm_export.checkpoint import BLOCK_BYTES, Checkpoint, read_json
 from rfprm_export.head import Tensors
 from rfprm_export.int4 import quantise_blocks
-from rfprm_export.int8 import quantise_rows
+from rfprm_export.int8 import quantise_rows, quantise_rows_finely
 from rfprm_export.passes import AS_IT_IS, Passes
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.variants import VariantRecipe
@@ -37,26 +37,31 @@ class CheckpointWeights:
         """The sources one above the other, along their first axis."""
         return self._file.add(name, self._stack(sources), self._all_blocks(sources), dtype)
 
-    def quantised(self, name: str, sources: Sequence[str], *, transposed: bool) -> tuple[ir.Value, ir.Value]:
+    def quantised(
+        self, name: str, sources: Sequence[str], *, transposed: bool, finely: bool = False
+    ) -> tuple[ir.Value, ir.Value]:
         """The sources stacked and in s8, or the transpose of that; and the scale of each row of the stack."""
         rows, columns = self._stack(sources)
-        scales: list[NDArray[np.float32]] = []
+        terms = 2 if finely else 1
+        scales = np.empty((terms, rows), np.float32)
 
-        def quantised_blocks() -> Iterator[NDArray[np.int8]]:
+        def quantised_blocks() -> Iterator[tuple[int, NDArray[np.int8]]]:
+            at = 0
             for block in self._all_blocks(sources):
-                values, own = quantise_rows(block)
-                scales.append(own)
-                yield values
+                values, own = quantise_rows_finely(block) if finely else quantise_rows(block)
+                scales[:, at : at + len(block)] = own
+                yield at, values.reshape(terms, *block.shape)
+                at += len(block)
 
         if transposed:
-            values, at = np.empty((columns, rows), np.int8), 0
-            for block in quantised_blocks():
-                values[:, at : at + len(block)] = block.T
-                at += len(block)
-            weight = self._file.add(f"{name}.weight_s8", values.shape, [values], ir.DataType.INT8)
+            whole = np.empty((columns, terms, rows), np.int8)
+            for at, values in quantised_blocks():
+                whole[:, :, at : at + values.shape[1]] = values.transpose(2, 0, 1)
+            shape, blocks = (columns, terms * rows), iter([whole])
         else:
-            weight = self._file.add(f"{name}.weight_s8", (rows, columns), quantised_blocks(), ir.DataType.INT8)
-        return weight, self._file.add(f"{name}.scale", (rows,), [np.concatenate(scales)])
+            shape, blocks = (terms * rows, columns), (values[0] for _, values in quantised_blocks())
+        weight = self._file.add(f"{name}.weight_s8", shape, blocks, ir.DataType.INT8)
+        return weight, self._file.add(f"{name}.scale", (terms * rows,), [scales])
 
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         """The sources stacked, in 4 bits; and the scale of each block."""
