@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -209,6 +213,19 @@ def test_the_exporters_command(tmp_path: Path) -> None:
     result = call(str(DEMO_CHECKPOINT), str(tmp_path / "other"))
     assert result.exit_code == 1
     assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr
+
+
+def test_an_export_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "out" / "bundle"
+    command = [sys.executable, "-c", "from rfprm_export.cli import main; main()"]
+    options = ["--recipe", "reasonflux-prm-7b", "--variants", "fp32"]
+    with subprocess.Popen([*command, str(DEMO_CHECKPOINT), str(output), *options]) as process:
+        while not list(tmp_path.glob("out/.bundle.*.partial")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(output.parent.iterdir()) == []
 
 
 class Hub:

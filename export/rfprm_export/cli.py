@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,8 +42,14 @@ def main() -> None:
 
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
+    signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rfprm_export").setLevel(logging.INFO)
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    """Ends as an error does, so that nothing half-written is left."""
+    sys.exit(128 + signal.SIGTERM)
 
 
 @click.command()
