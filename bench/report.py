@@ -141,7 +141,10 @@ def _workload(name: str, workload: Row) -> list[str]:
     reference = workload["reference"] or "nothing: no reference ran"
     lines = [
         f"\n### {name}: {workload['title']}\n",
-        f"{workload['tokens']:,} tokens in all, each sequence counted in full. Differences are from {reference}.\n",
+        (
+            f"{workload['tokens']:,} tokens in all, each sequence counted in full. Differences are from {reference}. "
+            f"Measured at commit {(workload['machine']['commit'] or 'unknown')[:7]}.\n"
+        ),
         "| contender | ratio | spread of rounds | rounds | tokens computed | load s | peak memory, MB | difference |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
