@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from rfprm_export.checkpoint import Architecture
+
 ROOT = Path(__file__).parent.parent
 DEMO_CHECKPOINT = ROOT / "examples" / "train_demo_prm" / "demo-prm"
 TEMPLATE = (ROOT / "tests" / "data" / "qwen2.5_chat_template.jinja").read_text(encoding="utf-8")
@@ -103,26 +105,7 @@ def _write_weights(folder: Path, layout: Layout, config: dict[str, Any], random:
 
 
 def _shapes(layout: Layout, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    h, inner = config["hidden_size"], config["intermediate_size"]
-    kv = h // config["num_attention_heads"] * config["num_key_value_heads"]
-    layer = {
-        "input_layernorm.weight": (h,),
-        "post_attention_layernorm.weight": (h,),
-        "self_attn.q_proj.weight": (h, h),
-        "self_attn.q_proj.bias": (h,),
-        "self_attn.k_proj.weight": (kv, h),
-        "self_attn.k_proj.bias": (kv,),
-        "self_attn.v_proj.weight": (kv, h),
-        "self_attn.v_proj.bias": (kv,),
-        "self_attn.o_proj.weight": (h, h),
-        "mlp.gate_proj.weight": (inner, h),
-        "mlp.up_proj.weight": (inner, h),
-        "mlp.down_proj.weight": (h, inner),
-    }
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], h)}
-    for i in range(layout.layers):
-        shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
-    shapes["model.norm.weight"] = (h,)
+    h, shapes = config["hidden_size"], Architecture.read(config).backbone()
     if layout.pickled_head:
         return shapes | {"score.0.weight": (1, h), "score.0.bias": (1,)}
     if not layout.tied:

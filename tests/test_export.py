@@ -48,7 +48,7 @@ def test_rewards_are_pytorchs_with_and_without_prefix_sharing(exported: Get, rec
         np.testing.assert_allclose(shared.step_rewards, rewards, atol=1e-4)
         np.testing.assert_allclose(alone, rewards, atol=1e-4)
         np.testing.assert_allclose(shared.step_rewards, alone, atol=1e-6)
-    assert np.std(np.concatenate(expected)) > 0.01  # rewards that differ, so that the comparison says something
+    assert np.std(np.concatenate(expected)) > 0.05  # rewards that differ, so that the comparison says something
 
 
 def test_trained_weights_too(prm: PRM) -> None:
@@ -133,6 +133,7 @@ def test_other_shapes(tmp_path: Path, layout) -> None:  # type: ignore[no-untype
     assert measured["int8"].mean_abs_difference <= 0.02  # random weights, the worst of inputs for quantising
     assert measured["fp16"].max_abs_difference <= 5e-3
     assert measured["int4"].mean_abs_difference <= 0.2
+    assert all(parity.num_rewards > 100 for parity in measured.values())
     assert all((parity.num_pools, parity.num_traces) == (1, 8 + len(PROBES) + 1) for parity in measured.values())
 
 
@@ -141,7 +142,7 @@ def test_a_probability_of_zero_shifts_no_step(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN])
     shard = checkpoint / "model-00002-of-00002.safetensors"
     tensors = load_file(shard)
-    tensors["score.2.weight"] *= 300
+    tensors["score.2.bias"] += torch.tensor([60.0, -60.0])  # exp(-120) is 0 in float32
     save_file(tensors, shard, metadata={"format": "pt"})
     export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp32"], most_traces=1))
     score = PRM.from_pretrained(tmp_path / "b").score("Is it?", [f"{n} is {n * n}" for n in range(30)])
@@ -277,10 +278,10 @@ def test_progress_ends_where_the_plan_says(checkpoint: Path, tmp_path: Path) -> 
 def test_the_plan_of_more_layers_holds_no_more(tmp_path: Path) -> None:
     found = [
         plan(Request(str(make_checkpoint(tmp_path / str(n), replace(LAYOUTS[SEVEN], layers=n))), tmp_path, SEVEN))
-        for n in (2, 9)
+        for n in (2, 24)
     ]
     for few, many in zip(*found, strict=True):
-        assert many.bytes > 1.3 * few.bytes
+        assert many.bytes > 2 * few.bytes
         assert many.held_bytes == few.held_bytes
 
 

@@ -71,20 +71,21 @@ def test_calibration_sees_what_the_layers_read(exported: Get) -> None:
     texts = [np.arange(5, 30), np.arange(100, 140)]
     statistics = calibration.measure(checkpoint, texts)
     assert len(statistics) == checkpoint.architecture.num_layers
-    normed: list[torch.Tensor] = []
+    read: list[torch.Tensor] = []
 
     def watch(_index: int, layer: torch.nn.Module) -> nullcontext[None]:
-        norm = layer.get_submodule("input_layernorm")
-        norm.register_forward_hook(lambda _module, _inputs, output: normed.append(output[0]))
+        if not read:
+            down = layer.get_submodule("mlp.down_proj")
+            down.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0][0]))
         return nullcontext()
 
     through_layers(checkpoint, [torch.from_numpy(text)[None] for text in texts], watch)
-    seen = torch.cat(normed[:2])  # both texts pass the first layer first
-    np.testing.assert_array_equal(statistics[0].largest["qkv"], seen.abs().amax(0))
-    np.testing.assert_allclose(statistics[0].mean_square["qkv"], seen.square().mean(0), rtol=1e-5)
-    weight, bias = (checkpoint.tensor(f"model.layers.0.self_attn.q_proj.{part}") for part in ("weight", "bias"))
-    queries = seen.numpy() @ weight.T + bias
-    assert statistics[0].outputs["self_attn.q_proj"] == pytest.approx(np.abs(queries).max(), 1e-4)
+    seen = torch.cat(read[:2])  # both texts pass the first layer first
+    assert statistics[0].inner_largest == pytest.approx(float(seen.abs().max()))
+    np.testing.assert_allclose(statistics[0].inner_mean_square, seen.square().mean(0), rtol=1e-5)
+    products = seen.numpy() @ checkpoint.tensor("model.layers.0.mlp.down_proj.weight").T
+    assert statistics[0].outputs["mlp.down_proj"] == pytest.approx(np.abs(products).max(), 1e-4)
+    assert sorted(statistics[0].outputs) == sorted(calibration.PRODUCTS)
 
 
 def test_nothing_is_measured_on_what_was_calibrated_on() -> None:

@@ -37,8 +37,7 @@ def test_it_changes_no_reward_in_fp32(exported: Get, recipe: str, tmp_path: Path
     a, spec = checkpoint.architecture, choose(recipe, checkpoint.architecture.name)
     draw = np.random.default_rng(0)
     statistics = [
-        LayerStatistics({}, {"down": draw.uniform(0, 9, a.intermediate_size).astype(np.float32)}, {})
-        for _ in range(a.num_layers)
+        LayerStatistics(draw.uniform(0, 9, a.intermediate_size).astype(np.float32), 0, {}) for _ in range(a.num_layers)
     ]
     variant = replace(FP32, arithmetic=RotatedArithmetic)
     passes = rotated(a, statistics, spec.head.names[0][0])

@@ -16,26 +16,21 @@ from numpy.typing import NDArray
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.reference import through_layers
 
-INPUTS = {"qkv": "self_attn.q_proj", "o": "self_attn.o_proj", "gate_up": "mlp.gate_proj", "down": "mlp.down_proj"}
-"""A module that reads each of a layer's inputs."""
-READERS = {
-    "qkv": tuple(f"self_attn.{part}_proj" for part in "qkv"),
-    "o": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-}
-"""All modules that read it."""
+PRODUCTS = (*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
+"""The modules of a layer that multiply by weights."""
+INNER = "mlp.down_proj"
+"""Of these, the one whose input stands out."""
 
 Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerStatistics:
-    """largest, mean_square: by the keys of INPUTS, float32 [features], over all tokens. outputs: the largest magnitude
-    of each product, by its module."""
+    """Over all tokens. inner_mean_square: float32 [intermediate_size], of each channel that down_proj reads;
+    inner_largest: the largest magnitude among them; outputs: that of each product, by its module."""
 
-    largest: dict[str, Vector]
-    mean_square: dict[str, Vector]
+    inner_mean_square: Vector
+    inner_largest: float
     outputs: dict[str, float]
 
 
@@ -43,19 +38,13 @@ Statistics = Sequence[LayerStatistics]
 
 
 def measure(checkpoint: Checkpoint, ids: Sequence[NDArray[np.int64]]) -> Statistics:
-    """ids: int64 [tokens] for each text."""
+    """ids: int64 [tokens] for each text. Returns a LayerStatistics a layer."""
     layers: list[LayerStatistics] = []
 
     @contextmanager
     def watch(_index: int, layer: torch.nn.Module) -> Iterator[None]:
-        inputs = {key: _Columns() for key in INPUTS}
-        outputs = {module: _Columns() for modules in READERS.values() for module in modules}
-        hooks = [
-            layer.get_submodule(module).register_forward_pre_hook(
-                lambda _module, read, seen=inputs[key]: seen.see(read[0])
-            )
-            for key, module in INPUTS.items()
-        ]
+        inner, outputs = _Seen(), {module: _Seen() for module in PRODUCTS}
+        hooks = [layer.get_submodule(INNER).register_forward_pre_hook(lambda _module, read: inner.see(read[0]))]
         hooks += [
             layer.get_submodule(module).register_forward_hook(lambda _module, _read, made, seen=seen: seen.see(made))
             for module, seen in outputs.items()
@@ -63,28 +52,24 @@ def measure(checkpoint: Checkpoint, ids: Sequence[NDArray[np.int64]]) -> Statist
         yield
         for hook in hooks:
             hook.remove()
-        layers.append(
-            LayerStatistics(
-                {key: seen.largest.numpy() for key, seen in inputs.items()},
-                {key: (seen.squares / seen.rows).float().numpy() for key, seen in inputs.items()},
-                {module: float(seen.largest.max()) for module, seen in outputs.items()},
-            )
-        )
+        mean_square = (inner.squares / inner.rows).float().numpy()
+        largest = {module: seen.largest for module, seen in outputs.items()}
+        layers.append(LayerStatistics(mean_square, inner.largest, largest))
 
     through_layers(checkpoint, [torch.from_numpy(text)[None] for text in ids], watch)
     return layers
 
 
-class _Columns:
-    """Over all rows seen, each column's largest magnitude and sum of squares."""
+class _Seen:
+    """Over all rows seen, the largest magnitude, and each column's sum of squares."""
 
     def __init__(self) -> None:
         self.rows = 0
-        self.largest = torch.zeros(1)
+        self.largest = 0.0
         self.squares = torch.zeros(1, dtype=torch.float64)
 
     def see(self, x: torch.Tensor) -> None:
         rows = x.flatten(0, -2)
         self.rows += len(rows)
-        self.largest = torch.maximum(self.largest, rows.abs().amax(0))
+        self.largest = max(self.largest, float(rows.abs().max()))
         self.squares = self.squares + rows.square().sum(0)

@@ -32,4 +32,4 @@ def wide_layers(statistics: Statistics) -> frozenset[int]:
 
 def _largest_in_mlp(layer: LayerStatistics) -> float:
     outputs = (layer.outputs[f"mlp.{part}_proj"] for part in ("gate", "up", "down"))
-    return max(*outputs, float(layer.largest["down"].max()))
+    return max(*outputs, layer.inner_largest)

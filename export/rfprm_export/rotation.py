@@ -97,7 +97,7 @@ class Rotation:
 def rotation(architecture: Architecture, statistics: Statistics, head: str) -> Rotation:
     """statistics: of the network as it is; without any, channels stay in their order."""
     size = mixed_channels(architecture.intermediate_size)
-    order = [dealt(layer.mean_square["down"], size) for layer in statistics]
+    order = [dealt(layer.inner_mean_square, size) for layer in statistics]
     return Rotation(
         random_orthogonal(architecture.hidden_size), hadamard(architecture.head_size), hadamard(size), order, head
     )
