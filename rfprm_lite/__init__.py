@@ -12,15 +12,19 @@ from rfprm_lite.errors import (
     BundleFormatError,
     ContextLengthError,
     DeviceError,
+    ForkError,
     InputError,
     InputTypeError,
+    MemoryLimitError,
     ModelNotFoundError,
     NumericalError,
     RfprmError,
+    StoppedError,
     VariantError,
 )
+from rfprm_lite.live import LiveTrace
 from rfprm_lite.prm import PRM
-from rfprm_lite.results import BestOfN, Score, Tokens
+from rfprm_lite.results import BestOfN, Partial, Score, Tokens
 from rfprm_lite.trace import Step, Trace
 
 __version__ = "0.1.0"
@@ -34,13 +38,18 @@ __all__ = [
     "BundleFormatError",
     "ContextLengthError",
     "DeviceError",
+    "ForkError",
     "InputError",
     "InputTypeError",
+    "LiveTrace",
+    "MemoryLimitError",
     "ModelNotFoundError",
     "NumericalError",
+    "Partial",
     "RfprmError",
     "Score",
     "Step",
+    "StoppedError",
     "Tokens",
     "Trace",
     "VariantError",

@@ -59,8 +59,9 @@ def load_onnxruntime() -> None:
     import onnxruntime  # noqa: F401
 
 
-def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
-    """A session on `device`. threads: within an operator, None for one a physical core.
+def open_session(graph: Path | bytes, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
+    """A session on `device`, of a file or of the model's own bytes. threads: within an operator, None for one a
+    physical core.
 
     Raises DeviceError where the device can't be had, BundleFileError where ONNX Runtime refuses the graph.
     """
@@ -70,9 +71,13 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
 
     options = session_options(threads)
     try:
-        session = ort.InferenceSession(str(graph), options, providers=_providers(device))
+        session = ort.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph), options, providers=_providers(device)
+        )
     except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
-        raise BundleFileError(f"ONNX Runtime can't load {graph}: {error}") from error
+        raise BundleFileError(
+            f"ONNX Runtime can't load {graph if isinstance(graph, Path) else 'a graph'}: {error}"
+        ) from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError(
             "device='cuda' was asked for, but ONNX Runtime could not start its CUDA provider (its log says why; "

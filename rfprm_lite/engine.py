@@ -1,113 +1,202 @@
 """The engine: one method, prefill.
 
-In: token ids on top of a KV cache, and positions. Out: rewards at those positions. Knows nothing of text, recipes,
-steps or plans.
+In: token ids on top of a lane's KV cache, and positions, for one or more lanes. Out: rewards at those positions. Knows
+nothing of text, recipes, steps or plans.
 
-The graph's contract, for a segment of S tokens on top of P cached ones with R positions to read:
+The graph has a number of lanes, each with a cache of its own. For T tokens in all its L lanes, R of them read:
 
-    input_ids        int64 [S]
-    past_length      int64 []                       P
-    read_positions   int64 [R]                      within the segment, 0 <= position < S
-    past.i.key, past.i.value                        present.i.key, present.i.value, the same buffers
+    input_ids        int64 [T]      lane after lane
+    positions        int64 [T]      each token's place in its own sequence
+    lane_tokens      int64 [L]      at least 1 each
+    lane_totals      int64 [L]      tokens in each lane's cache after the run
+    read_rows        int64 [R]      which of the T tokens are read, ascending
+    lane_reads       int64 [L]
+    past.i.key.l, past.i.value.l                    present.i.key.l, present.i.value.l, the same buffers
     rewards          float32 [R], in [0, 1]
 
 Layer i but the last: past and present are one buffer [1, num_kv_heads, capacity, head_size]. The last layer: past is
-[P, num_kv_heads * head_size] and present [S, num_kv_heads * head_size], which the engine binds to the two
-neighbouring parts of one buffer.
+[cached tokens, num_kv_heads * head_size] and present [lane's tokens, num_kv_heads * head_size], which the engine binds
+to the two neighbouring parts of one buffer.
+
+Products run over all rows at once, which is what short segments need: weights are read from memory once a run. Nothing
+else mixes rows, so that what stands in one lane changes no reward of another.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.device import DeviceSpec
+from rfprm_lite.bundle import Bundle
+from rfprm_lite.device import DeviceSpec, open_session
 from rfprm_lite.errors import BundleFormatError, NumericalError
-from rfprm_lite.kv import Allocate, Cache, KVCache, Layout
+from rfprm_lite.kv import Cache, KVCache, Layout
+from rfprm_lite.memory import DeviceMemory, HostMemory, Memory
+from rfprm_lite.stop import Stop
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-C = TypeVar("C", bound=Cache)
+C = TypeVar("C", bound=Cache[Any])
+C_co = TypeVar("C_co", bound=Cache[Any], covariant=True)
+L = TypeVar("L", bound="Lanes[Any]")
+Rewards = NDArray[np.float32]
+ROWS = 16
+KINDS = ("key", "value")
 
 
-class Prefill(Protocol[C]):
+@dataclass(frozen=True, slots=True, eq=False)
+class Extension:
+    """Tokens to append to a lane's cache. ids: int64 [S], S >= 1. reads: int64 [R], 0 <= position < S, ascending."""
+
+    lane: int
+    ids: NDArray[np.int64]
+    reads: NDArray[np.int64]
+
+
+class Lanes(Protocol[C_co]):
+    """The lanes of one call."""
+
+    @property
+    def caches(self) -> Sequence[C_co]:
+        """Of each lane, its own."""
+
+
+class Prefill(Protocol[L]):
     """What a scorer needs of an engine; tests put a fake in its place."""
 
-    def new_cache(self, capacity: int) -> C:
-        """An empty cache for up to `capacity` tokens."""
+    @property
+    def max_lanes(self) -> int:
+        """Segments that one run can hold."""
 
-    def prefill(self, cache: C, ids: NDArray[np.int64], reads: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Append `ids` to the cache; rewards at `reads`, positions within `ids`."""
+    def new_lanes(self, count: int, capacity: int) -> L:
+        """Lanes with empty caches for up to `capacity` tokens each."""
+
+    def prefill(self, lanes: L, extensions: Sequence[Extension], stop: Stop) -> list[Rewards]:
+        """Append each extension to its lane's cache; the rewards at its reads."""
+
+
+class KVLanes:
+    """The KV caches of one call, and what binds them to the graph. Owned by one call, used by one thread."""
+
+    def __init__(self, caches: Sequence[KVCache], idle: KVCache, binding: ort.IOBinding) -> None:
+        self.caches = caches
+        self.idle = idle
+        self.binding = binding
+        self.bound: dict[int, KVCache] = {}
 
 
 class Engine:
-    """Runs a bundle's graph. Has no state of its own: several threads may use it, each with its own cache."""
+    """Runs a bundle's graph. Has no state of its own: several threads may use it, each with its own lanes."""
 
-    def __init__(self, session: ort.InferenceSession, layout: Layout, device: DeviceSpec) -> None:
-        """Raises BundleFormatError where the session's graph is not of this layout."""
-        _check_contract(session, layout)
+    def __init__(self, session: ort.InferenceSession, layout: Layout, device: DeviceSpec, lanes: int) -> None:
+        """Raises BundleFormatError where the session's graph is not of this layout or has other lanes."""
+        _check_contract(session, layout, lanes)
         self._session = session
         self._layout = layout
-        self._device = device
-        kinds = ("key", "value")
-        inner = range(layout.num_layers - 1)
-        self._past = [f"past.{i}.{kind}" for i in inner for kind in kinds]
-        self._present = [f"present.{i}.{kind}" for i in inner for kind in kinds]
-        self._last_past = [f"past.{layout.num_layers - 1}.{kind}" for kind in kinds]
-        self._last_present = [f"present.{layout.num_layers - 1}.{kind}" for kind in kinds]
+        self._place = (device.kind, device.index, layout.dtype)
+        self._memory: Memory[Any] = HostMemory() if device.kind == "cpu" else DeviceMemory(device)
+        self.max_lanes = lanes
 
-    def new_cache(self, capacity: int) -> KVCache:
-        """An empty cache for up to `capacity` tokens, on the engine's device."""
-        return KVCache(self._layout, capacity, self._allocate())
+    @classmethod
+    def open(cls, bundle: Bundle, device: DeviceSpec, threads: int | None) -> Engine:
+        """The engine of a bundle's variant. Raises DeviceError, BundleFileError, BundleFormatError."""
+        variant = bundle.variant
+        layout = Layout.of(bundle.manifest.dimensions, variant.kv_dtype)
+        return cls(open_session(bundle.graph, device, threads), layout, device, variant.lanes)
 
-    def prefill(self, cache: KVCache, ids: NDArray[np.int64], reads: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Append the tokens to the cache.
+    def new_lanes(self, count: int, capacity: int) -> KVLanes:
+        """1 to `max_lanes` lanes with empty caches for up to `capacity` tokens each, on the engine's device."""
+        caches = [KVCache(self._layout, capacity, self._memory) for _ in range(count)]
+        return KVLanes(caches, KVCache(self._layout, 0, self._memory), self._session.io_binding())
 
-        ids: int64 [S], S >= 1. reads: int64 [R], 0 <= position < S. Returns float32 [R], in [0, 1].
-        Raises ValueError where the cache is too small, NumericalError where a reward is no number. After any error the
-        cache is as it was.
+    def prefill(self, lanes: KVLanes, extensions: Sequence[Extension], stop: Stop) -> list[Rewards]:
+        """Append each extension to the cache of its lane; at least one, at most one a lane.
+
+        Returns float32 [R] for each, in [0, 1]. Raises ValueError where a cache is too small, NumericalError where a
+        reward is no number, StoppedError where `stop` said so. After any error the caches are as they were.
         """
-        past = cache.length
-        cache.advance(len(ids))
+        caches = [lanes.caches[extension.lane] for extension in extensions]
+        pasts = [cache.length for cache in caches]
         try:
-            rewards = self._run(cache, past, ids, reads)
-            _check_numbers(rewards, past + reads)
+            for cache, extension in zip(caches, extensions, strict=True):
+                cache.advance(len(extension.ids))
+            return self._run(lanes, {e.lane: (past, e) for past, e in zip(pasts, extensions, strict=True)}, stop)
         except BaseException:
-            cache.trim(past)
+            for cache, past in zip(caches, pasts, strict=True):
+                cache.trim(past)
             raise
-        return rewards
 
-    def _run(self, cache: KVCache, past: int, ids: NDArray[np.int64], reads: NDArray[np.int64]) -> NDArray[np.float32]:
-        binding = self._session.io_binding()
-        binding.bind_cpu_input("input_ids", np.ascontiguousarray(ids, np.int64))
-        binding.bind_cpu_input("past_length", np.array(past, np.int64))
-        binding.bind_cpu_input("read_positions", np.ascontiguousarray(reads, np.int64))
-        for past_name, present_name, buffer in zip(self._past, self._present, cache.inner, strict=True):
-            binding.bind_ortvalue_input(past_name, buffer)
-            binding.bind_ortvalue_output(present_name, buffer)
-        place = (self._device.kind, self._device.index, self._layout.dtype)
-        for which in range(2):
-            cached, new = self._layout.last_shape(past), self._layout.last_shape(len(ids))
-            binding.bind_input(self._last_past[which], *place, cached, cache.last_pointer(which, 0))
-            binding.bind_output(self._last_present[which], *place, new, cache.last_pointer(which, past))
-        binding.bind_output("rewards", "cpu")
-        self._session.run_with_iobinding(binding)
-        rewards: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
-        return rewards
+    def _run(self, lanes: KVLanes, extensions: dict[int, tuple[int, Extension]], stop: Stop) -> list[Rewards]:
+        inputs = run_inputs(self.max_lanes, {lane: (past, e.ids, e.reads) for lane, (past, e) in extensions.items()})
+        for name, value in inputs.items():
+            lanes.binding.bind_cpu_input(name, value)
+        for lane in range(self.max_lanes):
+            cache = lanes.caches[lane] if lane in extensions else lanes.idle
+            self._bind(lanes, lane, cache, int(inputs["lane_tokens"][lane]), int(inputs["lane_totals"][lane]))
+        lanes.binding.bind_output("rewards", "cpu")
+        stop.run(lambda options: self._session.run_with_iobinding(lanes.binding, options))
+        found: Rewards = lanes.binding.get_outputs()[-1].numpy()
+        _check_numbers(found, inputs["positions"][inputs["read_rows"]])
+        starts = np.cumsum(inputs["lane_reads"]) - inputs["lane_reads"]
+        return [found[starts[lane] :][: len(e.reads)] for lane, (_, e) in extensions.items()]
 
-    def _allocate(self) -> Allocate:
-        from onnxruntime import OrtValue
+    def _bind(self, lanes: KVLanes, lane: int, cache: KVCache, tokens: int, total: int) -> None:
+        """Past and present of a lane; what is bound since an earlier run is left alone."""
+        last = self._layout.num_layers - 1
+        if lanes.bound.get(lane) is not cache:
+            lanes.bound[lane] = cache
+            shape = [1, *self._layout.inner_shape(cache.arrays.capacity)[1:]]
+            for i, name in enumerate(f"{i}.{kind}.{lane}" for i in range(last) for kind in KINDS):
+                lanes.binding.bind_input(f"past.{name}", *self._place, shape, cache.inner_address(i))
+                lanes.binding.bind_output(f"present.{name}", *self._place, shape, cache.inner_address(i))
+        past, features = total - tokens, self._layout.last_shape(0)[-1]
+        for i, name in enumerate(f"{last}.{kind}.{lane}" for kind in KINDS):
+            lanes.binding.bind_input(f"past.{name}", *self._place, [past, features], cache.last_address(i, 0))
+            lanes.binding.bind_output(f"present.{name}", *self._place, [tokens, features], cache.last_address(i, past))
 
-        def allocate(shape: list[int], dtype: np.dtype[np.floating]) -> ort.OrtValue:
-            return OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device.kind, self._device.index)
 
-        return allocate
+def run_inputs(
+    lanes: int, extensions: Mapping[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]]
+) -> dict[str, NDArray[np.int64]]:
+    """The graph's inputs but for the caches. extensions: cached tokens, ids and reads, by lane. The other lanes get a
+    token 0 at position 0, which nobody reads. An extension may get a token more than it has."""
+    idle = (0, np.zeros(1, np.int64), np.zeros(0, np.int64))
+    used = {at: (past, _not_one_row(ids), _not_one_read(reads)) for at, (past, ids, reads) in extensions.items()}
+    filled = [used.get(lane, idle) for lane in range(lanes)]
+    tokens = np.array([len(ids) for _, ids, _ in filled], np.int64)
+    pasts = np.array([past for past, _, _ in filled], np.int64)
+    starts = np.cumsum(tokens) - tokens
+    return {
+        "input_ids": np.concatenate([ids for _, ids, _ in filled]),
+        "positions": np.concatenate([np.arange(past, past + len(ids)) for past, ids, _ in filled]),
+        "lane_tokens": tokens,
+        "lane_totals": pasts + tokens,
+        "read_rows": np.concatenate([start + reads for start, (_, _, reads) in zip(starts, filled, strict=True)]),
+        "lane_reads": np.array([len(reads) for _, _, reads in filled], np.int64),
+    }
 
 
-def _check_numbers(rewards: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
+# ONNX Runtime multiplies a lone row by other arithmetic than several: as good, but not the same to the last bit. No row
+# is ever alone, so that a reward does not depend on how its text was cut into runs.
+
+
+def _not_one_row(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """GroupQueryAttention takes rows in blocks of a multiple of ROWS: where one would be left over, a token that nobody
+    sees is put behind it."""
+    return np.append(ids, 0) if len(ids) % ROWS == 1 else ids
+
+
+def _not_one_read(reads: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A lone read is read twice."""
+    return np.repeat(reads, 2) if len(reads) == 1 else reads
+
+
+def _check_numbers(rewards: Rewards, positions: NDArray[np.int64]) -> None:
     wrong = ~np.isfinite(rewards)
     if wrong.any():
         raise NumericalError(
@@ -117,15 +206,16 @@ def _check_numbers(rewards: NDArray[np.float32], positions: NDArray[np.int64]) -
         )
 
 
-def _check_contract(session: ort.InferenceSession, layout: Layout) -> None:
-    """Raise BundleFormatError unless the graph's KV inputs are what the manifest's dimensions say."""
+def _check_contract(session: ort.InferenceSession, layout: Layout, lanes: int) -> None:
+    """Raise BundleFormatError unless the graph's KV inputs are what the manifest says."""
     kind = {"float32": "tensor(float)", "float16": "tensor(float16)"}[layout.dtype.name]
     inner = (kind, [1, layout.num_kv_heads, layout.head_size])
     last = (kind, [layout.num_kv_heads * layout.head_size])
     expected = {
-        f"past.{i}.{part}": inner if i < layout.num_layers - 1 else last
+        f"past.{i}.{part}.{lane}": inner if i < layout.num_layers - 1 else last
         for i in range(layout.num_layers)
-        for part in ("key", "value")
+        for part in KINDS
+        for lane in range(lanes)
     }
     found = {i.name: (i.type, [n for n in i.shape if isinstance(n, int)]) for i in session.get_inputs()}
     cache = {name: value for name, value in found.items() if name.startswith("past.")}
@@ -133,5 +223,5 @@ def _check_contract(session: ort.InferenceSession, layout: Layout) -> None:
         wrong = sorted(name for name in cache.keys() | expected if cache.get(name) != expected.get(name))
         raise BundleFormatError(
             f"the graph is not the one that the manifest describes: {wrong[0]} is {cache.get(wrong[0])}, "
-            f"the dimensions and kv_dtype say {expected.get(wrong[0])}"
+            f"the dimensions, lanes and kv_dtype say {expected.get(wrong[0])}"
         )

@@ -3,8 +3,11 @@
     RfprmError
     ├── InputError (ValueError)              a problem, response, option or input row that can't be scored
     │   └── ContextLengthError               more tokens than the model reads
+    ├── MemoryLimitError (MemoryError)       a call needs more than memory_bytes
+    ├── ForkError (RuntimeError)             a PRM in a process forked from the one that loaded it
     ├── InputTypeError (TypeError)           a problem or response of the wrong type
     ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
+    ├── StoppedError (RuntimeError)          the call was stopped from outside
     ├── NumericalError (ArithmeticError)     the model gave something that is no number
     ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
     └── BundleError (ValueError)
@@ -44,12 +47,39 @@ class ContextLengthError(InputError):
         return ContextLengthError, (self.tokens, self.limit)
 
 
+class MemoryLimitError(RfprmError, MemoryError):
+    """A call needs more memory than `memory_bytes` allows. Nothing was computed.
+
+    Attributes: `tokens` of its longest text, `needed` and `limit` (both in bytes).
+    """
+
+    def __init__(self, tokens: int, needed: int, limit: int) -> None:
+        super().__init__(
+            f"a text of {tokens} tokens needs {needed / 1e6:.0f} MB beside the model, memory_bytes allows "
+            f"{limit / 1e6:.0f} MB: raise it, lower cache_bytes, or shorten the text"
+        )
+        self.tokens = tokens
+        self.needed = needed
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[MemoryLimitError], tuple[int, int, int]]:
+        return MemoryLimitError, (self.tokens, self.needed, self.limit)
+
+
+class ForkError(RfprmError, RuntimeError):
+    """A PRM was used in a process that was forked from the one that loaded it."""
+
+
 class InputTypeError(RfprmError, TypeError):
     """A problem or response of the wrong type."""
 
 
 class DeviceError(RfprmError, RuntimeError):
     """The device is absent, or the variant does not run on it. rfprm-lite never falls back by itself."""
+
+
+class StoppedError(RfprmError, RuntimeError):
+    """The call was stopped from outside. The model is as usable as before."""
 
 
 class NumericalError(RfprmError, ArithmeticError):

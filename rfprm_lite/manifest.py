@@ -81,7 +81,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One graph of the bundle.
 
     files: the first is the graph, the others its external data.
-    dtype: of the weights; kv_dtype: of the KV cache.
+    dtype: of the weights; kv_dtype: of the KV cache. lanes: segments that one run can hold.
     devices: where it runs. made_by: the passes that made it from the checkpoint, in words.
     parity: None only while the exporter still measures it.
     """
@@ -90,13 +90,14 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: tuple[File, ...]
     dtype: Literal["float32", "float16", "int8", "int4"]
     kv_dtype: Literal["float32", "float16"]
+    lanes: int
     devices: tuple[Device, ...]
     made_by: tuple[str, ...]
     parity: Parity | None
 
     def __post_init__(self) -> None:
-        if not self.files or not self.devices:
-            raise ValueError(f"variant {self.name!r} needs a file and a device")
+        if not self.files or not self.devices or self.lanes < 1:
+            raise ValueError(f"variant {self.name!r} needs a file, a device and a lane")
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

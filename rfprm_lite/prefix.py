@@ -3,11 +3,10 @@
 In: token sequences and the positions to read in each. Out: a `Plan`. Pure; knows nothing of ONNX, text or memory.
 
 The distinct prefixes of all sequences form a radix tree. Sorting the sequences and walking them in that order is
-the tree's depth-first walk: between two neighbours, the KV cache is rolled back to the prefix that they share, and
-only the rest is computed. The tokens computed are exactly the tree's distinct prefixes, and the cache never holds
-more than one path. A read-out inside a shared prefix is done when that prefix is computed, since a cached token has
-no hidden state any more.
-"""
+the tree's depth-first walk: each sequence leaves the path of the one before it where they differ, and only the rest is
+computed. The tokens computed are exactly the tree's distinct prefixes, and in this order one path at a time is
+needed. A read-out inside a shared prefix is done when that prefix is computed, since a cached token has no hidden
+state any more."""
 
 from __future__ import annotations
 
@@ -23,17 +22,23 @@ from rfprm_lite.encoding import TokenSequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Tokens to compute on top of the first `start` tokens that the cache holds.
+    """Tokens to compute on top of the first `start` tokens of their sequence.
 
-    sequence: whose tokens these are, an index into the sequences planned. ids: int64 [num_tokens].
+    sequence: whose tokens these are, an index into the sequences planned. parent: the segment that has the token before
+    `start`, None where start is 0; an earlier one of the plan, which may go on behind. ids: int64 [num_tokens].
     reads: int64 [num_read], ascending positions counted from the sequence's beginning, start <= position < start +
-    num_tokens.
-    """
+    num_tokens."""
 
     sequence: int
+    parent: int | None
     start: int
     ids: NDArray[np.int64]
     reads: NDArray[np.int64]
+
+    @property
+    def end(self) -> int:
+        """Behind its last token, counted from the sequence's beginning."""
+        return self.start + len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +51,16 @@ class Readout:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """segments: in the order to compute. readouts: for each sequence, one for each of its reads, in order."""
+    """segments: in the order to compute, a parent before its children. readouts: for each sequence, one for each of its
+    reads, in order."""
 
     segments: tuple[Segment, ...]
     readouts: tuple[tuple[Readout, ...], ...]
 
     @property
     def capacity(self) -> int:
-        """The most tokens that the KV cache holds at once."""
-        return max((s.start + len(s.ids) for s in self.segments), default=0)
-
-    @property
-    def tokens_computed(self) -> list[int]:
-        """For each sequence the tokens computed for it first; the others it shares."""
-        computed = [0] * len(self.readouts)
-        for segment in self.segments:
-            computed[segment.sequence] += len(segment.ids)
-        return computed
+        """Tokens of the longest sequence."""
+        return max((segment.end for segment in self.segments), default=0)
 
 
 def plan(sequences: Sequence[TokenSequence]) -> Plan:
@@ -80,12 +78,14 @@ def plan(sequences: Sequence[TokenSequence]) -> Plan:
         while path and drafts[path[-1]].start >= start:
             path.pop()
         if start < len(sequences[i].ids):
-            path.append(len(drafts))
-            drafts.append(_Draft(i, start))
+            drafts.append(_Draft(i, path[-1] if path else None, start))
+            path.append(len(drafts) - 1)
         wanted[i] = _assign_reads(sequences[i].reads.tolist(), drafts, path)
 
     segments = [
-        Segment(d.sequence, d.start, sequences[d.sequence].ids[d.start :], np.array(sorted(d.reads), np.int64))
+        Segment(
+            d.sequence, d.parent, d.start, sequences[d.sequence].ids[d.start :], np.array(sorted(d.reads), np.int64)
+        )
         for d in drafts
     ]
     index = [{int(p): k for k, p in enumerate(s.reads)} for s in segments]
@@ -99,6 +99,7 @@ def plan(sequences: Sequence[TokenSequence]) -> Plan:
 @dataclass(slots=True)
 class _Draft:
     sequence: int
+    parent: int | None
     start: int
     reads: set[int] = field(default_factory=set)
 
@@ -117,10 +118,11 @@ def _assign_reads(reads: list[int], drafts: list[_Draft], path: list[int]) -> li
 
 def _shared_lengths(ordered: list[NDArray[np.int64]]) -> list[int]:
     """How many tokens each sequence shares with the one before it."""
-    return [0, *(_shared_length(a, b) for a, b in itertools.pairwise(ordered))][: len(ordered)]
+    return [0, *(shared_length(a, b) for a, b in itertools.pairwise(ordered))][: len(ordered)]
 
 
-def _shared_length(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+def shared_length(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+    """How many tokens both begin with."""
     length = min(len(a), len(b))
     different = np.flatnonzero(a[:length] != b[:length])
     return int(different[0]) if len(different) else length

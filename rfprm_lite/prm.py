@@ -6,40 +6,64 @@ problem and response -> trace -> token sequences -> prefix plan -> engine -> rew
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, overload
 
-import numpy as np
-
+from rfprm_lite import asynchronous, lazy, many
 from rfprm_lite.aggregate import Aggregate, as_aggregate
 from rfprm_lite.bundle import DEMO, Bundle, HubOptions, open_bundle
-from rfprm_lite.device import DeviceSpec, open_session, require_available
+from rfprm_lite.cache import PrefixCache
+from rfprm_lite.device import DeviceSpec, require_available
 from rfprm_lite.encoding import Encoder, TokenSequence
-from rfprm_lite.engine import Engine
-from rfprm_lite.errors import InputError, InputTypeError
-from rfprm_lite.kv import Layout
+from rfprm_lite.engine import Engine, Rewards
+from rfprm_lite.errors import ForkError, InputError, InputTypeError, RfprmError
+from rfprm_lite.footprint import Footprint
+from rfprm_lite.kv import Block
+from rfprm_lite.live import LiveTrace
 from rfprm_lite.manifest import Manifest, Variant
+from rfprm_lite.reading import Reading, collected
 from rfprm_lite.results import BestOfN, Candidate, Score, Tokens
 from rfprm_lite.scorer import SequenceRewards, score_sequences
+from rfprm_lite.stop import Stop
 from rfprm_lite.trace import Trace, as_trace
 
 Response = str | Sequence[str] | Trace
 """What is scored: text, split into steps at blank lines; steps, taken as they are; or a Trace."""
 
+CACHE_BYTES = 256 * 2**20
+
 _log = logging.getLogger("rfprm_lite")
 
 
 class PRM:
-    """A process reward model, loaded. May be used from several threads at once. Made by `from_pretrained`."""
+    """A process reward model, loaded. May be used from several threads at once. Made by `from_pretrained`.
 
-    def __init__(self, bundle: Bundle, device: DeviceSpec, threads: int | None) -> None:
-        manifest, variant = bundle.manifest, bundle.variant
+    Pickled, it is the path of its bundle and its options: another process that unpickles it loads it there. A process
+    forked from one that has loaded it can't use it, and says so.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: DeviceSpec,
+        threads: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        memory_bytes: int | None = None,
+    ) -> None:
+        manifest = bundle.manifest
         self._bundle = bundle
-        self._encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
-        session = open_session(bundle.graph, device, threads)
-        self._engine = Engine(session, Layout.of(manifest.dimensions, variant.kv_dtype), device)
         self._device = device
+        self._options = (threads, cache_bytes, memory_bytes)
+        self._encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
+        self._engine = Engine.open(bundle, device, threads)
+        self._cache = new_cache(cache_bytes)
+        self._footprint = Footprint.of(manifest.dimensions, bundle.variant, cache_bytes, memory_bytes)
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
+        return type(self), (self._bundle, self._device, *self._options)
 
     @classmethod
     def from_pretrained(
@@ -53,6 +77,8 @@ class PRM:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         verify: bool = True,
+        cache_bytes: int = CACHE_BYTES,
+        memory_bytes: int | None = None,
     ) -> PRM:
         """Load a bundle that rfprm-export made.
 
@@ -63,6 +89,9 @@ class PRM:
         threads: of one run, within an operator; None for one a physical core.
         revision, cache_dir, local_files_only: for hub ids, as in huggingface-hub.
         verify: check each file's sha256 (about a second for 1.5 GB). Sizes are always checked.
+        cache_bytes: of keys and values that are kept between calls, for prefixes that come again; 0 for none.
+        memory_bytes: that a call may take at most beside the loaded model, the cache included. What can't keep within
+            it is refused before it starts, by MemoryLimitError. Calls at the same time count each for itself.
 
         Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DeviceError.
         """
@@ -75,7 +104,7 @@ class PRM:
             )
         hub = HubOptions(revision, Path(cache_dir) if cache_dir else None, local_files_only)
         bundle = open_bundle(DEMO if model is None else model, variant, spec.kind, hub, verify=verify)
-        return cls(bundle, spec, threads)
+        return cls(bundle, spec, threads, cache_bytes, memory_bytes)
 
     @property
     def manifest(self) -> Manifest:
@@ -98,27 +127,95 @@ class PRM:
         problem: the question as the user put it; the recipe's template does the rest.
         aggregate: mean, min, product, last, mean+final, or an `Aggregate`; the recipe's own where None.
 
-        Raises InputError and InputTypeError, and ContextLengthError before anything runs.
+        Raises InputError and InputTypeError, and ContextLengthError and MemoryLimitError before anything runs.
         """
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        return self._score([self._read((problem, response), how)], how)[0]
+        return self._score_one(problem, response, aggregate, Stop())
+
+    async def ascore(
+        self,
+        problem: str,
+        response: Response,
+        *,
+        aggregate: str | Aggregate | None = None,
+        timeout: float | None = None,
+    ) -> Score:
+        """`score` in a thread of its own. Cancelled, or after `timeout` seconds (TimeoutError), the run ends within
+        milliseconds and the model is as usable as before."""
+        return await asynchronous.run(lambda stop: self._score_one(problem, response, aggregate, stop), timeout)
+
+    @overload
+    def score_many(
+        self,
+        pairs: Iterable[tuple[str, Response]],
+        *,
+        aggregate: str | Aggregate | None = None,
+        on_error: Literal["raise"] = "raise",
+        progress: bool = False,
+    ) -> list[Score]: ...
+
+    @overload
+    def score_many(
+        self,
+        pairs: Iterable[tuple[str, Response]],
+        *,
+        aggregate: str | Aggregate | None = None,
+        on_error: Literal["return"],
+        progress: bool = False,
+    ) -> list[Score | RfprmError]: ...
 
     def score_many(
-        self, pairs: Iterable[tuple[str, Response]], *, aggregate: str | Aggregate | None = None
-    ) -> list[Score]:
-        """Reward many responses, in the order given; a prefix that any of them share is computed once.
+        self,
+        pairs: Iterable[tuple[str, Response]],
+        *,
+        aggregate: str | Aggregate | None = None,
+        on_error: many.OnError = "raise",
+        progress: bool = False,
+    ) -> list[Score] | list[Score | RfprmError]:
+        """Reward many responses, in the order given; a prefix that neighbours share is computed once.
 
-        Raises as `score` does, before anything runs; the message names the pair.
+        on_error: "raise" raises as `score` does, before anything runs; the message names the pair. "return" gives the
+        error in the place of the score. progress: show a bar on standard error.
+        """
+        pairs = list(pairs)
+        if on_error == "raise":
+            self._check(pairs, aggregate)
+        return list(self.score_iter(pairs, aggregate=aggregate, on_error=on_error, progress=progress))
+
+    @overload
+    def score_iter(
+        self,
+        pairs: Iterable[tuple[str, Response]],
+        *,
+        aggregate: str | Aggregate | None = None,
+        on_error: Literal["raise"] = "raise",
+        progress: bool = False,
+    ) -> Iterator[Score]: ...
+
+    @overload
+    def score_iter(
+        self,
+        pairs: Iterable[tuple[str, Response]],
+        *,
+        aggregate: str | Aggregate | None = None,
+        on_error: Literal["return"],
+        progress: bool = False,
+    ) -> Iterator[Score | RfprmError]: ...
+
+    def score_iter(
+        self,
+        pairs: Iterable[tuple[str, Response]],
+        *,
+        aggregate: str | Aggregate | None = None,
+        on_error: many.OnError = "raise",
+        progress: bool = False,
+    ) -> Iterator[Score] | Iterator[Score | RfprmError]:
+        """`score_many` for any number of responses: takes a few at a time, yields each score in its turn, keeps none.
+
+        on_error="raise" raises when the scores of all pairs before the wrong one have been yielded.
         """
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        readings: list[_Reading] = []
-        for i, pair in enumerate(pairs):
-            try:
-                readings.append(self._read(pair, how))
-            except (InputError, InputTypeError) as error:
-                error.add_note(f"in response {i} of this call")
-                raise
-        return self._score(readings, how)
+        shown = many.shown(pairs) if progress else pairs
+        return many.score(shown, lambda pair: self._read(pair, how), self._score, on_error)
 
     def best_of_n(
         self,
@@ -126,59 +223,140 @@ class PRM:
         candidates: Iterable[Candidate],
         *,
         aggregate: str | Aggregate | None = None,
+        exhaustive: bool = False,
     ) -> BestOfN[Candidate]:
         """Choose the candidate with the highest reward; the first among equals.
 
-        candidates: responses, at least one, each as in `score`. Raises as `score_many` does.
+        candidates: responses, at least one, each as in `score`.
+        exhaustive: read every candidate to its end. Otherwise those that can't win any more are left where they are:
+            the choice and its score are the same to the last bit, the others have bounds (`Partial`).
+
+        Raises as `score_many` does.
         """
+        return self._best(problem, candidates, 1, aggregate, exhaustive, Stop())
+
+    async def abest_of_n(
+        self,
+        problem: str,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: str | Aggregate | None = None,
+        exhaustive: bool = False,
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate]:
+        """`best_of_n` in a thread of its own; stops as `ascore` does."""
+        return await asynchronous.run(
+            lambda stop: self._best(problem, candidates, 1, aggregate, exhaustive, stop), timeout
+        )
+
+    def top_k(
+        self,
+        problem: str,
+        candidates: Iterable[Candidate],
+        k: int,
+        *,
+        aggregate: str | Aggregate | None = None,
+        exhaustive: bool = False,
+    ) -> BestOfN[Candidate]:
+        """The k candidates with the highest rewards, in `ranking`; otherwise as `best_of_n`. All where k exceeds their
+        number."""
+        if not isinstance(k, int) or k < 1:
+            raise InputError(f"k={k!r}: a whole number from 1 on is needed")
+        return self._best(problem, candidates, k, aggregate, exhaustive, Stop())
+
+    def trace(self, problem: str, *, aggregate: str | Aggregate | None = None) -> LiveTrace:
+        """A trace that grows step by step, for searches and streams: each step costs its own tokens alone."""
+        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
+        cache = self._cache if self._cache.enabled else new_cache(CACHE_BYTES)
+        return LiveTrace(problem, how, self._encoder, lambda sequences: self._rewards(sequences, cache, Stop()))
+
+    def clear_cache(self) -> None:
+        """Forget the keys and values that were kept between calls."""
+        self._cache.clear()
+
+    def _score_one(self, problem: str, response: Response, aggregate: str | Aggregate | None, stop: Stop) -> Score:
+        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
+        return self._score([self._read((problem, response), how)], stop)[0]
+
+    def _best(
+        self,
+        problem: str,
+        candidates: Iterable[Candidate],
+        count: int,
+        aggregate: str | Aggregate | None,
+        exhaustive: bool,
+        stop: Stop,
+    ) -> BestOfN[Candidate]:
         if isinstance(candidates, (str, bytes, Trace)):
             raise InputTypeError(f"candidates are several responses, not one {type(candidates).__name__}")
-        candidates = list(candidates)
-        if not candidates:
+        given = tuple(candidates)
+        if not given:
             raise InputError("no candidates: there is nothing to choose from")
-        pairs: list[tuple[str, Response]] = [(problem, candidate) for candidate in candidates]  # type: ignore[misc]
-        scores = self.score_many(pairs, aggregate=aggregate)
-        index = max(range(len(scores)), key=lambda i: scores[i].reward)
-        tokens = sum((score.tokens for score in scores), Tokens(0, 0))
-        return BestOfN(index, candidates[index], tuple(scores), tokens)
+        readings = self._check([(problem, candidate) for candidate in given], aggregate)  # type: ignore[misc]
+        cache = self._cache_of(readings)
+        computed = [0] * len(readings)
 
-    def _read(self, pair: tuple[str, Response], aggregate: Aggregate) -> _Reading:
+        def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
+            parts = [readings[i].first(reads) for i, reads in further]
+            found = collected(parts, self._rewards([s for part in parts for s in part], cache, stop))
+            for (i, _), (_, tokens) in zip(further, found, strict=True):
+                computed[i] += tokens
+            return [rewards for rewards, _ in found]
+
+        everything = [(i, reading.num_reads) for i, reading in enumerate(readings)]
+        known = advance(everything) if exhaustive or cache is None else lazy.nothing(readings)
+        ranking, rewards = lazy.best(readings, known, count, advance)
+        scores = tuple(reading.result(r, c) for reading, r, c in zip(readings, rewards, computed, strict=True))
+        ranked = tuple(readings[i].score(rewards[i], computed[i]) for i in ranking)
+        return BestOfN(tuple(ranking), ranked, given, scores, sum((score.tokens for score in scores), Tokens(0, 0)))
+
+    def _cache_of(self, readings: Sequence[Reading]) -> PrefixCache[Block] | None:
+        """One that holds all candidates while they are read by turns; None where memory does not allow it."""
+        needed = sum(reading.num_tokens for reading in readings) * self._footprint.layout.token_bytes
+        if needed <= self._footprint.cache_bytes:
+            return self._cache
+        longest = max(len(sequence.ids) for reading in readings for sequence in reading.sequences)
+        return new_cache(needed) if self._footprint.allows(longest, needed) else None
+
+    def _check(self, pairs: Iterable[tuple[str, Response]], aggregate: str | Aggregate | None) -> list[Reading]:
+        """What is read of all pairs; the first wrong one raises, with a note that names it."""
+        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
+        readings: list[Reading] = []
+        for i, pair in enumerate(pairs):
+            try:
+                readings.append(self._read(pair, how))
+            except (InputError, InputTypeError) as error:
+                error.add_note(f"in response {i} of this call")
+                raise
+        return readings
+
+    def _read(self, pair: tuple[str, Response], aggregate: Aggregate) -> Reading:
         problem, response = _pair(pair)
-        trace = as_trace(response)
-        sequences = self._encoder.step_sequences(problem, trace)
-        if aggregate.reads_response:
-            sequences += self._encoder.response_sequences(problem, trace)
-        return _Reading(trace, tuple(sequences))
+        return Reading.of(self._encoder, problem, as_trace(response), aggregate)
 
-    def _score(self, readings: Sequence[_Reading], aggregate: Aggregate) -> list[Score]:
-        rewards = iter(score_sequences(self._engine, [s for reading in readings for s in reading.sequences]))
-        return [_score(reading, [next(rewards) for _ in reading.sequences], aggregate) for reading in readings]
+    def _score(self, readings: Sequence[Reading], stop: Stop) -> list[Score]:
+        parts = [reading.sequences for reading in readings]
+        found = collected(parts, self._rewards([s for part in parts for s in part], self._cache, stop))
+        return [reading.score(*own) for reading, own in zip(readings, found, strict=True)]
+
+    def _rewards(
+        self, sequences: Sequence[TokenSequence], cache: PrefixCache[Block] | None, stop: Stop
+    ) -> list[SequenceRewards]:
+        if os.getpid() != self._process:
+            raise ForkError(
+                f"this PRM was loaded in process {self._process} and can't be used in {os.getpid()}, which was forked "
+                "from it: load it there, or start processes by 'spawn' and send it to them"
+            )
+        lanes = self._footprint.lanes(max((len(sequence.ids) for sequence in sequences), default=0))
+        return score_sequences(self._engine, sequences, cache, lanes, stop)
+
+
+def new_cache(capacity: int) -> PrefixCache[Block]:
+    """A prefix cache of the engine's blocks."""
+    return PrefixCache(capacity, Block.split)
 
 
 def _pair(value: object) -> tuple[str, Response]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise InputTypeError(f"a pair of problem and response is needed, not {type(value).__name__} {value!r:.60}")
     return value[0], value[1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """A trace and what the model reads of it; a read-out behind those of the steps is the final reward."""
-
-    trace: Trace
-    sequences: tuple[TokenSequence, ...]
-
-
-def _score(reading: _Reading, results: Sequence[SequenceRewards], aggregate: Aggregate) -> Score:
-    rewards = np.concatenate([result.rewards for result in results])
-    step_rewards = rewards[: len(reading.trace.steps)]
-    final = float(rewards[-1])
-    total = sum(len(sequence.ids) for sequence in reading.sequences)
-    return Score(
-        step_rewards=step_rewards,
-        trajectory_reward=final,
-        reward=aggregate(step_rewards, final),
-        aggregate=aggregate,
-        steps=reading.trace.steps,
-        tokens=Tokens(total, sum(result.computed for result in results)),
-    )

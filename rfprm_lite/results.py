@@ -18,19 +18,20 @@ Candidate = TypeVar("Candidate")
 class Tokens:
     """What a result took, in tokens.
 
-    total: of the text that the model reads, every read of it counted. computed: run through the model for this
-    result. reused: total - computed, tokens whose keys and values were there already.
+    total: of the text, every read of it counted. computed: run through the model for this result. skipped: not read,
+    since no more had to be known. reused: the others, whose keys and values were there already.
     """
 
     total: int
     computed: int
+    skipped: int = 0
 
     @property
     def reused(self) -> int:
-        return self.total - self.computed
+        return self.total - self.computed - self.skipped
 
     def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.total + other.total, self.computed + other.computed)
+        return Tokens(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,33 +65,93 @@ class Score:
             "aggregate": str(self.aggregate),
             "trajectory_reward": self.trajectory_reward,
             "step_rewards": [float(r) for r in self.step_rewards],
-            "steps": [{"text": s.text, "start": s.start, "end": s.end, "part": s.part} for s in self.steps],
+            "steps": _steps(self.steps),
+            "tokens": _tokens(self.tokens),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partial:
+    """The rewards of a candidate that was not read to its end, since it can't be among the best any more.
+
+    step_rewards: float32 [num_read], of the first steps: fewer than there are, or all where only the final reward was
+        not read.
+    lowest, highest: between these its reward lies.
+    """
+
+    step_rewards: NDArray[np.float32]
+    lowest: float
+    highest: float
+    aggregate: Aggregate
+    steps: tuple[Step, ...]
+    tokens: Tokens
+
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """Lowest and highest value that any reward can have."""
+        return self.aggregate.reward_range
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "bounds": [self.lowest, self.highest],
+            "reward_range": list(self.reward_range),
+            "aggregate": str(self.aggregate),
+            "step_rewards": [float(r) for r in self.step_rewards],
+            "steps": _steps(self.steps),
             "tokens": _tokens(self.tokens),
         }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BestOfN(Generic[Candidate]):
-    """index: of the best candidate, the first among equals. scores: of all, in the order given."""
+    """The best candidates of several.
 
-    index: int
-    candidate: Candidate
-    scores: tuple[Score, ...]
+    ranking: indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`.
+    ranked: their scores.
+    scores: of all candidates, in the order given: a `Partial` where one was not read to its end.
+    """
+
+    ranking: tuple[int, ...]
+    ranked: tuple[Score, ...]
+    candidates: tuple[Candidate, ...]
+    scores: tuple[Score | Partial, ...]
     tokens: Tokens
+
+    @property
+    def index(self) -> int:
+        """Of the best candidate."""
+        return self.ranking[0]
+
+    @property
+    def candidate(self) -> Candidate:
+        """The best."""
+        return self.candidates[self.index]
 
     @property
     def score(self) -> Score:
         """The best candidate's."""
-        return self.scores[self.index]
+        return self.ranked[0]
+
+    @property
+    def complete(self) -> tuple[bool, ...]:
+        """Which candidates were read to their ends."""
+        return tuple(isinstance(score, Score) for score in self.scores)
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "index": self.index,
+            "ranking": list(self.ranking),
             "scores": [score.to_dict() for score in self.scores],
             "tokens": _tokens(self.tokens),
         }
 
 
+def _steps(steps: tuple[Step, ...]) -> list[dict[str, object]]:
+    return [{"text": s.text, "start": s.start, "end": s.end, "part": s.part} for s in steps]
+
+
 def _tokens(tokens: Tokens) -> dict[str, int]:
-    return {"total": tokens.total, "computed": tokens.computed, "reused": tokens.reused}
+    found = {"total": tokens.total, "computed": tokens.computed, "reused": tokens.reused}
+    return found | {"skipped": tokens.skipped} if tokens.skipped else found

@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rfprm_lite.engine import Extension
+from rfprm_lite.stop import Stop
+
+TOKEN_BYTES = 10
+
+
+@dataclass(frozen=True)
+class FakeBlock:
+    """The hashes behind each of its tokens. Tokens before it are not in them, so that a block in a wrong place
+    shows."""
+
+    states: tuple[bytes, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.states)
+
+    @property
+    def nbytes(self) -> int:
+        return TOKEN_BYTES * self.length
+
+    def split(self, tokens: int) -> tuple[FakeBlock, FakeBlock]:
+        return FakeBlock(self.states[:tokens]), FakeBlock(self.states[tokens:])
 
 
 class FakeCache:
@@ -23,25 +49,46 @@ class FakeCache:
         assert 0 <= length <= self.length
         del self.states[length + 1 :]
 
+    def keep(self, start: int, end: int) -> FakeBlock:
+        assert 0 <= start < end <= self.length
+        return FakeBlock(tuple(self.states[start + 1 : end + 1]))
+
+    def restore(self, block: FakeBlock, start: int, end: int) -> None:
+        assert 0 <= start < end <= block.length
+        self.states += block.states[start:end]
+        assert self.length <= self.capacity
+
+
+@dataclass(frozen=True)
+class FakeLanes:
+    caches: list[FakeCache]
+
 
 class FakeEngine:
-    """Counts what it computes."""
+    """Counts what it computes. runs: the lengths of each run's extensions."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_lanes: int = 1) -> None:
+        self.max_lanes = max_lanes
         self.computed = 0
-        self.runs: list[int] = []
+        self.runs: list[list[int]] = []
 
-    def new_cache(self, capacity: int) -> FakeCache:
-        return FakeCache(capacity)
+    def new_lanes(self, count: int, capacity: int) -> FakeLanes:
+        assert 1 <= count <= self.max_lanes
+        return FakeLanes([FakeCache(capacity) for _ in range(count)])
 
-    def prefill(self, cache: FakeCache, ids: NDArray[np.int64], reads: NDArray[np.int64]) -> NDArray[np.float32]:
+    def prefill(self, lanes: FakeLanes, extensions: Sequence[Extension], stop: Stop) -> list[NDArray[np.float32]]:
+        stop.check()
+        assert len({extension.lane for extension in extensions}) == len(extensions) > 0
+        self.runs.append([len(extension.ids) for extension in extensions])
+        return [self._extend(lanes.caches[extension.lane], extension) for extension in extensions]
+
+    def _extend(self, cache: FakeCache, extension: Extension) -> NDArray[np.float32]:
         past = cache.length
-        for token in ids.tolist():
+        for token in extension.ids.tolist():
             cache.states.append(extend(cache.states[-1], token))
-        assert cache.length <= cache.capacity
-        self.computed += len(ids)
-        self.runs.append(len(ids))
-        return np.array([reward(cache.states[past + 1 + read]) for read in reads.tolist()], np.float32)
+        assert past < cache.length <= cache.capacity
+        self.computed += len(extension.ids)
+        return np.array([reward(cache.states[past + 1 + read]) for read in extension.reads.tolist()], np.float32)
 
 
 def extend(state: bytes, token: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,82 +15,163 @@ from numpy.typing import NDArray
 from rfprm_lite import cpu
 from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
 from rfprm_lite.device import DeviceSpec, open_session, session_options
-from rfprm_lite.engine import Engine
-from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError
-from rfprm_lite.kv import KVCache, Layout
+from rfprm_lite.engine import Engine, Extension, KVLanes
+from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, StoppedError
+from rfprm_lite.kv import Layout
+from rfprm_lite.memory import DeviceMemory, HostMemory
+from rfprm_lite.stop import Stop
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
 LAYOUT = Layout.of(BUNDLE.manifest.dimensions, "float32")
-ENGINE = Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), threads=2), LAYOUT, DeviceSpec("cpu"))
+ENGINE = Engine.open(BUNDLE, DeviceSpec("cpu"), threads=2)
+LANES = ENGINE.max_lanes
 IDS = np.random.default_rng(0).integers(0, 2000, 700)
-NO_READS = np.array([], np.int64)
 
 
-def poisoned(capacity: int) -> KVCache:
-    """A cache full of not-a-number: whoever reads past its length is found out."""
-    cache = ENGINE.new_cache(capacity)
-    for buffer in (*cache.inner, *cache.last):
-        buffer.update_inplace(np.full(buffer.shape(), np.nan, np.float32))
-    return cache
+def poisoned(capacity: int, count: int = 1) -> KVLanes:
+    """Caches full of not-a-number: whoever reads past their length is found out."""
+    lanes = ENGINE.new_lanes(count, capacity)
+    for cache in (*lanes.caches, lanes.idle):
+        cache.arrays.inner.fill(np.nan)
+        cache.arrays.last.fill(np.nan)
+    return lanes
 
 
-def whole(ids: NDArray[np.int64], reads: list[int]) -> NDArray[np.float32]:
-    return ENGINE.prefill(poisoned(len(ids)), ids, np.array(reads))
+def prefill(lanes: KVLanes, ids: NDArray[np.int64], reads: list[int], lane: int = 0) -> NDArray[np.float32]:
+    return ENGINE.prefill(lanes, [Extension(lane, ids, np.array(reads, np.int64))], Stop())[0]
+
+
+def whole(ids: NDArray[np.int64], reads: list[int]) -> list[float]:
+    return prefill(poisoned(len(ids)), ids, reads).tolist()
 
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 150), min_size=1, max_size=5), st.integers(0, 50), st.data())
-def test_chunks_give_what_one_run_gives(sizes: list[int], spare: int, data: st.DataObject) -> None:
+def test_chunks_give_what_one_run_gives_to_the_last_bit(sizes: list[int], spare: int, data: st.DataObject) -> None:
     length = sum(sizes)
     reads = sorted(data.draw(st.sets(st.integers(0, length - 1), min_size=1, max_size=20)))
-    cache = poisoned(length + spare)
+    lanes = poisoned(length + spare)
     rewards: list[float] = []
     at = 0
     for size in sizes:
-        inside = np.array([r - at for r in reads if at <= r < at + size], np.int64)
-        rewards += ENGINE.prefill(cache, IDS[at : at + size], inside).tolist()
+        inside = [r - at for r in reads if at <= r < at + size]
+        rewards += prefill(lanes, IDS[at : at + size], inside).tolist()
         at += size
     assert np.isfinite(rewards).all()
-    np.testing.assert_allclose(rewards, whole(IDS[:length], reads), atol=1e-6)
+    assert rewards == whole(IDS[:length], reads)
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_what_runs_in_other_lanes_changes_no_bit(data: st.DataObject) -> None:
+    """Lanes in any order, some idle in some runs, each with a past of its own."""
+    lanes = poisoned(400, LANES)
+    texts: list[list[int]] = [[] for _ in range(LANES)]
+    for _ in range(data.draw(st.integers(1, 4))):
+        used = data.draw(st.permutations(range(LANES)))[: data.draw(st.integers(1, LANES))]
+        starts = {lane: data.draw(st.integers(0, 500)) for lane in used}
+        sizes = {lane: data.draw(st.integers(1, 70)) for lane in used}
+        pieces = {lane: IDS[starts[lane] : starts[lane] + sizes[lane]] for lane in used}
+        reads = {lane: np.array([sizes[lane] - 1] * data.draw(st.integers(0, 1)), np.int64) for lane in used}
+        found = ENGINE.prefill(lanes, [Extension(lane, pieces[lane], reads[lane]) for lane in used], Stop())
+        for lane, rewards in zip(used, found, strict=True):
+            texts[lane] += pieces[lane].tolist()
+            assert rewards.tolist() == whole(np.array(texts[lane]), [len(texts[lane]) - 1])[: len(reads[lane])]
 
 
 def test_rolled_back_and_filled_again() -> None:
-    cache = poisoned(300)
-    ENGINE.prefill(cache, IDS[:100], NO_READS)
-    first = ENGINE.prefill(cache, IDS[100:200], np.array([5, 99]))
-    cache.trim(100)
-    ENGINE.prefill(cache, IDS[400:600], np.array([1]))
-    cache.trim(100)
-    assert ENGINE.prefill(cache, IDS[100:200], np.array([5, 99])).tolist() == first.tolist()
-    np.testing.assert_allclose(first, whole(IDS[:200], [105, 199]), atol=1e-6)
+    lanes = poisoned(300)
+    prefill(lanes, IDS[:100], [])
+    first = prefill(lanes, IDS[100:200], [5, 99])
+    lanes.caches[0].trim(100)
+    prefill(lanes, IDS[400:600], [1])
+    lanes.caches[0].trim(100)
+    assert prefill(lanes, IDS[100:200], [5, 99]).tolist() == first.tolist() == whole(IDS[:200], [105, 199])
+
+
+def test_kept_and_restored_elsewhere() -> None:
+    lanes = poisoned(300, 2)
+    prefill(lanes, IDS[:130], [])
+    one, two = lanes.caches[0].keep(0, 50).split(20)
+    three = lanes.caches[0].keep(50, 130)
+    assert (one.length, two.length, three.length) == (20, 30, 80)
+    assert three.nbytes == 80 * LAYOUT.token_bytes == three.arrays.inner.nbytes + three.arrays.last.nbytes
+    other = lanes.caches[1]
+    other.restore(one, 0, 20)
+    other.restore(two, 0, 30)
+    other.restore(three, 0, 50)
+    assert other.length == 100
+    assert prefill(lanes, IDS[100:200], [99], lane=1).tolist() == whole(IDS[:200], [199])
+    with pytest.raises(ValueError, match="tokens 10 to 40 are not among the 30"):
+        other.restore(two, 10, 40)
+    with pytest.raises(ValueError, match="tokens 190 to 201 are not among the 200"):
+        other.keep(190, 201)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_device_copies_as_the_host_does(dtype: str) -> None:
+    """The copies of CUDA's memory, with ONNX Runtime's CPU provider in its place."""
+    host, device = HostMemory(), DeviceMemory(DeviceSpec("cpu"))
+    random = np.random.default_rng(0)
+    kind = np.dtype(dtype)
+    values = [random.random(shape).astype(kind) for shape in ([3, 2, 10, 4], [3, 2, 6, 4])]
+    source, target = (device.empty(list(value.shape), kind) for value in values)
+    for array, value in zip((source, target), values, strict=True):
+        array.update_inplace(value)
+    for at, start, tokens in ((1, 4, 5), (0, 0, 0), (5, 9, 1)):
+        device.copy(target, at, source, start, tokens)
+        host.copy(values[1], at, values[0], start, tokens)
+        np.testing.assert_array_equal(target.numpy(), values[1])
+    assert device.address(source) == source.data_ptr()
 
 
 def test_a_run_without_reads_returns_none() -> None:
-    assert ENGINE.prefill(poisoned(10), IDS[:10], NO_READS).shape == (0,)
+    assert prefill(poisoned(10), IDS[:10], []).shape == (0,)
 
 
 def test_a_read_sees_nothing_behind_it() -> None:
     other = IDS[:60].copy()
     other[31:] = 7
-    np.testing.assert_allclose(whole(IDS[:60], [30]), whole(other, [30]), atol=1e-7)
+    assert whole(IDS[:60], [30]) == whole(other, [30])
 
 
 def test_the_cache_refuses_what_does_not_fit() -> None:
-    cache = ENGINE.new_cache(10)
-    ENGINE.prefill(cache, IDS[:8], NO_READS)
+    lanes = ENGINE.new_lanes(1, 10)
+    prefill(lanes, IDS[:8], [])
     with pytest.raises(ValueError, match=r"8 \+ 3 tokens exceed the cache's capacity of 10"):
-        ENGINE.prefill(cache, IDS[:3], NO_READS)
-    assert cache.length == 8
+        prefill(lanes, IDS[:3], [])
+    assert lanes.caches[0].length == 8
     with pytest.raises(ValueError, match="8 tokens back to 9"):
-        cache.trim(9)
+        lanes.caches[0].trim(9)
 
 
-def test_a_failed_run_leaves_the_cache_as_it_was() -> None:
-    cache = ENGINE.new_cache(10)
-    ENGINE.prefill(cache, IDS[:4], NO_READS)
+def test_a_failed_run_leaves_the_caches_as_they_were() -> None:
+    lanes = ENGINE.new_lanes(2, 10)
+    prefill(lanes, IDS[:4], [])
     with pytest.raises(Exception, match="indices element out of data bounds"):
-        ENGINE.prefill(cache, np.array([10**9]), NO_READS)
-    assert cache.length == 4
+        ENGINE.prefill(
+            lanes, [Extension(1, IDS[:3], np.array([2])), Extension(0, np.array([10**9]), np.array([0]))], Stop()
+        )
+    assert [cache.length for cache in lanes.caches] == [4, 0]
+
+
+def test_a_stop_ends_a_run_and_the_next_one_works() -> None:
+    lanes, stop = ENGINE.new_lanes(1, 2000), Stop()
+
+    def run_for_long() -> None:
+        for _ in range(1000):
+            ENGINE.prefill(lanes, [Extension(0, IDS, np.array([699]))], stop)
+            lanes.caches[0].trim(0)
+
+    timer = threading.Timer(0.005, stop.request)
+    timer.start()
+    with pytest.raises(StoppedError):
+        run_for_long()
+    timer.join()
+    assert lanes.caches[0].length == 0
+    with pytest.raises(StoppedError):
+        ENGINE.prefill(lanes, [Extension(0, IDS[:5], np.array([4]))], stop)
+    assert prefill(lanes, IDS[:50], [49]).tolist() == whole(IDS[:50], [49])
 
 
 def test_devices() -> None:
@@ -111,13 +193,19 @@ def test_devices() -> None:
         open_session(DEMO_FOLDER / "manifest.json", DeviceSpec("cpu"), threads=None)
 
 
+def test_a_graph_with_other_lanes() -> None:
+    session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
+    with pytest.raises(BundleFormatError, match=rf"past\.0\.key\.{LANES} is None, the dimensions, lanes and kv_dtype"):
+        Engine(session, LAYOUT, DeviceSpec("cpu"), LANES + 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"num_layers": 3}, {"num_layers": 9}, {"num_kv_heads": 7}, {"head_size": 7}, {"dtype": np.dtype("float16")}],
 )
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
     with pytest.raises(BundleFormatError, match=r"the graph is not the one that the manifest describes: past\."):
-        Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"))  # type: ignore[arg-type]
+        Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"), LANES)  # type: ignore[arg-type]
 
 
 def test_the_cpu_says_what_it_can(tmp_path: Path) -> None:

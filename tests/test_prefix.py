@@ -35,19 +35,19 @@ def distinct_prefixes(cases: Sequences) -> int:
     return len({tuple(ids[: n + 1]) for ids, _ in cases for n in range(len(ids))})
 
 
-@given(sequences(), st.integers(1, 7), st.integers(1, 3))
+@given(sequences(), st.integers(1, 7), st.integers(1, 30), st.integers(1, 4))
 def test_rewards_are_those_without_reuse_and_each_prefix_is_computed_once(
-    cases: Sequences, chunk_tokens: int, chunk_reads: int
+    cases: Sequences, chunk_tokens: int, read_scores: int, lanes: int
 ) -> None:
-    engine = FakeEngine()
+    engine = FakeEngine(lanes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scorer, "CHUNK_TOKENS", chunk_tokens)
-        patch.setattr(scorer, "CHUNK_READS", chunk_reads)
+        patch.setattr(scorer, "READ_SCORES", read_scores)
         results = scorer.score_sequences(engine, token_sequences(cases))
     for (ids, reads), result in zip(cases, results, strict=True):
         assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases) == sum(result.computed for result in results)
-    assert all(run <= chunk_tokens for run in engine.runs)
+    assert all(sum(run) <= chunk_tokens for run in engine.runs)
 
 
 @given(sequences())
@@ -56,6 +56,20 @@ def test_the_plan_reads_each_wanted_position_once(cases: Sequences) -> None:
     wanted = {tuple(ids[: read + 1]) for ids, reads in cases for read in reads}
     assert sum(len(segment.reads) for segment in made.segments) == len(wanted)
     assert made.capacity == max((len(ids) for ids, _ in cases), default=0)
+
+
+@given(sequences())
+def test_a_segment_goes_on_where_its_parent_is(cases: Sequences) -> None:
+    made = plan(token_sequences(cases))
+    for i, segment in enumerate(made.segments):
+        if segment.parent is None:
+            assert segment.start == 0
+            continue
+        parent = made.segments[segment.parent]
+        assert segment.parent < i
+        assert parent.start < segment.start <= parent.end
+        before = cases[parent.sequence][0][: segment.start]
+        assert before == cases[segment.sequence][0][: segment.start]
 
 
 @given(sequences(), st.randoms())
@@ -72,7 +86,7 @@ def test_a_reward_inside_a_shared_prefix_is_read_when_the_prefix_is_computed() -
     # Only the second sequence wants position 1, which the first one computes.
     results = scorer.score_sequences(engine := FakeEngine(), token_sequences([([5, 6, 7], [2]), ([5, 6, 8], [1, 2])]))
     assert results[1].rewards.tolist() == np.array(expected_rewards([5, 6, 8], [1, 2]), np.float32).tolist()
-    assert engine.runs == [3, 1]
+    assert engine.runs == [[3], [1]]
 
 
 def test_best_of_n_computes_the_prompt_once() -> None:
@@ -80,3 +94,25 @@ def test_best_of_n_computes_the_prompt_once() -> None:
     cases = [([*prompt, 200 + i, 300], [100, 101]) for i in range(16)]
     scorer.score_sequences(engine := FakeEngine(), token_sequences(cases))
     assert engine.computed == 100 + 16 * 2
+
+
+def test_short_segments_share_runs_and_long_ones_do_not() -> None:
+    prompt = list(range(100))
+    short = [([*prompt, *[200 + i] * 20], [119]) for i in range(8)]
+    scorer.score_sequences(engine := FakeEngine(4), token_sequences(short))
+    assert engine.runs == [[120], [20, 20, 20, 20], [20, 20, 20]]
+    long = [([*prompt, *[200 + i] * 512], [611]) for i in range(2)]
+    scorer.score_sequences(engine := FakeEngine(4), token_sequences(long))
+    assert engine.runs == [[256], [256], [100, 156], [256], [100]]
+
+
+def test_a_lane_is_the_least_that_a_call_needs() -> None:
+    prompt = list(range(10))
+    cases = [([*prompt, 200 + i], [10]) for i in range(5)]
+    for lanes in (1, 2, 9):
+        engine = FakeEngine(4)
+        results = scorer.score_sequences(engine, token_sequences(cases), lanes=lanes)
+        assert max(map(len, engine.runs)) == min(lanes, 4)
+        assert [r.rewards.tolist() for r in results] == [
+            np.array(expected_rewards(*case), np.float32).tolist() for case in cases
+        ]

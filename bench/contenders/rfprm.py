@@ -6,10 +6,9 @@ import numpy as np
 
 from contender import ModelPaths, Rewards
 from rfprm_lite.bundle import HubOptions, open_bundle
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.engine import Engine
-from rfprm_lite.kv import Layout
 from rfprm_lite.scorer import SequenceRewards, score_sequences
 from workloads import Sequence
 
@@ -20,9 +19,7 @@ class Rfprm:
 
     def load(self, model: ModelPaths, threads: int) -> None:
         bundle = open_bundle(model.bundle, self._variant, "cpu", HubOptions(), verify=False)
-        layout = Layout.of(bundle.manifest.dimensions, bundle.variant.kv_dtype)
-        device = DeviceSpec("cpu")
-        self._engine = Engine(open_session(bundle.graph, device, threads), layout, device)
+        self._engine = Engine.open(bundle, DeviceSpec("cpu"), threads)
 
     def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
         sequences = [TokenSequence(np.array(s.ids, np.int64), np.array(s.reads, np.int64)) for s in call]

@@ -24,9 +24,8 @@ from rich.table import Table
 
 from rfprm_export import agreement
 from rfprm_lite.bundle import HubOptions, open_bundle
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
-from rfprm_lite.kv import Layout
 from rfprm_lite.scorer import score_sequences
 
 CANDIDATES = 16
@@ -86,8 +85,7 @@ def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
     kept = bundle / f"rewards-{variant}.npz"
     if not kept.exists() or variant != "fp32":
         opened = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False)
-        session = open_session(opened.graph, DeviceSpec("cpu"), None)
-        engine = Engine(session, Layout.of(opened.manifest.dimensions, opened.variant.kv_dtype), DeviceSpec("cpu"))
+        engine = Engine.open(opened, DeviceSpec("cpu"), None)
         found = [
             r.rewards for pool in track(read, variant) for r in score_sequences(engine, [c.sequence for c in pool])
         ]

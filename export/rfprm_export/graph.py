@@ -3,9 +3,10 @@
 In: an architecture, the head, and weights by their checkpoint names. Out: an ONNX model that keeps the contract of
 rfprm_lite.engine: a segment's tokens on top of a KV cache, rewards at the positions to read, no LM head.
 
-All activations are 2-D, [tokens, features]. Every layer but the last attends with GroupQueryAttention, which rotates
-queries and keys and appends to the shared KV buffer. The last layer computes keys and values for all tokens, since
-later segments attend to them, and everything else (queries, attention, MLP, norm, head) at the read positions alone.
+All activations are 2-D, [tokens, features]: one row a token, whatever lane it belongs to. Only attention knows of
+lanes. Every layer but the last attends with a GroupQueryAttention a lane, which rotates queries and keys and appends to
+the lane's KV buffer. The last layer computes keys and values for all tokens, since later segments attend to them, and
+everything else (queries, attention, MLP, norm, head) at the read positions alone.
 
 Whatever the arithmetic of the products, the residual stream, norms, the last layer's softmax, head and rewards are
 float32.
@@ -13,7 +14,7 @@ float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,21 +25,36 @@ from rfprm_export.arithmetic import Arithmetic, Weights
 from rfprm_export.checkpoint import Architecture
 from rfprm_export.floating import FloatArithmetic
 from rfprm_export.nodes import Nodes
+from rfprm_lite.kv import SPARE
 from rfprm_lite.recipe import Head
 
 OPSETS = {"": 18, "com.microsoft": 1}
 
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
-    """What every layer needs to know of the segment."""
+class _Lane:
+    """Tokens on top of a KV buffer of their own.
+
+    total: int64 [1], tokens in the buffer after the run; total_int32 [] and seqlens_k int32 [1] (total - 1) say it
+    again for GroupQueryAttention. reads: int64 [num_read of the lane], positions in the lane's sequence.
+    """
+
+    total: ir.Value
+    total_int32: ir.Value
+    seqlens_k: ir.Value
+    reads: ir.Value
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What every layer needs to know of the run: where each token stands in its sequence, which rows are read, and how
+    many rows and reads each lane has."""
 
     positions: ir.Value
-    read_positions: ir.Value
-    past_length: ir.Value
-    total: ir.Value
-    seqlens_k: ir.Value
-    total_int32: ir.Value
+    read_rows: ir.Value
+    lane_tokens: ir.Value
+    lane_reads: ir.Value
+    lanes: Sequence[_Lane]
     cos: ir.Value
     sin: ir.Value
 
@@ -49,10 +65,12 @@ def build(
     head_names: Iterable[tuple[str, str]],
     weights: Weights,
     arithmetic: Callable[[Nodes, Weights], Arithmetic],
+    lanes: int,
     wide: Collection[int] = (),
 ) -> ir.Model:
-    """The graph, its initializers already written by `weights`. wide: the layers whose MLP is float32 all the same."""
-    return Writer(architecture, weights, arithmetic, wide).model(head, list(head_names))
+    """The graph, its initializers already written by `weights`. lanes: segments that one run can hold. wide: the layers
+    whose MLP is float32 all the same."""
+    return Writer(architecture, weights, arithmetic, lanes, wide).model(head, list(head_names))
 
 
 class Writer:
@@ -63,9 +81,11 @@ class Writer:
         architecture: Architecture,
         weights: Weights,
         arithmetic: Callable[[Nodes, Weights], Arithmetic],
+        lanes: int,
         wide: Collection[int],
     ) -> None:
         self.a = architecture
+        self.num_lanes = lanes
         self.weights = weights
         self.n = Nodes()
         self.op = self.n.op
@@ -75,14 +95,14 @@ class Writer:
 
     def model(self, head: Head, head_names: list[tuple[str, str]]) -> ir.Model:
         ids = self.n.input("input_ids", ir.DataType.INT64, ["num_tokens"])
-        segment = self.segment(ids)
+        run = self.run()
         hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids)
         delta: ir.Value | None = None
         for i in range(self.a.num_layers - 1):
             self.seam(i, hidden, delta)
-            hidden, delta = self.layer(i, hidden, delta, segment)
+            hidden, delta = self.layer(i, hidden, delta, run)
         self.seam(self.a.num_layers - 1, hidden, delta)
-        hidden = self.last_layer(self.a.num_layers - 1, hidden, delta, segment)
+        hidden = self.last_layer(self.a.num_layers - 1, hidden, delta, run)
         rewards = self.head(head, head_names, hidden)
         self.n.output(rewards, "rewards", ir.DataType.FLOAT, ["num_read"])
         return self.finished()
@@ -108,45 +128,59 @@ class Writer:
 
     # --- parts of the network ---------------------------------------------------------------------------------
 
-    def segment(self, tokens: ir.Value) -> _Segment:
-        """tokens: anything with a row a token."""
-        past_length = self.n.input("past_length", ir.DataType.INT64, [])
-        read_positions = self.n.input("read_positions", ir.DataType.INT64, ["num_read"])
-        length = self.op("Squeeze", [self.op("Shape", [tokens], start=0, end=1)])
-        total = self.op("Add", [past_length, length])
-        total_int32 = self.op("Cast", [total], to=ir.DataType.INT32)
-        seqlens_k = self.op("Reshape", [self.op("Sub", [total_int32, self.n.int32(1)]), self.n.int64([1])])
+    def run(self) -> _Run:
+        positions = self.n.input("positions", ir.DataType.INT64, ["num_tokens"])
+        lane_tokens = self.n.input("lane_tokens", ir.DataType.INT64, [self.num_lanes])
+        lane_totals = self.n.input("lane_totals", ir.DataType.INT64, [self.num_lanes])
+        read_rows = self.n.input("read_rows", ir.DataType.INT64, ["num_read"])
+        lane_reads = self.n.input("lane_reads", ir.DataType.INT64, [self.num_lanes])
+        reads = self.split(self.op("Gather", [positions, read_rows]), lane_reads)
         cos, sin = rotary_tables(self.a)
-        return _Segment(
-            positions=self.op("Range", [past_length, total, self.n.int64(1)]),
-            read_positions=read_positions,
-            past_length=past_length,
-            total=total,
-            seqlens_k=seqlens_k,
-            total_int32=total_int32,
+        return _Run(
+            positions=positions,
+            read_rows=read_rows,
+            lane_tokens=lane_tokens,
+            lane_reads=lane_reads,
+            lanes=[self.lane(i, lane_totals, own) for i, own in enumerate(reads)],
             cos=self.n.keep(self.weights.constant("rotary.cos", cos, self.arithmetic.working)),
             sin=self.n.keep(self.weights.constant("rotary.sin", sin, self.arithmetic.working)),
         )
 
-    def layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, segment: _Segment) -> tuple[ir.Value, ir.Value]:
+    def lane(self, i: int, totals: ir.Value, reads: ir.Value) -> _Lane:
+        total = self.op("Gather", [totals, self.n.int64([i])])
+        total_int32 = self.op("Cast", [total], to=ir.DataType.INT32)
+        seqlens_k = self.op("Sub", [total_int32, self.n.int32(1)])
+        return _Lane(total, self.op("Squeeze", [total_int32]), seqlens_k, reads)
+
+    def split(self, rows: ir.Value, sizes: ir.Value) -> Sequence[ir.Value]:
+        """Each lane's rows."""
+        if self.num_lanes == 1:
+            return [rows]
+        return self.n.ops("Split", [rows, sizes], self.num_lanes, axis=0)
+
+    def joined(self, rows: Sequence[ir.Value]) -> ir.Value:
+        """The rows of all lanes."""
+        return rows[0] if self.num_lanes == 1 else self.op("Concat", rows, axis=0)
+
+    def layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, run: _Run) -> tuple[ir.Value, ir.Value]:
         """hidden, delta: the residual stream, and what is still to be added to it. Returns the same."""
         name = f"model.layers.{i}"
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
         x = self.arithmetic.operand(self.arithmetic.enter(normed))
         qkv = self.arithmetic.linear(f"{name}.self_attn.qkv_proj", x, _attention(name, "qkv"), bias=True)
-        projected = self.projected(name, self.attention(i, qkv, segment))
+        projected = self.projected(name, self.attention(i, qkv, run))
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
         return hidden, self.mlp(i, normed)
 
-    def last_layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, segment: _Segment) -> ir.Value:
+    def last_layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, run: _Run) -> ir.Value:
         """The final hidden states at the read positions, normed: [num_read, hidden_size]."""
         name = f"model.layers.{i}"
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
-        keys, values = self.last_keys_and_values(i, normed, segment)
-        hidden, normed = (self.op("Gather", [x, segment.read_positions]) for x in (hidden, normed))
+        keys, values = self.last_keys_and_values(i, normed, run)
+        hidden, normed = (self.op("Gather", [x, run.read_rows]) for x in (hidden, normed))
         x = self.arithmetic.operand(self.arithmetic.enter(normed))
         queries = self.arithmetic.linear(f"{name}.self_attn.q_proj", x, _attention(name, "q"), bias=True)
-        attended = self.arithmetic.enter(self.read_attention(queries, keys, values, segment))
+        attended = self.arithmetic.enter(self.read_attention(queries, keys, values, run))
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, self.projected(name, attended))
         return self.norm("model.norm.weight", hidden, self.mlp(i, normed))[1]
 
@@ -155,11 +189,19 @@ class Writer:
         x = self.arithmetic.operand(attended)
         return self.arithmetic.leave(self.arithmetic.linear(f"{layer}.self_attn.o_proj", x, _attention(layer, "o")))
 
-    def attention(self, i: int, qkv: ir.Value, segment: _Segment) -> ir.Value:
+    def attention(self, i: int, qkv: ir.Value, run: _Run) -> ir.Value:
         """Causal attention of all tokens, from packed projections [tokens, (q + 2 kv) * head_size]."""
-        cache: list[int | str] = [1, self.a.num_kv_heads, "capacity", self.a.head_size]
+        parts = self.split(qkv, run.lane_tokens)
+        attended = [
+            self.lane_attention(i, at, part, lane, run)
+            for at, (part, lane) in enumerate(zip(parts, run.lanes, strict=True))
+        ]
+        return self.joined(attended)
+
+    def lane_attention(self, i: int, at: int, qkv: ir.Value, lane: _Lane, run: _Run) -> ir.Value:
+        cache: list[int | str] = [1, self.a.num_kv_heads, f"capacity.{at}", self.a.head_size]
         kept = self.arithmetic.working
-        past = [self.n.input(f"past.{i}.{kind}", kept, cache) for kind in ("key", "value")]
+        past = [self.n.input(f"past.{i}.{kind}.{at}", kept, cache) for kind in ("key", "value")]
         attended, key, value = self.n.ops(
             "GroupQueryAttention",
             [
@@ -167,10 +209,10 @@ class Writer:
                 None,
                 None,
                 *past,
-                segment.seqlens_k,
-                segment.total_int32,
-                segment.cos,
-                segment.sin,
+                lane.seqlens_k,
+                lane.total_int32,
+                run.cos,
+                run.sin,
             ],
             3,
             domain="com.microsoft",
@@ -178,31 +220,43 @@ class Writer:
             kv_num_heads=self.a.num_kv_heads,
             do_rotary=1,
         )
-        self.n.output(key, f"present.{i}.key", kept, cache)
-        self.n.output(value, f"present.{i}.value", kept, cache)
+        self.n.output(key, f"present.{i}.key.{at}", kept, cache)
+        self.n.output(value, f"present.{i}.value.{at}", kept, cache)
         return self.op("Squeeze", [attended, self.n.int64([0])])
 
-    def last_keys_and_values(self, i: int, normed: ir.Value, segment: _Segment) -> tuple[ir.Value, ir.Value]:
-        """Keys and values of all tokens, cached and new: [total, kv_size] each. The new ones are outputs."""
+    def last_keys_and_values(
+        self, i: int, normed: ir.Value, run: _Run
+    ) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
+        """Each lane's keys and values, cached and new, float32: [total, kv_size] each. The new ones are outputs."""
         name, size = f"model.layers.{i}", self.a.kv_size
         x = self.arithmetic.operand(self.arithmetic.enter(normed))
         projected = self.arithmetic.linear(f"{name}.self_attn.kv_proj", x, _attention(name, "kv"), bias=True)
         key, value = self.n.ops("Split", [projected, self.n.int64([size, size])], 2, axis=1)
-        key = self.rotate(key, segment.positions, segment)
-        whole = []
-        for kind, new in (("key", key), ("value", value)):
-            past = self.n.input(f"past.{i}.{kind}", self.arithmetic.working, ["past_length", size])
-            whole.append(self.arithmetic.leave(self.op("Concat", [past, new], axis=0)))
-            self.n.output(new, f"present.{i}.{kind}", self.arithmetic.working, ["num_tokens", size])
-        return whole[0], whole[1]
+        key = self.rotate(key, run.positions, run)
+        return self.whole(i, "key", key, run), self.whole(i, "value", value, run)
 
-    def read_attention(self, queries: ir.Value, keys: ir.Value, values: ir.Value, segment: _Segment) -> ir.Value:
+    def whole(self, i: int, kind: str, new: ir.Value, run: _Run) -> Sequence[ir.Value]:
+        size, kept = self.a.kv_size, self.arithmetic.working
+        whole = []
+        for at, own in enumerate(self.split(new, run.lane_tokens)):
+            past = self.n.input(f"past.{i}.{kind}.{at}", kept, [f"past.{at}", size])
+            whole.append(self.arithmetic.leave(self.op("Concat", [past, own], axis=0)))
+            self.n.output(own, f"present.{i}.{kind}.{at}", kept, [f"tokens.{at}", size])
+        return whole
+
+    def read_attention(
+        self, queries: ir.Value, keys: Sequence[ir.Value], values: Sequence[ir.Value], run: _Run
+    ) -> ir.Value:
         """Causal attention from the read positions alone. queries: working type [num_read, q_size]; keys and values
-        float32. Returns float32 [num_read, q_size]."""
+        of each lane float32. Returns float32 [num_read, q_size]."""
+        positions = self.op("Gather", [run.positions, run.read_rows])
+        queries = self.arithmetic.leave(self.rotate(queries, positions, run))
+        scaled = self.op("Mul", [queries, self.n.float32(self.a.head_size**-0.5)])
+        parts = zip(self.split(scaled, run.lane_reads), keys, values, run.lanes, strict=True)
+        return self.joined([self.lane_read_attention(*part) for part in parts])
+
+    def lane_read_attention(self, queries: ir.Value, keys: ir.Value, values: ir.Value, lane: _Lane) -> ir.Value:
         groups, group, size = self.a.num_kv_heads, self.a.num_heads // self.a.num_kv_heads, self.a.head_size
-        positions = self.op("Add", [segment.read_positions, segment.past_length])
-        queries = self.arithmetic.leave(self.rotate(queries, positions, segment))
-        queries = self.op("Mul", [queries, self.n.float32(size**-0.5)])
         # [num_read, q_size] -> [groups, num_read, group, size] -> [groups, num_read * group, size]
         queries = self.op("Reshape", [queries, self.n.int64([-1, groups, group * size])])
         queries = self.op("Transpose", [queries], perm=[1, 0, 2])
@@ -211,14 +265,13 @@ class Writer:
         values = self.op("Transpose", [self.op("Reshape", [values, self.n.int64([-1, groups, size])])], perm=[1, 0, 2])
         scores = self.op("MatMul", [queries, keys])
         # [groups, num_read * group, total] -> [groups, num_read, group, total], to mask each read position
-        key_positions = self.op("Range", [self.n.int64(0), segment.total, self.n.int64(1)])
-        future = self.op("Greater", [key_positions, self.op("Unsqueeze", [positions, self.n.int64([1, 2])])])
+        key_positions = self.op("Range", [self.n.int64(0), self.op("Squeeze", [lane.total]), self.n.int64(1)])
+        future = self.op("Greater", [key_positions, self.op("Unsqueeze", [lane.reads, self.n.int64([1, 2])])])
         mask = self.op("Where", [future, self.n.float32(-np.inf), self.n.float32(0)])
-        total = self.op("Reshape", [segment.total, self.n.int64([1])])
-        split = self.op("Concat", [self.n.int64([groups, -1, group]), total], axis=0)
+        split = self.op("Concat", [self.n.int64([groups, -1, group]), lane.total], axis=0)
         scores = self.op("Add", [self.op("Reshape", [scores, split]), mask])
         weights = self.op("Softmax", [scores], axis=-1)
-        weights = self.op("Reshape", [weights, self.op("Concat", [self.n.int64([groups, -1]), total], axis=0)])
+        weights = self.op("Reshape", [weights, self.op("Concat", [self.n.int64([groups, -1]), lane.total], axis=0)])
         attended = self.op("MatMul", [weights, values])
         attended = self.op("Reshape", [attended, self.n.int64([groups, -1, group * size])])
         attended = self.op("Transpose", [attended], perm=[1, 0, 2])
@@ -265,10 +318,10 @@ class Writer:
         mean.name = deviation.name = ""  # left out
         return summed, normed
 
-    def rotate(self, x: ir.Value, positions: ir.Value, segment: _Segment) -> ir.Value:
+    def rotate(self, x: ir.Value, positions: ir.Value, run: _Run) -> ir.Value:
         """Rotary embedding of [tokens, heads * head_size] at absolute positions [tokens]."""
         batch = self.n.int64([0])
-        inputs = [self.op("Unsqueeze", [x, batch]), self.op("Unsqueeze", [positions, batch]), segment.cos, segment.sin]
+        inputs = [self.op("Unsqueeze", [x, batch]), self.op("Unsqueeze", [positions, batch]), run.cos, run.sin]
         return self.op("Squeeze", [self.op("RotaryEmbedding", inputs, domain="com.microsoft"), batch])
 
     def weight(self, source: str, name: str | None = None) -> ir.Value:
@@ -285,10 +338,11 @@ def _attention(layer: str, parts: str) -> list[str]:
 
 
 def rotary_tables(architecture: Architecture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosines and sines, float32 [max_positions, head_size / 2] each, in the float32 arithmetic of transformers."""
+    """Cosines and sines, float32 [max_positions + SPARE, head_size / 2] each, in the float32 arithmetic of
+    transformers."""
     import torch
 
     steps = torch.arange(0, architecture.head_size, 2, dtype=torch.int64).float() / architecture.head_size
     frequencies = 1.0 / (architecture.rope_theta**steps)
-    angles = torch.outer(torch.arange(architecture.max_positions).float(), frequencies)
+    angles = torch.outer(torch.arange(architecture.max_positions + SPARE).float(), frequencies)
     return angles.cos().numpy(), angles.sin().numpy()

@@ -193,7 +193,7 @@ def _write(
         passes = recipe.passes(model.checkpoint.architecture, statistics, model.spec.head.names[0][0])
         made_by = (*passes.said, calibrated, *made_by)
     files = write_variant(folder, recipe, model.checkpoint, model.spec, model.head, passes, written)
-    return Variant(recipe.name, files, recipe.dtype, recipe.kv_dtype, recipe.devices, made_by, parity=None)
+    return Variant(recipe.name, files, recipe.dtype, recipe.kv_dtype, recipe.lanes, recipe.devices, made_by, None)
 
 
 def _found(name: str, measured: Parity) -> str:

@@ -41,7 +41,7 @@ class VariantPlan:
 def plan(architecture: Architecture, spec: ExportRecipe, head: dict[str, Shape], variant: VariantRecipe) -> VariantPlan:
     """head: the shapes of the head's tensors, by name."""
     weights = _Counter(architecture.backbone() | head)
-    graph.build(architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic)
+    graph.build(architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic, variant.lanes)
     return VariantPlan(variant.name, weights.tensors, weights.bytes, weights.held_bytes)
 
 

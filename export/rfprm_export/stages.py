@@ -22,6 +22,8 @@ from rfprm_export.graph import seam
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.device import DeviceSpec, open_session
 from rfprm_lite.encoding import Encoder, TokenSequence
+from rfprm_lite.engine import run_inputs
+from rfprm_lite.kv import SPARE
 from rfprm_lite.trace import Trace
 
 Values = dict[str, NDArray[np.generic]]
@@ -37,7 +39,7 @@ def step_rewards(bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, T
 def _rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
     model = onnx.load(bundle.graph, load_external_data=False)
     extractor = onnx.utils.Extractor(model)
-    always = ["input_ids", "past_length", "read_positions"]
+    always = list(run_inputs(1, {}))
     caches = [value.name for value in model.graph.input if value.name not in always]
     last = bundle.manifest.dimensions.num_layers - 1
     seams = [seam(0)[:1], *(seam(i) for i in range(1, last + 1))]
@@ -47,18 +49,18 @@ def _rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray
         part = extractor.extract_model([*always, *before, *own], list(after))
         with _opened(part, bundle.graph) as session:
             for at, sequence in enumerate(sequences):
-                states[at] = _run(session, states[at], sequence)
+                states[at] = _run(session, bundle.variant.lanes, states[at], sequence)
     return [state["rewards"].astype(np.float32) for state in states]
 
 
-def _run(session: ort.InferenceSession, state: Values, sequence: TokenSequence) -> Values:
+def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: TokenSequence) -> Values:
     """The part's outputs for a sequence, of which nothing is cached."""
-    given: Values = {**state, "input_ids": sequence.ids, "past_length": np.array(0), "read_positions": sequence.reads}
+    given: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.reads)})}
     feeds: Values = {}
     for value in session.get_inputs():
         # The last layer's past has no tokens; the others' has room for this run's.
-        sizes = {"past_length": 0, "capacity": len(sequence.ids)}
-        shape = [sizes.get(size, size) for size in value.shape]
+        sizes = {f"capacity.{lane}": len(sequence.ids) + SPARE if lane == 0 else SPARE for lane in range(lanes)}
+        shape = [size if isinstance(size, int) else sizes.get(size, 0) for size in value.shape]
         dtype = np.float16 if value.type == "tensor(float16)" else np.float32
         feeds[value.name] = given[value.name] if value.name in given else np.zeros(shape, dtype)
     names = [value.name for value in session.get_outputs()]

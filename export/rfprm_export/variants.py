@@ -46,8 +46,8 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class VariantRecipe:
-    """passes: what calibration decides, None for a variant that needs none. made_by: what the manifest says of it
-    besides."""
+    """lanes: segments that one run can hold. passes: what calibration decides, None for a variant that needs none.
+    made_by: what the manifest says of it besides."""
 
     name: str
     dtype: Literal["float32", "float16", "int8", "int4"]
@@ -55,10 +55,13 @@ class VariantRecipe:
     devices: tuple[Device, ...]
     arithmetic: Callable[[Nodes, Weights], Arithmetic]
     bound: Bound
+    lanes: int
     made_by: tuple[str, ...] = ()
     passes: Callable[[Architecture, Statistics, str], Passes] | None = None
 
 
+CPU_LANES = 4
+"""What they are worth: bench/LOG.md."""
 QUANTISED = Bound(needed=False, mean=0.01, p99=0.05)
 
 INT8 = VariantRecipe(
@@ -68,6 +71,7 @@ INT8 = VariantRecipe(
     ("cpu",),
     Int8Arithmetic,
     QUANTISED,
+    CPU_LANES,
     (
         "s8 weights, a scale an output channel; in two terms in attention",
         "u8 activations, a scale a token",
@@ -75,7 +79,9 @@ INT8 = VariantRecipe(
     ),
     rotated,
 )
-FP32 = VariantRecipe("fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4))
+FP32 = VariantRecipe(
+    "fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4), CPU_LANES
+)
 FP16 = VariantRecipe(
     "fp16",
     "float16",
@@ -83,6 +89,7 @@ FP16 = VariantRecipe(
     ("cuda",),
     Float16Arithmetic,
     QUANTISED,
+    1,  # a GPU has other means to fill a run, and each lane costs a kernel's start a layer
     ("float16 weights, activations and KV cache; float32 residual stream, norms and head",),
     without_overflow,
 )
@@ -93,6 +100,7 @@ INT4 = VariantRecipe(
     ("cpu",),
     Int4Arithmetic,
     QUANTISED,
+    CPU_LANES,
     (f"4-bit weights, a scale a block of {BLOCK}", "s8 embeddings, a scale a token"),
     rotated,
 )

@@ -113,7 +113,13 @@ def write_variant(
     with WeightFile(data, written) as file:
         weights = CheckpointWeights(checkpoint, head, file, passes)
         model = graph.build(
-            checkpoint.architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic, passes.wide
+            checkpoint.architecture,
+            spec.recipe.head,
+            spec.head.names,
+            weights,
+            variant.arithmetic,
+            variant.lanes,
+            passes.wide,
         )
     ir.save(model, path)
     return entry(folder, path), entry(folder, data)

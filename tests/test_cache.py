@@ -1,0 +1,105 @@
+"""The prefix cache: never a wrong prefix, never more bytes than it may, what was used last stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend
+from rfprm_lite import scorer
+from rfprm_lite.cache import Piece, PrefixCache
+from rfprm_lite.encoding import TokenSequence
+from rfprm_lite.errors import StoppedError
+from rfprm_lite.stop import Stop
+from test_prefix import Sequences, distinct_prefixes, sequences, token_sequences
+
+
+def new_cache(tokens: int) -> PrefixCache[FakeBlock]:
+    return PrefixCache(tokens * TOKEN_BYTES, FakeBlock.split)
+
+
+def block(ids: list[int], start: int) -> Piece[FakeBlock]:
+    states = [b""]
+    for token in ids:
+        states.append(extend(states[-1], token))
+    return Piece(start, len(ids), FakeBlock(tuple(states[start + 1 :])))
+
+
+@given(st.lists(sequences(), max_size=4), st.integers(0, 60), st.integers(1, 7), st.integers(1, 4))
+def test_calls_that_share_a_cache_get_what_they_would_without_it(
+    calls: list[Sequences], tokens: int, chunk_tokens: int, lanes: int
+) -> None:
+    cache = new_cache(tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "CHUNK_TOKENS", chunk_tokens)
+        for cases in [*calls, *calls]:
+            engine = FakeEngine(lanes)
+            results = scorer.score_sequences(engine, token_sequences(cases), cache)
+            for (ids, reads), result in zip(cases, results, strict=True):
+                assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+            assert engine.computed == sum(result.computed for result in results) <= distinct_prefixes(cases)
+            assert cache.nbytes <= tokens * TOKEN_BYTES
+
+
+@given(sequences(), st.integers(1, 4))
+def test_a_second_call_costs_nothing(cases: Sequences, lanes: int) -> None:
+    cache = new_cache(10**6)
+    scorer.score_sequences(FakeEngine(lanes), token_sequences(cases), cache)
+    assert cache.nbytes == TOKEN_BYTES * distinct_prefixes(cases)
+    scorer.score_sequences(engine := FakeEngine(lanes), token_sequences(cases[::-1]), cache)
+    assert engine.runs == []
+    cache.clear()
+    assert cache.nbytes == 0
+    scorer.score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
+    assert engine.computed == distinct_prefixes(cases)
+
+
+def test_a_reward_that_was_not_read_is_computed_from_there_on() -> None:
+    cache = new_cache(100)
+    ids = list(range(10))
+    scorer.score_sequences(FakeEngine(), token_sequences([(ids, [9])]), cache)
+    results = scorer.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
+    assert engine.runs == [[4]]
+    assert results[0].rewards.tolist() == np.array(expected_rewards(ids, [6, 9]), np.float32).tolist()
+    scorer.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
+    assert engine.runs == []
+
+
+def test_what_was_used_least_recently_goes_first() -> None:
+    cache = new_cache(30)
+    for first in (1, 2, 3):
+        cache.insert(np.array([first] * 10), block([first] * 10, 0), {9: 0.5})
+    cache.match(np.array([1] * 10), np.array([9]))
+    cache.insert(np.array([4] * 10), block([4] * 10, 0), {9: 0.5})
+    kept = [cache.match(np.array([first] * 10), np.array([9])).length for first in (1, 2, 3, 4)]
+    assert kept == [10, 0, 10, 10]
+    assert cache.nbytes == 30 * TOKEN_BYTES
+
+
+def test_nothing_hangs_in_the_air() -> None:
+    """A prefix stays while anything behind it does, and nothing is kept whose prefix is not."""
+    cache = new_cache(20)
+    cache.insert(np.arange(10), block(list(range(10)), 0), {})
+    cache.insert(np.arange(18), block(list(range(18)), 10), {})
+    cache.insert(np.array([7, 7, 7, 7]), block([7, 7, 7, 7], 0), {})
+    assert cache.match(np.arange(18), np.array([], np.int64)).length == 10  # the longest prefix went last
+    cache.insert(np.arange(50, 60), block(list(range(50, 60)), 5), {})
+    assert cache.match(np.arange(50, 60), np.array([], np.int64)).length == 0
+
+
+def test_a_stopped_call_leaves_what_it_computed() -> None:
+    class Stopping(FakeEngine):
+        def prefill(self, lanes, extensions, stop):  # type: ignore[no-untyped-def]
+            if len(self.runs) == 2:
+                stop.request()
+            return super().prefill(lanes, extensions, stop)
+
+    cache, engine, stop = new_cache(10**4), Stopping(), Stop()
+    sequence = TokenSequence(np.arange(1000), np.array([999]))
+    with pytest.raises(StoppedError):
+        scorer.score_sequences(engine, [sequence], cache, stop=stop)
+    assert engine.computed == 2 * scorer.CHUNK_TOKENS
+    (result,) = scorer.score_sequences(FakeEngine(), [sequence], cache)
+    assert result.computed == 1000 - 2 * scorer.CHUNK_TOKENS
