@@ -114,7 +114,7 @@ def _profile(
         options.profile_file_prefix = str(Path(temporary) / "profile")
         session = ort.InferenceSession(folder / variant.files[0].path, options, providers=["CPUExecutionProvider"])
         layout = Layout.of(manifest.dimensions, variant.kv_dtype)
-        engine = Engine(session, layout, DeviceSpec("cpu"))
+        engine = Engine(session, layout, DeviceSpec("cpu"), variant.lanes)
         calls = [[TokenSequence(np.array(s.ids), np.array(s.reads)) for s in call] for call in workload.calls]
         for call in calls:
             score_sequences(engine, call)

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Literal, TypeVar
 
-from rich.console import Console
-from rich.progress import track
-
 from rfprm_lite.errors import InputError, InputTypeError, RfprmError
 from rfprm_lite.reading import Reading
 from rfprm_lite.results import Score
@@ -48,6 +45,9 @@ def score(
 
 def shown(pairs: Iterable[Pair]) -> Iterable[Pair]:
     """The same, with a bar on standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
     total = len(pairs) if isinstance(pairs, Sized) else None
     return track(pairs, "scoring", total=total, console=Console(stderr=True))
 

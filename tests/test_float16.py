@@ -137,7 +137,7 @@ def check_attention(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
     assert len(node.input) == 9  # neither position_ids nor attention_bias
     past = inputs[node.input[3]]
     head_size = past[3]
-    assert past[:3] == [1, kv_heads, "capacity"]
+    assert past[:3] == [1, kv_heads, "capacity.0"]
     assert head_size % 16 == 0
     assert head_size <= 256
     assert tables[node.input[7]] == tables[node.input[8]] == [4096, head_size // 2]

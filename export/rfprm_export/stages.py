@@ -50,7 +50,8 @@ def _rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray
         with _opened(part, bundle.graph) as session:
             for at, sequence in enumerate(sequences):
                 states[at] = _run(session, bundle.variant.lanes, states[at], sequence)
-    return [state["rewards"].astype(np.float32) for state in states]
+    # A lone read is read twice.
+    return [state["rewards"].astype(np.float32)[: len(s.reads)] for state, s in zip(states, sequences, strict=True)]
 
 
 def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: TokenSequence) -> Values:
