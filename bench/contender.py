@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from workloads import Sequence
 
@@ -34,6 +34,14 @@ class Contender(Protocol):
 
     def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
         """Rewards, and how many tokens were run through the model."""
+
+
+@runtime_checkable
+class Keeping(Contender, Protocol):
+    """A contender that keeps something from one call to the next."""
+
+    def begin(self) -> None:
+        """Forget it: a round begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +77,11 @@ ENTRIES = (
     Entry("openvino int8", _OPENVINO, {"share": False}, "openvino", OPENVINO, ("torchvision",)),
     Entry("openvino int8 + prefix", _OPENVINO, {"share": True}, "openvino", OPENVINO, ("torchvision",), "state kept"),
     Entry("llama.cpp q8_0 + prefix", "llama_cpp_q8:LlamaCpp", {}, "llama-cpp", LLAMA_CPP, note="cache kept"),
-    Entry("rfprm-lite fp32, no sharing", _RFPRM, {"variant": "fp32", "share": False}),
-    Entry("rfprm-lite fp32", _RFPRM, {"variant": "fp32", "share": True}),
-    Entry("rfprm-lite int8, no sharing", _RFPRM, {"variant": "int8", "share": False}),
-    Entry("rfprm-lite int8", _RFPRM, {"variant": "int8", "share": True}),
+    Entry("rfprm-lite fp32, no sharing", _RFPRM, {"variant": "fp32", "share": "nothing"}),
+    Entry("rfprm-lite fp32", _RFPRM, {"variant": "fp32", "share": "call"}),
+    Entry("rfprm-lite int8, no sharing", _RFPRM, {"variant": "int8", "share": "nothing"}),
+    Entry("rfprm-lite int8", _RFPRM, {"variant": "int8", "share": "call"}),
+    Entry("rfprm-lite int8, cache", _RFPRM, {"variant": "int8", "share": "calls"}, note="prefixes kept between calls"),
 )
 
 REFERENCES = ("transformers fp32", "transformers fp32 + prefix", "rfprm-lite fp32")

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from contender import Contender, ModelPaths
+from contender import Contender, Keeping, ModelPaths
 from workloads import Sequence
 
 
@@ -41,6 +41,8 @@ def load(contender: Contender, command: dict[str, Any]) -> dict[str, Any]:
 
 def run(contender: Contender, command: dict[str, Any]) -> dict[str, Any]:
     calls = [[Sequence(**s) for s in call] for call in json.loads(Path(command["run"]).read_text(encoding="utf-8"))]
+    if isinstance(contender, Keeping):
+        contender.begin()
     reset_peak()
     start = time.perf_counter()
     results = [contender.score(call) for call in calls]

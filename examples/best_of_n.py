@@ -11,7 +11,7 @@ answers = [
 ]
 
 prm = PRM.from_pretrained("demo")
-best = prm.best_of_n(problem, answers, aggregate="mean")
+best = prm.best_of_n(problem, answers, aggregate="mean", exhaustive=True)
 for i, score in enumerate(best.scores):
     print(f"{'*' if i == best.index else ' '} {score.reward:.3f}  {answers[i][-17:]}")
 print(f"{best.tokens.computed} of {best.tokens.total} tokens computed, {best.tokens.reused} reused")

@@ -116,15 +116,18 @@ def score(session: Session, input: BinaryIO, problem: str | None) -> None:
 @main.command("best-of-n")
 @click.argument("inputs", type=click.File("rb"), nargs=-1)
 @click.option("--problem", help="Take each of INPUTS as one plain-text candidate, without its last line break.")
+@click.option("--exhaustive", is_flag=True, help="Read all candidates to their ends, also those that can't win.")
 @scores
-def best_of_n(session: Session, inputs: Sequence[BinaryIO], problem: str | None) -> None:
+def best_of_n(session: Session, inputs: Sequence[BinaryIO], problem: str | None, exhaustive: bool) -> None:
     """Choose the best candidate for each problem in INPUTS: JSON lines with problem and candidates.
 
     Example: rfprm best-of-n --problem "What is 6 * 7?" answer1.txt answer2.txt
     """
     for number, row in _best_of_n_rows(inputs or (sys.stdin.buffer,), problem):
         with line_number(number if problem is None else None):
-            result = session.prm.best_of_n(row.problem, row.candidates, aggregate=session.aggregate)
+            result = session.prm.best_of_n(
+                row.problem, row.candidates, aggregate=session.aggregate, exhaustive=exhaustive
+            )
         if session.as_json:
             click.echo(json.dumps({"line": number, **result.to_dict()}))
         else:
@@ -140,7 +143,7 @@ def demo() -> None:
     with reported_errors():
         example = json.loads(EXAMPLE.read_text(encoding="utf-8"))
         prm = PRM.from_pretrained(DEMO)
-        best = prm.best_of_n(example["problem"], example["candidates"])
+        best = prm.best_of_n(example["problem"], example["candidates"], exhaustive=True)
         out = console()
         out.print("[bold]problem[/bold]", plain(example["problem"]), "")
         out.print(best_of_n_view(best))

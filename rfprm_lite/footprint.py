@@ -12,8 +12,9 @@ from rfprm_lite.kv import SPARE, Layout
 from rfprm_lite.manifest import Dimensions, Variant
 from rfprm_lite.scorer import CHUNK_TOKENS, READ_SCORES
 
-RUN_BYTES_A_TOKEN = 40
-"""Of a run's own arrays, a token and a hidden feature of the widest layer: measured (bench/LOG.md)."""
+RUN_BYTES = 250
+"""Of a run's own arrays, a token and a feature of the hidden states: measured (bench/memory.py, bench/LOG.md)."""
+FLOAT = 4
 READ_COPIES, LAST_COPIES = 4, 4
 """Arrays of attention scores, and of the last layer's keys and values, that a run holds at once."""
 
@@ -42,17 +43,10 @@ class Footprint:
         d = self.dimensions
         lane = (longest + SPARE) * self.layout.token_bytes
         shared = lane if lanes > 1 else 0
-        run = CHUNK_TOKENS * d.hidden_size * RUN_BYTES_A_TOKEN
-        reads = READ_SCORES * d.num_heads * 4 * READ_COPIES
-        last = longest * d.num_kv_heads * d.head_size * 4 * LAST_COPIES
-        return (
-            lanes * lane
-            + shared
-            + run
-            + min(reads, longest * CHUNK_TOKENS * d.num_heads * 4 * READ_COPIES)
-            + last
-            + self.cache_bytes
-        )
+        layers = CHUNK_TOKENS * d.hidden_size * RUN_BYTES
+        scores = min(READ_SCORES, CHUNK_TOKENS * longest) * d.num_heads * FLOAT * READ_COPIES
+        joined = longest * d.num_kv_heads * d.head_size * FLOAT * LAST_COPIES
+        return lanes * lane + shared + max(layers, scores + joined) + self.cache_bytes
 
     def allows(self, longest: int, more: int) -> bool:
         """Whether a call may keep `more` bytes besides."""

@@ -30,10 +30,10 @@ torch.set_num_threads(1)  # more only get in each other's way on models as small
 
 @pytest.fixture(scope="session")
 def prm(tmp_path_factory: pytest.TempPathFactory) -> PRM:
-    """The demo model in FP32."""
+    """The demo model in FP32. It keeps nothing between calls, so that each computes what it gives."""
     bundle = tmp_path_factory.mktemp("demo") / "bundle"
     export(Request(str(DEMO_CHECKPOINT), bundle, "reasonflux-prm-7b", variants=["fp32"], most_traces=1))
-    return PRM.from_pretrained(bundle, threads=2)
+    return PRM.from_pretrained(bundle, threads=2, cache_bytes=0)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ class Exported:
 
     def variant(self, name: str) -> PRM:
         """Any variant on the CPU, also those that the runtime would refuse there."""
-        return PRM(self.opened(name), DeviceSpec("cpu"), threads=2)
+        return PRM(self.opened(name), DeviceSpec("cpu"), threads=2, cache_bytes=0)
 
     def opened(self, name: str) -> Bundle:
         return Bundle(self.bundle, self.prm.manifest, self.prm.manifest.variant(name))
@@ -83,7 +83,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
             root = tmp_path_factory.mktemp("exported")
             checkpoint = make_checkpoint(root / "checkpoint", LAYOUTS[recipe])
             export(Request(str(checkpoint), root / "bundle", recipe, most_traces=8))
-            fp32 = PRM.from_pretrained(root / "bundle", variant="fp32", threads=2)
+            fp32 = PRM.from_pretrained(root / "bundle", variant="fp32", threads=2, cache_bytes=0)
             done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), fp32)
         return done[recipe]
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -37,13 +38,22 @@ def paths(prm: PRM) -> ModelPaths:
 def test_sharing_computes_the_distinct_prefixes_and_changes_no_reward(paths: ModelPaths, name: str) -> None:
     workload = QUICK[name]()
     found = {}
-    for share in (True, False):
+    computed: dict[str, int] = {}
+    shares: tuple[Literal["nothing", "call", "calls"], ...] = ("nothing", "call", "calls")
+    for share in shares:
         contender = Rfprm("fp32", share)
         contender.load(paths, threads=2)
-        results = [contender.score(call) for call in workload.calls]
+        for _round in range(2):
+            contender.begin()
+            results = [contender.score(call) for call in workload.calls]
+            assert computed.setdefault(share, sum(n for _, n in results)) == sum(n for _, n in results)
         found[share] = [r for rewards, _ in results for sequence in rewards for r in sequence]
-        assert sum(n for _, n in results) == (workload.distinct_prefixes if share else workload.tokens)
-    np.testing.assert_allclose(found[True], found[False], atol=1e-6)
+    assert (computed["nothing"], computed["call"]) == (workload.tokens, workload.distinct_prefixes)
+    assert computed["calls"] == len(
+        {tuple(s.ids[:n]) for c in workload.calls for s in c for n in range(1, len(s.ids) + 1)}
+    )
+    np.testing.assert_allclose(found["call"], found["nothing"], atol=1e-6)
+    np.testing.assert_allclose(found["calls"], found["nothing"], atol=1e-6)
 
 
 def test_the_sizes_that_the_titles_name() -> None:

@@ -140,7 +140,7 @@ def check_attention(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
     assert past[:3] == [1, kv_heads, "capacity.0"]
     assert head_size % 16 == 0
     assert head_size <= 256
-    assert tables[node.input[7]] == tables[node.input[8]] == [4096, head_size // 2]
+    assert tables[node.input[7]] == tables[node.input[8]] == [4096 + SPARE, head_size // 2]
     assert all(node.output)
     assert len(node.output) == 3
 

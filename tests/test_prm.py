@@ -15,11 +15,6 @@ STEPS = ["Tom now has 12 + 5 = 17 apples.", "Tom now has 17 - 3 = 14 apples.", "
 WRONG = ["Tom now has 12 + 5 = 17 apples.", "Tom now has 17 + 3 = 20 apples.", "The answer is 20."]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_kept(prm: PRM) -> None:
-    prm.clear_cache()
-
-
 def test_a_score(prm: PRM) -> None:
     score = prm.score(PROBLEM, "\n\n".join(STEPS))
     assert score.step_rewards.dtype == np.float32
@@ -42,7 +37,6 @@ def test_text_steps_and_trace_are_scored_alike(prm: PRM) -> None:
 def test_shared_prefixes_change_no_reward_and_save_their_tokens(prm: PRM) -> None:
     candidates = [STEPS, WRONG, STEPS[:2], [*WRONG, "So it is."], STEPS]
     best = prm.best_of_n(PROBLEM, candidates, aggregate="mean", exhaustive=True)
-    prm.clear_cache()
     alone = [prm.score(PROBLEM, candidate, aggregate="mean") for candidate in candidates]
     for one, other in zip(best.scores, alone, strict=True):
         np.testing.assert_allclose(one.step_rewards, other.step_rewards, atol=1e-6)

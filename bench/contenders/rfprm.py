@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from contender import ModelPaths, Rewards
 from rfprm_lite.bundle import HubOptions, open_bundle
+from rfprm_lite.cache import PrefixCache
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.engine import Engine
+from rfprm_lite.kv import Block
 from rfprm_lite.scorer import SequenceRewards, score_sequences
 from workloads import Sequence
 
+CACHE_BYTES = 2**28
+
 
 class Rfprm:
-    def __init__(self, variant: str, share: bool) -> None:
+    """share: prefixes of "nothing", of each "call", or of all "calls"."""
+
+    def __init__(self, variant: str, share: Literal["nothing", "call", "calls"]) -> None:
         self._variant, self._share = variant, share
+        self.begin()
 
     def load(self, model: ModelPaths, threads: int) -> None:
         bundle = open_bundle(model.bundle, self._variant, "cpu", HubOptions(), verify=False)
         self._engine = Engine.open(bundle, DeviceSpec("cpu"), threads)
 
+    def begin(self) -> None:
+        self._cache = PrefixCache(CACHE_BYTES if self._share == "calls" else 0, Block.split)
+
     def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
         sequences = [TokenSequence(np.array(s.ids, np.int64), np.array(s.reads, np.int64)) for s in call]
         results: list[SequenceRewards] = []
-        for group in [sequences] if self._share else [[s] for s in sequences]:
-            results += score_sequences(self._engine, group)
+        for group in [[s] for s in sequences] if self._share == "nothing" else [sequences]:
+            results += score_sequences(self._engine, group, self._cache)
         return [r.rewards.tolist() for r in results], sum(r.computed for r in results)

@@ -100,7 +100,7 @@ def measure(bundle: Bundle, encoder: Encoder, texts: Material, expected: StepRew
 
 def _by_runtime(bundle: Bundle, texts: Material) -> tuple[list[StepRewards], float]:
     """Rewards in one call and one by one; tokens a second, one by one."""
-    prm = PRM(bundle, DeviceSpec("cpu"), threads=None)
+    prm = PRM(bundle, DeviceSpec("cpu"), cache_bytes=0)
     together = [score.step_rewards for score in prm.score_many(texts.traces)]
     started = time.perf_counter()
     alone = [prm.score(problem, trace) for problem, trace in texts.traces]
