@@ -29,8 +29,9 @@ from rfprm_export.write import write_variant
 from rfprm_lite import PRM, NumericalError, VariantError
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.device import DeviceSpec, open_session
-from rfprm_lite.engine import Engine
-from rfprm_lite.kv import Layout
+from rfprm_lite.engine import Engine, Extension
+from rfprm_lite.kv import SPARE, Layout
+from rfprm_lite.stop import Stop
 
 Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"
@@ -174,11 +175,11 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     device = DeviceSpec("cpu")
     with rounded(Bundle(tmp_path, manifest, variant)) as bundle:
         session = open_session(bundle.graph, device, 2)
-    narrow = Engine(session, Layout.of(manifest.dimensions, "float16"), device)
-    cache = narrow.new_cache(8)
+    narrow = Engine(session, Layout.of(manifest.dimensions, "float16"), device, 1)
+    lanes = narrow.new_lanes(1, 8)
     with pytest.raises(NumericalError, match="2 of 2 rewards are no numbers, the first at token 1:"):
-        narrow.prefill(cache, np.arange(5, 9), np.array([1, 3]))
-    assert cache.length == 0
+        narrow.prefill(lanes, [Extension(0, np.arange(5, 9), np.array([1, 3]))], Stop())
+    assert lanes.caches[0].length == 0
 
 
 def test_a_weight_that_is_too_large_is_an_error(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.manifest import File
 
-SAME_SHAPE = "rounding.same_shape"
+FIRST_AXIS = "rounding.first_axis"
 ROUNDED = ("Cast", "Gemm", "Mul", "QuickGelu")
-"""Nodes that the CPU computes in float32; their outputs have two dimensions."""
+"""Nodes that the CPU computes in float32."""
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _rounded(model: onnx.ModelProto) -> onnx.ModelProto:
             (name,) = node.output
             graph.node[-1].output[0] = f"{name}.unrounded"
             # Two, since ONNX Runtime moves a lone one to float32.
-            graph.node.append(helper.make_node("Reshape", [f"{name}.unrounded", SAME_SHAPE], [f"{name}.rounded"]))
-            graph.node.append(helper.make_node("Reshape", [f"{name}.rounded", SAME_SHAPE], [name]))
-    graph.initializer.append(numpy_helper.from_array(np.array([0, -1], np.int64), SAME_SHAPE))
+            graph.node.append(helper.make_node("Unsqueeze", [f"{name}.unrounded", FIRST_AXIS], [f"{name}.rounded"]))
+            graph.node.append(helper.make_node("Squeeze", [f"{name}.rounded", FIRST_AXIS], [name]))
+    graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), FIRST_AXIS))
     return model
