@@ -21,6 +21,7 @@ from contenders.rfprm import Rfprm
 from models import prepare
 from rfprm_lite.footprint import Footprint
 from rfprm_lite.manifest import FILE_NAME, read
+from rfprm_lite.scorer import CHUNK_TOKENS
 from run import CACHE
 from worker import peak_bytes, reset_peak
 from workloads import Workload, best_of_n, long_trace
@@ -42,7 +43,8 @@ def main(model: str, lengths: tuple[int, ...], variant: str, threads: int, cache
     contender.score(long_trace(64).calls[0])
     base = resident_bytes()
     found = [measure(contender, long_trace(n), footprint.bytes(n, 1), base) for n in lengths]
-    found.append(measure(contender, best_of_n(16, 512, 128), footprint.bytes(640, footprint.max_lanes), base))
+    used = CHUNK_TOKENS // 128  # lanes that such candidates fill
+    found.append(measure(contender, best_of_n(16, 512, 128), footprint.bytes(640, used), base))
     table = Table("workload", "measured MB", "predicted MB", "predicted / measured", "seconds")
     for row in found:
         measured, predicted = row["measured"], row["predicted"]

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from typing import TypeVar
 
-from rfprm_lite.errors import StoppedError
 from rfprm_lite.stop import Stop
 
 T = TypeVar("T")
 
+THREADS = 8
+"""Calls that run at once; others wait."""
+
 
 async def run(call: Callable[[Stop], T], timeout: float | None) -> T:
-    """What the call gives. timeout: seconds. Raises TimeoutError, and what the call raises."""
+    """What the call gives. timeout: seconds, waiting included. Raises TimeoutError, and what the call raises.
+
+    When it is cancelled or out of time, the thread has ended, or never begun, before this returns.
+    """
     stop = Stop()
-    running = asyncio.get_running_loop().run_in_executor(None, call, stop)
+    submitted = _threads().submit(call, stop)
+    running = asyncio.wrap_future(submitted)
+
+    async def ended() -> None:
+        stop.request()
+        if submitted.cancel():
+            return
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        running.exception()  # of no interest any more
+
     try:
-        done, _ = await asyncio.wait({running}, timeout=timeout)
+        await asyncio.wait({running}, timeout=timeout)
     except asyncio.CancelledError:
-        await _ended(running, stop)
+        await ended()
         raise
-    if not done:
-        await _ended(running, stop)
-        raise TimeoutError(f"the call took longer than {timeout:g} seconds and was stopped")
-    return running.result()
+    if running.done():
+        return running.result()
+    await ended()
+    raise TimeoutError(f"the call took longer than {timeout:g} seconds and was stopped")
 
 
-async def _ended(running: asyncio.Future[T], stop: Stop) -> None:
-    stop.request()
-    with suppress(StoppedError):
-        await running
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="rfprm-lite")

@@ -10,6 +10,7 @@ A block that is dropped here lives on for a call that still holds it.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def within(pieces: Sequence[Piece[B]], start: int, end: int) -> list[Piece[B]]:
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[B]):
-    """What is kept of a sequence: its first `length` tokens, in consecutive pieces, and the rewards wanted in them."""
+    """What is kept of a sequence: its first `length` tokens, in consecutive pieces, and all rewards read in them."""
 
     length: int
     pieces: Sequence[Piece[B]]
@@ -63,11 +64,23 @@ class _Node(_Branch[B]):
 
     def __init__(self, parent: _Branch[B], ids: NDArray[np.int64], piece: Piece[B], rewards: dict[int, float]) -> None:
         super().__init__()
-        self.parent = parent
+        self._parent = weakref.ref(parent)  # no cycles: what is dropped is freed at once
         self.ids = ids
         self.piece = piece
         self.rewards = rewards
         parent.children[int(ids[0])] = self
+
+    @property
+    def parent(self) -> _Branch[B]:
+        """Lives as long as the node is in a tree."""
+        parent = self._parent()
+        if parent is None:
+            raise ReferenceError("a node of the prefix cache outlived its parent")
+        return parent
+
+    @parent.setter
+    def parent(self, parent: _Branch[B]) -> None:
+        self._parent = weakref.ref(parent)
 
 
 class PrefixCache(Generic[B]):
@@ -110,7 +123,16 @@ class PrefixCache(Generic[B]):
                 self._use(path[-1][0])
         length = pieces[-1].end if pieces else 0
         length = min([length, *(r for r in reads.tolist() if r < length and r not in known)])
-        return Match(length, within(pieces, 0, length), {r: known[r] for r in reads.tolist() if r < length})
+        return Match(length, within(pieces, 0, length), {at: r for at, r in known.items() if at < length})
+
+    def take(self, other: PrefixCache[B], ids: NDArray[np.int64]) -> None:
+        """Keep what another cache has of a sequence. The two share its blocks."""
+        nothing = np.zeros(0, np.int64)
+        match, kept = other.match(ids, nothing), self.match(ids, nothing)
+        start = min([kept.length, *(at for at in match.rewards if at not in kept.rewards)])
+        for piece in within(match.pieces, start, match.length):
+            own = {at: r for at, r in match.rewards.items() if piece.start <= at < piece.end}
+            self.insert(ids[: piece.end], piece, own)
 
     def insert(self, ids: NDArray[np.int64], piece: Piece[B], rewards: Mapping[int, float]) -> None:
         """Keep the KV of tokens [piece.start, piece.end), the last of `ids`, and rewards read among them. What is kept
@@ -126,7 +148,7 @@ class PrefixCache(Generic[B]):
                 if isinstance(last, _Node) and length < last.piece.end:
                     last = self._cut(last, length)
                 own = {at: r for at, r in rewards.items() if at >= length}
-                last = _Node(last, ids[length:].copy(), self._rest(piece, length), own)
+                last = _Node(last, ids[length:].copy(), self._own(piece.clipped(length, piece.end)), own)
                 self._by_use[last] = None
                 self._nbytes += last.piece.block.nbytes
             self._use(last)
@@ -154,10 +176,14 @@ class PrefixCache(Generic[B]):
         self._by_use[upper] = None
         return upper
 
-    def _rest(self, piece: Piece[B], start: int) -> Piece[B]:
-        """The part of a new piece that was not kept yet, with a block of its own."""
-        skipped = start - piece.start + piece.offset
-        return Piece(start, piece.end, self._split(piece.block, skipped)[1] if skipped else piece.block)
+    def _own(self, piece: Piece[B]) -> Piece[B]:
+        """The same with a block of just its tokens."""
+        block, tokens = piece.block, piece.end - piece.start
+        if piece.offset:
+            _, block = self._split(block, piece.offset)
+        if block.length > tokens:
+            block, _ = self._split(block, tokens)
+        return Piece(piece.start, piece.end, block)
 
     def _use(self, node: _Branch[B]) -> None:
         while isinstance(node, _Node):

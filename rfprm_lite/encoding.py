@@ -64,6 +64,13 @@ class Encoder:
         whole = self._unseparated(problem, trace.text)  # first, so that too long a text is refused at once
         return [*(self._unseparated(problem, trace.text[: step.text_end]) for step in trace.steps[:-1]), whole]
 
+    def last_step_sequence(self, problem: str, trace: Trace) -> TokenSequence:
+        """The last of `step_sequences`, read for the last step alone."""
+        if self._separator is None:
+            return self._unseparated(problem, trace.text)
+        whole = self._separated(problem, [step.text for step in trace.steps])
+        return TokenSequence(whole.ids, whole.reads[-1:])
+
     def response_sequences(self, problem: str, trace: Trace) -> list[TokenSequence]:
         """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.
 

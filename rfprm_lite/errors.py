@@ -7,6 +7,7 @@
     ├── ForkError (RuntimeError)             a PRM in a process forked from the one that loaded it
     ├── InputTypeError (TypeError)           a problem or response of the wrong type
     ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
+    ├── EngineError (RuntimeError)           ONNX Runtime failed in a run
     ├── StoppedError (RuntimeError)          the call was stopped from outside
     ├── NumericalError (ArithmeticError)     the model gave something that is no number
     ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
@@ -76,6 +77,10 @@ class InputTypeError(RfprmError, TypeError):
 
 class DeviceError(RfprmError, RuntimeError):
     """The device is absent, or the variant does not run on it. rfprm-lite never falls back by itself."""
+
+
+class EngineError(RfprmError, RuntimeError):
+    """ONNX Runtime failed in a run, for want of memory, say; the message is its own."""
 
 
 class StoppedError(RfprmError, RuntimeError):

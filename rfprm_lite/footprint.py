@@ -15,6 +15,8 @@ from rfprm_lite.scorer import CHUNK_TOKENS, READ_SCORES
 RUN_BYTES = 250
 """Of a run's own arrays, a token and a feature of the hidden states: measured (bench/memory.py, bench/LOG.md)."""
 FLOAT = 4
+MORE_BYTES = 2**31
+"""What a call may keep besides where there is no limit."""
 READ_COPIES, LAST_COPIES = 4, 4
 """Arrays of attention scores, and of the last layer's keys and values, that a run holds at once."""
 
@@ -48,15 +50,21 @@ class Footprint:
         joined = longest * d.num_kv_heads * d.head_size * FLOAT * LAST_COPIES
         return lanes * lane + shared + max(layers, scores + joined) + self.cache_bytes
 
-    def allows(self, longest: int, more: int) -> bool:
-        """Whether a call may keep `more` bytes besides."""
-        return self.limit is None or self.bytes(longest, 1) + more <= self.limit
+    @property
+    def most_kept(self) -> int:
+        """Bytes that a call, or a growing trace, may keep besides: half of the limit."""
+        return MORE_BYTES if self.limit is None else self.limit // 2
 
-    def lanes(self, longest: int) -> int:
-        """The most lanes that keep within the limit. Raises MemoryLimitError where one does not."""
+    def allows(self, longest: int, more: int) -> bool:
+        """Whether a call may keep so many bytes besides."""
+        return more <= self.most_kept and (self.limit is None or self.bytes(longest, 1) + more <= self.limit)
+
+    def lanes(self, longest: int, more: int = 0) -> int:
+        """The most lanes that keep within the limit, where the call keeps `more` bytes besides. Raises MemoryLimitError
+        where one does not."""
         if self.limit is None:
             return self.max_lanes
-        fitting = [lanes for lanes in range(1, self.max_lanes + 1) if self.bytes(longest, lanes) <= self.limit]
+        fitting = [n for n in range(1, self.max_lanes + 1) if self.bytes(longest, n) + more <= self.limit]
         if not fitting:
-            raise MemoryLimitError(longest, self.bytes(longest, 1), self.limit)
+            raise MemoryLimitError(longest, self.bytes(longest, 1) + more, self.limit)
         return fitting[-1]

@@ -46,12 +46,12 @@ def best(
     while True:
         order = sorted(range(len(readings)), key=lambda i: (-highest[i], i))
         open_ = [i for i in order if len(rewards[i]) < readings[i].num_reads]
-        complete = [i for i in order if i not in open_]
-        if not set(open_) & set(order[:count]):
+        complete = [i for i in order if len(rewards[i]) == readings[i].num_reads]
+        if complete[:count] == order[:count]:
             return order[:count], rewards
         if len(complete) >= count:  # only what can still pass the last of the best so far
-            open_ = order[: order.index(complete[count - 1])]
-            further = [(i, len(rewards[i]) + 1) for i in open_ if i not in complete][:WIDTH]
+            passing = set(order[: order.index(complete[count - 1])])
+            further = [(i, len(rewards[i]) + 1) for i in open_ if i in passing][:WIDTH]
         elif len(rewards[open_[0]]) >= HALFWAY * readings[open_[0]].num_reads:
             further = [(open_[0], readings[open_[0]].num_reads)]
         else:

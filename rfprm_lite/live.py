@@ -13,7 +13,7 @@ from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.errors import InputError
 from rfprm_lite.reading import Reading
-from rfprm_lite.results import Score, Tokens
+from rfprm_lite.results import Score
 from rfprm_lite.scorer import SequenceRewards
 from rfprm_lite.trace import Trace
 
@@ -23,9 +23,9 @@ ScoreSequences = Callable[[Sequence[TokenSequence]], list[SequenceRewards]]
 class LiveTrace:
     """A problem and the steps so far, made by `PRM.trace`. Not for several threads at once; its forks are independent.
 
-    Keys and values of the past are in the PRM's cache: a step costs its own tokens. Where the cache had to let them go,
-    they are computed again, and rewards are the same.
-    """
+    A trace and its forks keep the keys and values of their past, up to 2 GiB or half of `memory_bytes`: a step costs
+    its own tokens. Of what had to go the least recently used went first; it is computed again, and rewards are the
+    same."""
 
     def __init__(self, problem: str, aggregate: Aggregate, encoder: Encoder, score_sequences: ScoreSequences) -> None:
         self._problem = problem
@@ -56,8 +56,8 @@ class LiveTrace:
         if thinking and len(self._steps) > self._thinking:
             raise InputError("a step of the thinking trajectory can't follow one of the response")
         steps, num_thinking = (*self._steps, step), self._thinking + thinking
-        sequence = self._encoder.step_sequences(self._problem, Trace.from_steps(steps, thinking=num_thinking))[-1]
-        (found,) = self._score_sequences([TokenSequence(sequence.ids, sequence.reads[-1:])])
+        trace = Trace.from_steps(steps, thinking=num_thinking)
+        (found,) = self._score_sequences([self._encoder.last_step_sequence(self._problem, trace)])
         self._steps, self._thinking = steps, num_thinking
         self._rewards += (found.rewards[-1],)
         self._computed += found.computed
@@ -71,21 +71,13 @@ class LiveTrace:
         return other
 
     def score(self) -> Score:
-        """The score of the trace so far: that of `PRM.score`. Raises InputError where it has no step."""
+        """The score of the trace so far: that of `PRM.score`. Raises InputError where it has no step, or no response
+        that the aggregate reads as one."""
         trace = Trace.from_steps(self._steps, thinking=self._thinking)
         reading = Reading.of(self._encoder, self._problem, trace, self._aggregate)
         rewards = np.array(self._rewards, np.float32)
-        computed = self._computed
         if reading.num_reads > len(rewards):
             (final,) = self._score_sequences(reading.sequences[-1:])
             rewards = np.append(rewards, final.rewards[-1])
-            computed += final.computed
-        made = reading.score(rewards, 0)
-        return Score(
-            step_rewards=made.step_rewards,
-            trajectory_reward=made.trajectory_reward,
-            reward=made.reward,
-            aggregate=made.aggregate,
-            steps=made.steps,
-            tokens=Tokens(made.tokens.total, min(computed, made.tokens.total)),
-        )
+            self._computed += final.computed
+        return reading.score(rewards, min(self._computed, reading.num_tokens))

@@ -13,7 +13,7 @@ import msgspec
 from rfprm_lite.errors import BundleFormatError, VariantError
 from rfprm_lite.recipe import Recipe
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 
 Device = Literal["cpu", "cuda"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Literal, TypeVar
 
-from rfprm_lite.errors import InputError, InputTypeError, RfprmError
+from rfprm_lite.errors import ForkError, InputError, RfprmError
 from rfprm_lite.reading import Reading
 from rfprm_lite.results import Score
 from rfprm_lite.stop import Stop
@@ -20,6 +20,7 @@ WINDOW = 64
 """Responses that are planned together: neighbours share prefixes, and a result waits for at most so many others."""
 
 Pair = TypeVar("Pair")
+Result = TypeVar("Result")
 
 
 def score(
@@ -32,31 +33,33 @@ def score(
     before it were yielded, with a note that names the pair."""
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={on_error!r}: it is 'raise' or 'return'")
+    return _score(pairs, read, score_all, on_error)
+
+
+def shown(results: Iterator[Result], pairs: object) -> Iterator[Result]:
+    """The same, with a bar on standard error that ends when there is one for each pair."""
+    from rich.console import Console
+    from rich.progress import track
+
+    total = len(pairs) if isinstance(pairs, Sized) else None
+    return iter(track(results, "scoring", total=total, console=Console(stderr=True)))
+
+
+def _score(
+    pairs: Iterable[Pair],
+    read: Callable[[Pair], Reading],
+    score_all: Callable[[Sequence[Reading], Stop], list[Score]],
+    on_error: OnError,
+) -> Iterator[Score | RfprmError]:
     rest = iter(pairs)
     at = 0
     while window := list(islice(rest, WINDOW)):
-        for result in _window([_read(read, pair) for pair in window], score_all):
+        for result in _window([_attempt(read, pair) for pair in window], score_all):
             if isinstance(result, RfprmError) and on_error == "raise":
                 result.add_note(f"in response {at} of this call")
                 raise result
             yield result
             at += 1
-
-
-def shown(pairs: Iterable[Pair]) -> Iterable[Pair]:
-    """The same, with a bar on standard error."""
-    from rich.console import Console
-    from rich.progress import track
-
-    total = len(pairs) if isinstance(pairs, Sized) else None
-    return track(pairs, "scoring", total=total, console=Console(stderr=True))
-
-
-def _read(read: Callable[[Pair], Reading], pair: Pair) -> Reading | RfprmError:
-    try:
-        return read(pair)
-    except (InputError, InputTypeError) as error:
-        return error
 
 
 def _window(
@@ -65,13 +68,15 @@ def _window(
     readings = [reading for reading in read if isinstance(reading, Reading)]
     try:
         scores: Iterator[Score | RfprmError] = iter(score_all(readings, Stop()))
+    except ForkError:
+        raise  # of the process, not of a response
     except RfprmError:
-        scores = (_alone(reading, score_all) for reading in readings)  # whose error it is
+        scores = (_attempt(lambda own: score_all([own], Stop())[0], reading) for reading in readings)  # whose it is
     return (next(scores) if isinstance(reading, Reading) else reading for reading in read)
 
 
-def _alone(reading: Reading, score_all: Callable[[Sequence[Reading], Stop], list[Score]]) -> Score | RfprmError:
+def _attempt(call: Callable[[Pair], Result], value: Pair) -> Result | RfprmError:
     try:
-        return score_all([reading], Stop())[0]
+        return call(value)
     except RfprmError as error:
-        return error
+        return error.with_traceback(None)  # whose frames would hold a call's memory

@@ -7,7 +7,6 @@ one to another that stay on the device. Knows nothing of layers or models.
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -57,6 +56,7 @@ class DeviceMemory:
 
     def __init__(self, device: DeviceSpec) -> None:
         self._device = device
+        self._copiers: dict[str, ort.InferenceSession] = {}
 
     def empty(self, shape: Shape, dtype: Dtype) -> ort.OrtValue:
         from onnxruntime import OrtValue
@@ -78,9 +78,10 @@ class DeviceMemory:
             binding.bind_output("y", *place, goal)
             self._copier(dtype).run_with_iobinding(binding)
 
-    @cache  # noqa: B019  # a device has one for the life of its model
     def _copier(self, dtype: Dtype) -> ort.InferenceSession:
-        return open_session(_COPY[dtype.name], self._device, threads=None)
+        if dtype.name not in self._copiers:
+            self._copiers[dtype.name] = open_session(_COPY[dtype.name], self._device, threads=1)
+        return self._copiers[dtype.name]
 
 
 _COPY = {

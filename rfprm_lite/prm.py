@@ -23,6 +23,8 @@ from rfprm_lite.footprint import Footprint
 from rfprm_lite.kv import Block
 from rfprm_lite.live import LiveTrace
 from rfprm_lite.manifest import Manifest, Variant
+from rfprm_lite.packing import Packing
+from rfprm_lite.prefix import plan
 from rfprm_lite.reading import Reading, collected
 from rfprm_lite.results import BestOfN, Candidate, Score, Tokens
 from rfprm_lite.scorer import SequenceRewards, score_sequences
@@ -60,6 +62,7 @@ class PRM:
         self._engine = Engine.open(bundle, device, threads)
         self._cache = new_cache(cache_bytes)
         self._footprint = Footprint.of(manifest.dimensions, bundle.variant, cache_bytes, memory_bytes)
+        self._packing = Packing.of(manifest.dimensions, bundle.variant)
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
@@ -173,13 +176,16 @@ class PRM:
     ) -> list[Score] | list[Score | RfprmError]:
         """Reward many responses, in the order given; a prefix that neighbours share is computed once.
 
-        on_error: "raise" raises as `score` does, before anything runs; the message names the pair. "return" gives the
-        error in the place of the score. progress: show a bar on standard error.
+        on_error: "raise" raises as `score` does, before anything runs, with a note that names the pair; "return"
+        gives the error in the place of the score. progress: show a bar on standard error.
         """
+        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
         pairs = list(pairs)
         if on_error == "raise":
-            self._check(pairs, aggregate)
-        return list(self.score_iter(pairs, aggregate=aggregate, on_error=on_error, progress=progress))
+            results = many.score(self._check(pairs, how), lambda reading: reading, self._score, on_error)
+        else:
+            results = many.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
+        return list(many.shown(results, pairs) if progress else results)
 
     @overload
     def score_iter(
@@ -214,8 +220,8 @@ class PRM:
         on_error="raise" raises when the scores of all pairs before the wrong one have been yielded.
         """
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        shown = many.shown(pairs) if progress else pairs
-        return many.score(shown, lambda pair: self._read(pair, how), self._score, on_error)
+        results = many.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
+        return many.shown(results, pairs) if progress else results
 
     def best_of_n(
         self,
@@ -229,7 +235,8 @@ class PRM:
 
         candidates: responses, at least one, each as in `score`.
         exhaustive: read every candidate to its end. Otherwise those that can't win any more are left where they are:
-            the choice and its score are the same to the last bit, the others have bounds (`Partial`).
+            the choice and its score are the same to the last bit, the others have bounds (`Partial`). Candidates
+            whose keys and values memory can't hold side by side (2 GiB, or `memory_bytes`) are all read to their ends.
 
         Raises as `score_many` does.
         """
@@ -265,10 +272,18 @@ class PRM:
         return self._best(problem, candidates, k, aggregate, exhaustive, Stop())
 
     def trace(self, problem: str, *, aggregate: str | Aggregate | None = None) -> LiveTrace:
-        """A trace that grows step by step, for searches and streams: each step costs its own tokens alone."""
+        """A trace that grows step by step, for searches and streams: each step costs its own tokens alone.
+
+        It keeps its past itself, whatever `cache_bytes` is; see `LiveTrace`.
+        """
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        cache = self._cache if self._cache.enabled else new_cache(CACHE_BYTES)
-        return LiveTrace(problem, how, self._encoder, lambda sequences: self._rewards(sequences, cache, Stop()))
+        own = new_cache(self._footprint.most_kept)
+
+        def score_sequences(sequences: Sequence[TokenSequence]) -> list[SequenceRewards]:
+            own.take(self._cache, sequences[0].ids)
+            return self._rewards(sequences, own, Stop(), own.nbytes)
+
+        return LiveTrace(problem, how, self._encoder, score_sequences)
 
     def clear_cache(self) -> None:
         """Forget the keys and values that were kept between calls."""
@@ -292,47 +307,51 @@ class PRM:
         given = tuple(candidates)
         if not given:
             raise InputError("no candidates: there is nothing to choose from")
-        readings = self._check([(problem, candidate) for candidate in given], aggregate)  # type: ignore[misc]
-        cache = self._cache_of(readings)
+        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
+        readings = self._check([(problem, candidate) for candidate in given], how)  # type: ignore[misc]
+        sequences = [sequence for reading in readings for sequence in reading.sequences]
+        made = plan(sequences)
+        kept = sum(len(segment.ids) for segment in made.segments) * self._footprint.layout.token_bytes
+        own = None if exhaustive or not self._footprint.allows(made.capacity, kept) else new_cache(kept)
         computed = [0] * len(readings)
 
         def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
             parts = [readings[i].first(reads) for i, reads in further]
-            found = collected(parts, self._rewards([s for part in parts for s in part], cache, stop))
+            read = [sequence for part in parts for sequence in part]
+            found = collected(parts, self._rewards(read, own or self._cache, stop, kept if own else 0))
             for (i, _), (_, tokens) in zip(further, found, strict=True):
                 computed[i] += tokens
             return [rewards for rewards, _ in found]
 
-        everything = [(i, reading.num_reads) for i, reading in enumerate(readings)]
-        known = advance(everything) if exhaustive or cache is None else lazy.nothing(readings)
+        if own is None:
+            known = advance([(i, reading.num_reads) for i, reading in enumerate(readings)])
+        else:
+            known = lazy.nothing(readings)
+            for sequence in sequences:
+                own.take(self._cache, sequence.ids)
         ranking, rewards = lazy.best(readings, known, count, advance)
+        if own is not None:
+            for sequence in sequences:
+                self._cache.take(own, sequence.ids)
         scores = tuple(reading.result(r, c) for reading, r, c in zip(readings, rewards, computed, strict=True))
-        ranked = tuple(readings[i].score(rewards[i], computed[i]) for i in ranking)
-        return BestOfN(tuple(ranking), ranked, given, scores, sum((score.tokens for score in scores), Tokens(0, 0)))
+        return BestOfN(tuple(ranking), given, scores, sum((score.tokens for score in scores), Tokens(0, 0)))
 
-    def _cache_of(self, readings: Sequence[Reading]) -> PrefixCache[Block] | None:
-        """One that holds all candidates while they are read by turns; None where memory does not allow it."""
-        needed = sum(reading.num_tokens for reading in readings) * self._footprint.layout.token_bytes
-        if needed <= self._footprint.cache_bytes:
-            return self._cache
-        longest = max(len(sequence.ids) for reading in readings for sequence in reading.sequences)
-        return new_cache(needed) if self._footprint.allows(longest, needed) else None
-
-    def _check(self, pairs: Iterable[tuple[str, Response]], aggregate: str | Aggregate | None) -> list[Reading]:
+    def _check(self, pairs: Iterable[tuple[str, Response]], aggregate: Aggregate) -> list[Reading]:
         """What is read of all pairs; the first wrong one raises, with a note that names it."""
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
         readings: list[Reading] = []
         for i, pair in enumerate(pairs):
             try:
-                readings.append(self._read(pair, how))
-            except (InputError, InputTypeError) as error:
+                readings.append(self._read(pair, aggregate))
+            except RfprmError as error:
                 error.add_note(f"in response {i} of this call")
                 raise
         return readings
 
     def _read(self, pair: tuple[str, Response], aggregate: Aggregate) -> Reading:
         problem, response = _pair(pair)
-        return Reading.of(self._encoder, problem, as_trace(response), aggregate)
+        reading = Reading.of(self._encoder, problem, as_trace(response), aggregate)
+        self._footprint.lanes(max(len(sequence.ids) for sequence in reading.sequences))  # refused before anything runs
+        return reading
 
     def _score(self, readings: Sequence[Reading], stop: Stop) -> list[Score]:
         parts = [reading.sequences for reading in readings]
@@ -340,15 +359,16 @@ class PRM:
         return [reading.score(*own) for reading, own in zip(readings, found, strict=True)]
 
     def _rewards(
-        self, sequences: Sequence[TokenSequence], cache: PrefixCache[Block] | None, stop: Stop
+        self, sequences: Sequence[TokenSequence], cache: PrefixCache[Block], stop: Stop, more: int = 0
     ) -> list[SequenceRewards]:
+        """more: bytes that the call keeps besides."""
         if os.getpid() != self._process:
             raise ForkError(
                 f"this PRM was loaded in process {self._process} and can't be used in {os.getpid()}, which was forked "
                 "from it: load it there, or start processes by 'spawn' and send it to them"
             )
-        lanes = self._footprint.lanes(max((len(sequence.ids) for sequence in sequences), default=0))
-        return score_sequences(self._engine, sequences, cache, lanes, stop)
+        lanes = self._footprint.lanes(max((len(sequence.ids) for sequence in sequences), default=0), more)
+        return score_sequences(self._engine, sequences, cache, lanes, self._packing, stop)
 
 
 def new_cache(capacity: int) -> PrefixCache[Block]:

@@ -108,12 +108,10 @@ class BestOfN(Generic[Candidate]):
     """The best candidates of several.
 
     ranking: indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`.
-    ranked: their scores.
     scores: of all candidates, in the order given: a `Partial` where one was not read to its end.
     """
 
     ranking: tuple[int, ...]
-    ranked: tuple[Score, ...]
     candidates: tuple[Candidate, ...]
     scores: tuple[Score | Partial, ...]
     tokens: Tokens
@@ -127,6 +125,11 @@ class BestOfN(Generic[Candidate]):
     def candidate(self) -> Candidate:
         """The best."""
         return self.candidates[self.index]
+
+    @property
+    def ranked(self) -> tuple[Score, ...]:
+        """The scores of the ranking."""
+        return tuple(score for i in self.ranking if isinstance(score := self.scores[i], Score))
 
     @property
     def score(self) -> Score:

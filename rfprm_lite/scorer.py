@@ -9,7 +9,7 @@ costs about a hundredth of computing it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from rfprm_lite.cache import Piece, PrefixCache, within
 from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.engine import C, Extension, L, Prefill, Rewards
-from rfprm_lite.prefix import Plan, Segment, plan
+from rfprm_lite.packing import ALWAYS, Packing
+from rfprm_lite.prefix import Segment, plan
 from rfprm_lite.stop import Stop
 
 CHUNK_TOKENS = 256
@@ -41,19 +42,20 @@ def score_sequences(
     sequences: Sequence[TokenSequence],
     cache: PrefixCache[Any] | None = None,
     lanes: int | None = None,
+    packing: Packing = ALWAYS,
     stop: Stop | None = None,
 ) -> list[SequenceRewards]:
     """Rewards of all sequences, every shared prefix computed once, and none that the cache has.
 
-    lanes: to use at most, each of which takes memory; all where None. Raises StoppedError where `stop` says so; the
-    cache has what was computed until then.
+    lanes: to use at most, each of which takes memory; all where None. packing: when a further one pays. Raises
+    StoppedError where `stop` says so; the cache has what was computed until then.
     """
     made = plan(sequences)
     cache = cache or PrefixCache(0, lambda block, _: (block, block))
-    works = [_work(segment, made, sequences, cache) for segment in made.segments]
-    count = min(lanes or engine.max_lanes, engine.max_lanes, max(len(works), 1))
+    works = [_work(segment, sequences, cache) for segment in made.segments]
+    count = max(1, min(lanes or engine.max_lanes, engine.max_lanes, sum(not work.done for work in works)))
     opened = engine.new_lanes(count, made.capacity)
-    schedule = _Schedule(works, opened.caches, cache)
+    schedule = _Schedule(works, opened.caches, cache, packing)
     stop = stop or Stop()
     while run := schedule.next_run():
         stop.check()
@@ -91,27 +93,15 @@ class _Work:
         return self.at == self.segment.end
 
 
-def _work(segment: Segment, made: Plan, sequences: Sequence[TokenSequence], cache: PrefixCache[Any]) -> _Work:
+def _work(segment: Segment, sequences: Sequence[TokenSequence], cache: PrefixCache[Any]) -> _Work:
     ids = sequences[segment.sequence].ids[: segment.end]
     rewards = np.full(len(segment.reads), np.nan, np.float32)
-    match = cache.match(ids, np.concatenate(list(_reads_of_path(segment, made))))
+    match = cache.match(ids, segment.reads)
     cached = max(segment.start, match.length)
     for i, position in enumerate(segment.reads.tolist()):
         if position < cached:
             rewards[i] = match.rewards[position]
     return _Work(segment, ids, cached, cached, rewards, within(match.pieces, segment.start, cached))
-
-
-def _reads_of_path(segment: Segment, made: Plan) -> Iterator[NDArray[np.int64]]:
-    """The reads up to the segment's end, last segment first turned round."""
-    parts: list[NDArray[np.int64]] = []
-    end = segment.end
-    while True:
-        parts.append(segment.reads[segment.reads < end])
-        if segment.parent is None:
-            break
-        end, segment = segment.start, made.segments[segment.parent]
-    return reversed(parts)
 
 
 @dataclass(slots=True, eq=False)
@@ -128,9 +118,10 @@ class _Lane(Generic[C]):
 class _Schedule(Generic[C]):
     """Which segments are computed next, in which lane, and what becomes of them."""
 
-    def __init__(self, works: Sequence[_Work], caches: Sequence[C], cache: PrefixCache[Any]) -> None:
+    def __init__(self, works: Sequence[_Work], caches: Sequence[C], cache: PrefixCache[Any], packing: Packing) -> None:
         self._works = works
         self._cache = cache
+        self._packing = packing
         self._lanes = [_Lane(i, own) for i, own in enumerate(caches)]
         self._run: list[tuple[int, Extension]] = []
         self._open = [i for i, work in enumerate(works) if not work.done]
@@ -139,6 +130,8 @@ class _Schedule(Generic[C]):
                 parent = works[work.segment.parent]
                 parent.needed = max(parent.needed, work.segment.start)
                 parent.waiting += 1
+            elif work.done and not work.waiting:
+                work.pieces.clear()
 
     def next_run(self) -> list[Extension]:
         """The extensions of the next run, at most one a lane; none when all is done."""
@@ -146,14 +139,14 @@ class _Schedule(Generic[C]):
         left = CHUNK_TOKENS
         scores = READ_SCORES
         for i in self._ready():
-            lane = self._lane_of(i)
+            lane = self._lane_of(i, alone=not self._run)
             if lane is None:
                 break
             self._load(lane, i)
             ids, reads = _chunk(self._works[i], left, scores)
             self._run.append((i, Extension(lane.index, ids, reads)))
             left -= len(ids)
-            scores -= len(reads) * self._works[i].at
+            scores -= len(reads) * (self._works[i].at + len(ids))
             if left <= 0 or scores <= 0:
                 break
         return [extension for _, extension in self._run]
@@ -178,16 +171,21 @@ class _Schedule(Generic[C]):
         )
         return [*sorted(under_way), *(i for i, _ in zip(others, self._lanes, strict=False))]
 
-    def _lane_of(self, i: int) -> _Lane[C] | None:
-        """The lane that is at the segment, or the free one that has most of its past; None where all are busy."""
+    def _lane_of(self, i: int, *, alone: bool) -> _Lane[C] | None:
+        """The lane that is at the segment, or the free one that has most of its past; None where all are busy, or where
+        it would cost more to copy the past there than runs are saved. alone: whether the run has no other segment."""
         for lane in self._lanes:
             if lane.work == i:
                 return lane
         free = [lane for lane in self._lanes if lane.work is None]
         path = self._path(i)
         best = max(free, key=lambda lane: _common(lane.holds, path), default=None)
-        if best is not None:
-            best.work = i
+        if best is None:
+            return None
+        copied = self._works[i].at - _common(best.holds, path)
+        if not alone and not self._packing.pays(copied, 1 + len(self._open) // len(self._lanes)):
+            return None
+        best.work = i
         return best
 
     def _path(self, i: int) -> list[tuple[int, int]]:

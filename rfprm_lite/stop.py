@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rfprm_lite.errors import StoppedError
+from rfprm_lite.errors import EngineError, StoppedError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -36,7 +36,7 @@ class Stop:
             raise StoppedError("the call was stopped")
 
     def run(self, session_run: Callable[[ort.RunOptions], None]) -> None:
-        """A run of a session that a request ends. Raises StoppedError, and whatever the run raises by itself."""
+        """A run of a session that a request ends. Raises StoppedError; EngineError where it fails."""
         import onnxruntime as ort
 
         options = ort.RunOptions()
@@ -45,9 +45,9 @@ class Stop:
             self._running = options
         try:
             session_run(options)
-        except Exception:
+        except Exception as error:  # ONNX Runtime's own have no common base but Exception
             self.check()
-            raise
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
         finally:
             with self._lock:
                 self._running = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -76,6 +79,38 @@ def test_what_was_used_least_recently_goes_first() -> None:
     kept = [cache.match(np.array([first] * 10), np.array([9])).length for first in (1, 2, 3, 4)]
     assert kept == [10, 0, 10, 10]
     assert cache.nbytes == 30 * TOKEN_BYTES
+
+
+def test_what_is_dropped_is_freed_at_once() -> None:
+    kept = block(list(range(10)), 0)
+    freed = [weakref.ref(kept.block)]
+    cache = new_cache(100)
+    cache.insert(np.arange(10), kept, {})
+    longer = block(list(range(15)), 10)
+    cache.insert(np.arange(15), longer, {})
+    freed.append(weakref.ref(longer.block))
+    del kept, longer
+    gc.disable()
+    try:
+        cache.clear()
+        assert [reference() for reference in freed] == [None, None]
+    finally:
+        gc.enable()
+
+
+@given(sequences(), sequences(), st.integers(0, 80))
+def test_one_cache_takes_from_another(cases: Sequences, others: Sequences, tokens: int) -> None:
+    cache, other = new_cache(tokens), new_cache(10**6)
+    scorer.score_sequences(FakeEngine(), token_sequences(others), cache)
+    scorer.score_sequences(FakeEngine(), token_sequences(cases), other)
+    for ids, _ in cases:
+        cache.take(other, np.array(ids))
+        assert cache.nbytes <= tokens * TOKEN_BYTES
+    results = scorer.score_sequences(engine := FakeEngine(), token_sequences(cases), cache)
+    for (ids, reads), result in zip(cases, results, strict=True):
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+    if tokens >= distinct_prefixes(cases + others):
+        assert engine.computed == 0
 
 
 def test_nothing_hangs_in_the_air() -> None:

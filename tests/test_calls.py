@@ -10,6 +10,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -28,8 +29,10 @@ from rfprm_lite import (
     Score,
     StoppedError,
     Trace,
+    asynchronous,
     many,
 )
+from rfprm_lite.stop import Stop
 
 PROBLEM = "Ann has 15 coins. She finds 4 more and loses 6. How many coins has she now?"
 GOOD = ["Ann has 15 + 4 = 19 coins.", "Then she has 19 - 6 = 13 coins.", "The answer is 13."]
@@ -118,6 +121,15 @@ def test_a_second_call_starts_where_the_last_one_ended(demo: PRM) -> None:
         assert score.step_rewards.tolist() == first.step_rewards.tolist()
 
 
+def test_best_of_n_takes_from_the_cache_and_gives_to_it(demo: PRM) -> None:
+    first = demo.best_of_n(PROBLEM, [BAD, GOOD])
+    assert first.tokens.reused < first.tokens.total
+    again = demo.best_of_n(PROBLEM, [BAD, GOOD])
+    assert again.tokens.computed == 0
+    assert again.score.step_rewards.tolist() == first.score.step_rewards.tolist()
+    assert demo.score(PROBLEM, GOOD).tokens.computed == 0
+
+
 # --- traces that grow -----------------------------------------------------------------------------------------------
 
 
@@ -155,7 +167,6 @@ def test_forks_share_their_past_and_nothing_else(demo: PRM) -> None:
     own = two.score().tokens
     assert own.computed == own.total  # its past included, which was computed once
     whole = demo.score(PROBLEM, [GOOD[0], "6 are lost."])
-    assert whole.tokens.computed == 0
     assert two.step_rewards == tuple(whole.step_rewards.tolist())
 
 
@@ -224,6 +235,12 @@ def test_a_failure_while_running_is_its_own_alone(demo: PRM, monkeypatch: pytest
     assert [type(result) for result in found] == [Score, NumericalError, Score]
 
 
+def test_a_returned_error_holds_no_memory(demo: PRM) -> None:
+    (error,) = demo.score_many([(PROBLEM, "")], on_error="return")
+    assert isinstance(error, InputError)
+    assert error.__traceback__ is None
+
+
 # --- asyncio --------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +289,54 @@ def test_a_cancelled_call_really_ends_and_the_model_works_on(demo: PRM, monkeypa
     assert demo.score(PROBLEM, GOOD).step_rewards.shape == (3,)
 
 
+def test_a_call_that_waits_for_others_keeps_its_timeout(demo: PRM) -> None:
+    busy, free = threading.Barrier(asynchronous.THREADS + 1), threading.Event()
+
+    def hold(_stop: object) -> None:
+        busy.wait()
+        free.wait()
+
+    async def late() -> None:
+        holding = [asyncio.create_task(asynchronous.run(hold, None)) for _ in range(asynchronous.THREADS)]
+        await asyncio.to_thread(busy.wait)
+        started = time.perf_counter()
+        with pytest.raises(TimeoutError):
+            await demo.ascore(PROBLEM, GOOD, timeout=0.05)
+        assert time.perf_counter() - started < 1
+        free.set()
+        await asyncio.gather(*holding)
+
+    asyncio.run(late())
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cancelled_call_is_cancelled_whatever_it_raises(times: int) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def failing(stop: Stop) -> None:
+        begun.set()
+        while True:
+            try:
+                stop.check()
+            except StoppedError as error:
+                time.sleep(0.05)
+                ended.set()
+                raise NumericalError("no number") from error
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(asynchronous.run(failing, None))
+        await asyncio.to_thread(begun.wait)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert ended.is_set()
+
+    asyncio.run(cancelled())
+
+
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +368,7 @@ def test_sixteen_threads_and_cancellations_end_with_the_serial_rewards(demo: PRM
         start.wait()
         good = True
         for i in random.permutation(np.repeat(range(len(pairs)), 3)):
-            match int(random.integers(5)):
+            match int(random.integers(7)):
                 case 0:
                     found = [score.step_rewards.tolist() for score in demo.score_many(pairs)]
                     good &= found == expected
@@ -313,8 +378,13 @@ def test_sixteen_threads_and_cancellations_end_with_the_serial_rewards(demo: PRM
                 case 2:
                     good &= demo.best_of_n(PROBLEM, [BAD, GOOD]).index == 1
                 case 3:
-                    with pytest.raises(TimeoutError):
-                        asyncio.run(demo.ascore("Doubles.", LONG, timeout=0.0))
+                    with suppress(TimeoutError):
+                        asyncio.run(demo.ascore(f"{seed} {i}", LONG, timeout=float(random.random()) / 20))
+                case 4:
+                    good &= demo.top_k(PROBLEM, [BAD, GOOD, GOOD[:2]], 2, aggregate="min").ranking[0] > 0
+                case 5:
+                    fork = demo.trace(PROBLEM).fork()
+                    good &= [fork.append(step) for step in BAD] == expected[1]
                 case _:
                     demo.clear_cache()
             good &= demo.score(*pairs[i]).step_rewards.tolist() == expected[i]

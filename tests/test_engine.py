@@ -16,7 +16,7 @@ from rfprm_lite import cpu
 from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
 from rfprm_lite.device import DeviceSpec, open_session, session_options
 from rfprm_lite.engine import Engine, Extension, KVLanes
-from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, StoppedError
+from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
 from rfprm_lite.kv import Layout
 from rfprm_lite.memory import DeviceMemory, HostMemory
 from rfprm_lite.stop import Stop
@@ -148,7 +148,7 @@ def test_the_cache_refuses_what_does_not_fit() -> None:
 def test_a_failed_run_leaves_the_caches_as_they_were() -> None:
     lanes = ENGINE.new_lanes(2, 10)
     prefill(lanes, IDS[:4], [])
-    with pytest.raises(Exception, match="indices element out of data bounds"):
+    with pytest.raises(EngineError, match="indices element out of data bounds"):
         ENGINE.prefill(
             lanes, [Extension(1, IDS[:3], np.array([2])), Extension(0, np.array([10**9]), np.array([0]))], Stop()
         )

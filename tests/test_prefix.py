@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fakes import FakeEngine, expected_rewards
 from rfprm_lite import scorer
 from rfprm_lite.encoding import TokenSequence
+from rfprm_lite.packing import Packing
 from rfprm_lite.prefix import plan
 
 # Few different tokens, so that sequences share prefixes, are prefixes of each other and repeat.
@@ -116,3 +117,29 @@ def test_a_lane_is_the_least_that_a_call_needs() -> None:
         assert [r.rewards.tolist() for r in results] == [
             np.array(expected_rewards(*case), np.float32).tolist() for case in cases
         ]
+
+
+def test_a_long_past_is_copied_into_other_lanes_only_where_that_saves_runs() -> None:
+    prompt = list(range(1000))
+
+    def lanes_used(candidates: int, run_tokens: float) -> int:
+        cases = [([*prompt, 2000 + i, 3000], [1001]) for i in range(candidates)]
+        engine = FakeEngine(4)
+        results = scorer.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
+        assert [r.rewards.tolist() for r in results] == [
+            np.array(expected_rewards(*case), np.float32).tolist() for case in cases
+        ]
+        return max(map(len, engine.runs))
+
+    assert lanes_used(5, 2000) == 4  # copying takes half as long as a run
+    assert lanes_used(5, 100) == 1  # ten times as long
+    assert lanes_used(60, 100) == 4  # and serves fifteen runs
+
+
+@given(sequences(), st.integers(1, 4), st.floats(0, 30))
+def test_packing_changes_no_reward(cases: Sequences, lanes: int, run_tokens: float) -> None:
+    engine = FakeEngine(lanes)
+    results = scorer.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
+    for (ids, reads), result in zip(cases, results, strict=True):
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+    assert engine.computed == distinct_prefixes(cases)
