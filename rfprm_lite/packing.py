@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rfprm_lite.kv import Layout
 from rfprm_lite.manifest import Dimensions, Variant
 
-COPY_COST = 4.0
+COPY_COST = 1.5
 """What copying a byte of keys and values takes, in times of reading a byte of weights in a run: measured, see
 bench/copying.py and bench/LOG.md."""
 EMBEDDING_BYTES = {"float32": 4, "float16": 2, "int8": 1, "int4": 1}

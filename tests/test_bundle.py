@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
 from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
-from rfprm_lite.manifest import decode, encode, read
+from rfprm_lite.manifest import FORMAT_VERSION, decode, encode, read
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -68,7 +68,7 @@ def test_no_manifest(bundle: Path) -> None:
 @pytest.mark.parametrize(("version", "advice"), [(99, "upgrade rfprm-lite"), (0, "export the model again")])
 def test_an_unknown_format_version(bundle: Path, version: int, advice: str) -> None:
     edit(bundle, lambda m: m.update(format_version=version, something="new"))
-    with pytest.raises(BundleFormatError, match=f"format version {version}, this rfprm-lite reads 1: {advice}"):
+    with pytest.raises(BundleFormatError, match=f"version {version}, this rfprm-lite reads {FORMAT_VERSION}: {advice}"):
         PRM.from_pretrained(bundle)
 
 
