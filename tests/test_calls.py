@@ -424,3 +424,35 @@ def hold(prm: PRM) -> None:
 
 def use_what_is_held() -> list[float]:
     return rewards_elsewhere(HELD[-1])
+
+
+# --- determinism ----------------------------------------------------------------------------------------------------
+
+CALLS = st.lists(
+    st.tuples(st.sampled_from(["score", "many", "best", "trace", "clear"]), st.permutations([*GOOD, *BAD])),
+    max_size=5,
+)
+
+
+@settings(max_examples=15)
+@given(CALLS, st.permutations([*GOOD, *BAD]), st.integers(1, 7))
+def test_the_same_bits_whatever_came_before(calls: list[tuple[str, list[str]]], steps: list[str], length: int) -> None:
+    kept = PRMS.setdefault(2**18, PRM.from_pretrained("demo", threads=2, cache_bytes=2**18))
+    fresh = PRMS.setdefault(0, PRM.from_pretrained("demo", threads=2, cache_bytes=0))
+    for name, other in calls:
+        match name:
+            case "score":
+                kept.score(PROBLEM, other)
+            case "many":
+                kept.score_many([(PROBLEM, other[:n]) for n in range(1, 8)])
+            case "best":
+                kept.best_of_n(PROBLEM, [other[:3], other[2:]])
+            case "trace":
+                kept.trace(PROBLEM).append(other[0])
+            case _:
+                kept.clear_cache()
+    text = steps[:length]
+    together = kept.score_many([(PROBLEM, text), (PROBLEM, steps), (PROBLEM, text[::-1])])
+    assert together[0].step_rewards.tolist() == fresh.score(PROBLEM, text).step_rewards.tolist()
+    assert together[1].step_rewards.tolist() == fresh.score(PROBLEM, steps).step_rewards.tolist()
+    assert together[2].step_rewards.tolist() == fresh.score(PROBLEM, text[::-1]).step_rewards.tolist()

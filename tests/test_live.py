@@ -1,0 +1,95 @@
+"""Growing traces and many responses, on the fake engine: right for any order of steps, forks and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakeBlock, FakeEngine
+from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace, many
+from rfprm_lite.bundle import HubOptions, open_bundle
+from rfprm_lite.cache import PrefixCache
+from rfprm_lite.encoding import Encoder, TokenSequence
+from rfprm_lite.live import LiveTrace
+from rfprm_lite.reading import Reading
+from rfprm_lite.scorer import SequenceRewards, score_sequences
+from rfprm_lite.stop import Stop
+
+BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=False)
+SEPARATED = BUNDLE.manifest.recipe
+WHOLE = msgspec.structs.replace(SEPARATED, separator=None)
+"""As the 1.5B recipe: one reward a text, so that a step may end where the tokenizer would merge."""
+ENCODERS = {recipe.separator: Encoder.from_file(BUNDLE.tokenizer, recipe, 10**6) for recipe in (SEPARATED, WHOLE)}
+PROBLEM = "How many?"
+
+steps = st.lists(st.sampled_from(["1", "12", "12 + 5 = 17", "So", "a b", "17.", "\n\nx"]), min_size=1, max_size=6)
+
+
+def whole(encoder: Encoder, texts: list[str], how: Aggregate) -> Score:
+    reading = Reading.of(encoder, PROBLEM, Trace.from_steps(texts), how)
+    found = score_sequences(FakeEngine(), reading.sequences)
+    return reading.score(np.concatenate([one.rewards for one in found]), 0)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), steps), min_size=1, max_size=4),
+    st.sampled_from(list(ENCODERS)),
+    st.sampled_from(["last", "response"]),
+    st.sampled_from([0, 300, 10**6]),
+)
+def test_traces_and_forks_give_what_whole_texts_give(
+    grown: list[tuple[int, list[str]]], separator: str | None, final: str, capacity: int
+) -> None:
+    encoder, how = ENCODERS[separator], Aggregate("mean+final", 0.5, final)  # type: ignore[arg-type]
+    cache: PrefixCache[FakeBlock] = PrefixCache(capacity, FakeBlock.split)
+
+    def score(sequences: Sequence[TokenSequence]) -> list[SequenceRewards]:
+        return score_sequences(FakeEngine(2), sequences, cache)
+
+    traces = [LiveTrace(PROBLEM, how, encoder, score)]
+    for origin, texts in grown:
+        fork = traces[origin % len(traces)].fork()
+        for text in texts:
+            reward = fork.append(text)
+            assert reward == fork.step_rewards[-1]
+        traces.append(fork)
+    for trace in traces[1:]:
+        expected = whole(encoder, list(trace.steps), how)
+        assert trace.step_rewards == tuple(expected.step_rewards.tolist())
+        assert trace.score().reward == expected.reward
+
+
+@given(st.lists(st.sampled_from(["good", "unreadable", "failing"]), max_size=12), st.integers(1, 5))
+def test_each_response_has_its_result_in_its_place(kinds: list[str], window: int) -> None:
+    reading = Reading.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["1"]), Aggregate("mean"))
+    good = whole(ENCODERS[SEPARATED.separator], ["1"], Aggregate("mean"))
+    bad = Reading.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["2"]), Aggregate("mean"))
+
+    def read(kind: str) -> Reading:
+        if kind == "unreadable":
+            raise InputError("no")
+        return bad if kind == "failing" else reading
+
+    def score_all(readings: Sequence[Reading], _stop: Stop) -> list[Score]:
+        if bad in readings:
+            raise NumericalError("no number")
+        return [good for _ in readings]
+
+    expected = {"good": Score, "unreadable": InputError, "failing": NumericalError}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(many, "WINDOW", window)
+        found = list(many.score(kinds, read, score_all, "return"))
+        assert [type(result) for result in found] == [expected[kind] for kind in kinds]
+        first = next((i for i, kind in enumerate(kinds) if kind != "good"), len(kinds))
+        before = many.score(kinds, read, score_all, "raise")
+        assert [next(before) for _ in range(first)] == [good] * first
+        if first < len(kinds):
+            with pytest.raises(expected[kinds[first]]) as caught:  # type: ignore[type-var]
+                next(before)
+            assert caught.value.__notes__ == [f"in response {first} of this call"]
