@@ -187,6 +187,18 @@ class PRM:
             results = many.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
         return list(many.shown(results, pairs) if progress else results)
 
+    async def ascore_many(
+        self,
+        pairs: Iterable[tuple[str, Response]],
+        *,
+        aggregate: str | Aggregate | None = None,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """`score_many` in a thread of its own, all pairs planned together; stops as `ascore` does."""
+        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
+        given = list(pairs)
+        return await asynchronous.run(lambda stop: self._score(self._check(given, how), stop), timeout)
+
     @overload
     def score_iter(
         self,
