@@ -2,7 +2,8 @@
 
 A run reads all weights of the products once, whatever it computes; a further lane saves runs, and costs a copy of the
 past that it lacks. Both are memory traffic, so that their ratio is known from the model's sizes and one measured
-number."""
+number.
+"""
 
 from __future__ import annotations
 
