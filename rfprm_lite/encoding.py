@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from rfprm_lite.conversation import Problem, asked
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
-from rfprm_lite.recipe import Recipe, Slot, Special, Text
-from rfprm_lite.trace import Trace, require_text
+from rfprm_lite.recipe import Recipe, Special, Text
+from rfprm_lite.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,14 +46,15 @@ class Encoder:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._separator = None if recipe.separator is None else self._special(recipe.separator)
-        self._template = [self._special(p.token) if isinstance(p, Special) else p for p in recipe.template]
+        self._recipe = recipe
+        self._specials = {p.token: self._special(p.token) for p in recipe.template if isinstance(p, Special)}
 
     @classmethod
     def from_file(cls, path: Path, recipe: Recipe, max_tokens: int) -> Encoder:
         """Raises BundleFormatError where the tokenizer lacks a special token of the recipe."""
         return cls(Tokenizer.from_file(str(path)), recipe, max_tokens)
 
-    def step_sequences(self, problem: str, trace: Trace) -> list[TokenSequence]:
+    def step_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
         """Sequences whose reads, in order, are the rewards of the trace's steps.
 
         One sequence with a read-out at every separator, or without a separator one for each step, which ends there.
@@ -64,14 +66,14 @@ class Encoder:
         whole = self._unseparated(problem, trace.text)  # first, so that too long a text is refused at once
         return [*(self._unseparated(problem, trace.text[: step.text_end]) for step in trace.steps[:-1]), whole]
 
-    def last_step_sequence(self, problem: str, trace: Trace) -> TokenSequence:
+    def last_step_sequence(self, problem: Problem, trace: Trace) -> TokenSequence:
         """The last of `step_sequences`, read for the last step alone."""
         if self._separator is None:
             return self._unseparated(problem, trace.text)
         whole = self._separated(problem, [step.text for step in trace.steps])
         return TokenSequence(whole.ids, whole.reads[-1:])
 
-    def response_sequences(self, problem: str, trace: Trace) -> list[TokenSequence]:
+    def response_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
         """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.
 
         Empty without a separator, where the last step's sequence is just that. Raises InputError where the trace has
@@ -85,7 +87,7 @@ class Encoder:
         sequence = self._separated(problem, [*(step.text for step in trace.thinking), response])
         return [TokenSequence(sequence.ids, sequence.reads[-1:])]
 
-    def _separated(self, problem: str, steps: Sequence[str]) -> TokenSequence:
+    def _separated(self, problem: Problem, steps: Sequence[str]) -> TokenSequence:
         ids, pending = self._prompt(problem)
         reads: list[int] = []
         for step in steps:
@@ -95,27 +97,22 @@ class Encoder:
             pending = ""
         return self._sequence(ids, reads)
 
-    def _unseparated(self, problem: str, text: str) -> TokenSequence:
+    def _unseparated(self, problem: Problem, text: str) -> TokenSequence:
         ids, pending = self._prompt(problem)
         ids += self._encode(pending + text)
         return self._sequence(ids, [len(ids) - 1])
 
-    def _prompt(self, problem: str) -> tuple[list[int], str]:
+    def _prompt(self, problem: Problem) -> tuple[list[int], str]:
         """The ids before the run of text in which the steps begin, and that run's own beginning."""
-        require_text("the problem", problem)
-        if not problem.strip():
-            raise InputError("the problem is empty: a reward without a problem means nothing")
         ids: list[int] = []
         run = ""
-        for piece in self._template:
-            if isinstance(piece, int):
+        for piece in asked(problem, self._recipe):
+            if isinstance(piece, Special):
                 ids += self._encode(run)
-                ids.append(piece)
+                ids.append(self._specials[piece.token])
                 run = ""
             elif isinstance(piece, Text):
                 run += piece.text
-            elif isinstance(piece, Slot) and piece.name == "problem":
-                run += problem
         return ids, run
 
     def _sequence(self, ids: list[int], reads: list[int]) -> TokenSequence:

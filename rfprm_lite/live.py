@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.conversation import Problem
 from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.errors import InputError
 from rfprm_lite.reading import Reading
@@ -27,7 +28,9 @@ class LiveTrace:
     its own tokens. Of what had to go the least recently used went first; it is computed again, and rewards are the
     same."""
 
-    def __init__(self, problem: str, aggregate: Aggregate, encoder: Encoder, score_sequences: ScoreSequences) -> None:
+    def __init__(
+        self, problem: Problem, aggregate: Aggregate, encoder: Encoder, score_sequences: ScoreSequences
+    ) -> None:
         self._problem = problem
         self._aggregate = aggregate
         self._encoder = encoder

@@ -15,6 +15,7 @@ from rfprm_lite import asynchronous, lazy, many
 from rfprm_lite.aggregate import Aggregate, as_aggregate
 from rfprm_lite.bundle import DEMO, Bundle, HubOptions, open_bundle
 from rfprm_lite.cache import PrefixCache
+from rfprm_lite.conversation import Problem
 from rfprm_lite.device import DeviceSpec, require_available
 from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.engine import Engine, Rewards
@@ -124,10 +125,11 @@ class PRM:
             f"PRM({self.manifest.source.name}, {self.manifest.recipe.name}, {self.variant.name}, {self._device.kind})"
         )
 
-    def score(self, problem: str, response: Response, *, aggregate: str | Aggregate | None = None) -> Score:
+    def score(self, problem: Problem, response: Response, *, aggregate: str | Aggregate | None = None) -> Score:
         """Reward every step of a response, and the whole of it.
 
-        problem: the question as the user put it; the recipe's template does the rest.
+        problem: the question as the user put it, the recipe's template does the rest; or a chat conversation that ends
+            with it, a list of messages with role (system, user, assistant) and content.
         aggregate: mean, min, product, last, mean+final, or an `Aggregate`; the recipe's own where None.
 
         Raises InputError and InputTypeError, and ContextLengthError and MemoryLimitError before anything runs.
@@ -136,7 +138,7 @@ class PRM:
 
     async def ascore(
         self,
-        problem: str,
+        problem: Problem,
         response: Response,
         *,
         aggregate: str | Aggregate | None = None,
@@ -149,7 +151,7 @@ class PRM:
     @overload
     def score_many(
         self,
-        pairs: Iterable[tuple[str, Response]],
+        pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
         on_error: Literal["raise"] = "raise",
@@ -159,7 +161,7 @@ class PRM:
     @overload
     def score_many(
         self,
-        pairs: Iterable[tuple[str, Response]],
+        pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
         on_error: Literal["return"],
@@ -168,7 +170,7 @@ class PRM:
 
     def score_many(
         self,
-        pairs: Iterable[tuple[str, Response]],
+        pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
         on_error: many.OnError = "raise",
@@ -189,7 +191,7 @@ class PRM:
 
     async def ascore_many(
         self,
-        pairs: Iterable[tuple[str, Response]],
+        pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
         timeout: float | None = None,
@@ -202,7 +204,7 @@ class PRM:
     @overload
     def score_iter(
         self,
-        pairs: Iterable[tuple[str, Response]],
+        pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
         on_error: Literal["raise"] = "raise",
@@ -212,7 +214,7 @@ class PRM:
     @overload
     def score_iter(
         self,
-        pairs: Iterable[tuple[str, Response]],
+        pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
         on_error: Literal["return"],
@@ -221,7 +223,7 @@ class PRM:
 
     def score_iter(
         self,
-        pairs: Iterable[tuple[str, Response]],
+        pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
         on_error: many.OnError = "raise",
@@ -237,7 +239,7 @@ class PRM:
 
     def best_of_n(
         self,
-        problem: str,
+        problem: Problem,
         candidates: Iterable[Candidate],
         *,
         aggregate: str | Aggregate | None = None,
@@ -256,7 +258,7 @@ class PRM:
 
     async def abest_of_n(
         self,
-        problem: str,
+        problem: Problem,
         candidates: Iterable[Candidate],
         *,
         aggregate: str | Aggregate | None = None,
@@ -270,7 +272,7 @@ class PRM:
 
     def top_k(
         self,
-        problem: str,
+        problem: Problem,
         candidates: Iterable[Candidate],
         k: int,
         *,
@@ -283,7 +285,7 @@ class PRM:
             raise InputError(f"k={k!r}: a whole number from 1 on is needed")
         return self._best(problem, candidates, k, aggregate, exhaustive, Stop())
 
-    def trace(self, problem: str, *, aggregate: str | Aggregate | None = None) -> LiveTrace:
+    def trace(self, problem: Problem, *, aggregate: str | Aggregate | None = None) -> LiveTrace:
         """A trace that grows step by step, for searches and streams: each step costs its own tokens alone.
 
         It keeps its past itself, whatever `cache_bytes` is; see `LiveTrace`.
@@ -301,13 +303,13 @@ class PRM:
         """Forget the keys and values that were kept between calls."""
         self._cache.clear()
 
-    def _score_one(self, problem: str, response: Response, aggregate: str | Aggregate | None, stop: Stop) -> Score:
+    def _score_one(self, problem: Problem, response: Response, aggregate: str | Aggregate | None, stop: Stop) -> Score:
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
         return self._score([self._read((problem, response), how)], stop)[0]
 
     def _best(
         self,
-        problem: str,
+        problem: Problem,
         candidates: Iterable[Candidate],
         count: int,
         aggregate: str | Aggregate | None,
@@ -348,7 +350,7 @@ class PRM:
         scores = tuple(reading.result(r, c) for reading, r, c in zip(readings, rewards, computed, strict=True))
         return BestOfN(tuple(ranking), given, scores, sum((score.tokens for score in scores), Tokens(0, 0)))
 
-    def _check(self, pairs: Iterable[tuple[str, Response]], aggregate: Aggregate) -> list[Reading]:
+    def _check(self, pairs: Iterable[tuple[Problem, Response]], aggregate: Aggregate) -> list[Reading]:
         """What is read of all pairs; the first wrong one raises, with a note that names it."""
         readings: list[Reading] = []
         for i, pair in enumerate(pairs):
@@ -359,7 +361,7 @@ class PRM:
                 raise
         return readings
 
-    def _read(self, pair: tuple[str, Response], aggregate: Aggregate) -> Reading:
+    def _read(self, pair: tuple[Problem, Response], aggregate: Aggregate) -> Reading:
         problem, response = _pair(pair)
         reading = Reading.of(self._encoder, problem, as_trace(response), aggregate)
         self._footprint.lanes(max(len(sequence.ids) for sequence in reading.sequences))  # refused before anything runs
@@ -388,7 +390,7 @@ def new_cache(capacity: int) -> PrefixCache[Block]:
     return PrefixCache(capacity, Block.split)
 
 
-def _pair(value: object) -> tuple[str, Response]:
+def _pair(value: object) -> tuple[Problem, Response]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise InputTypeError(f"a pair of problem and response is needed, not {type(value).__name__} {value!r:.60}")
     return value[0], value[1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.conversation import Problem
 from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.engine import Rewards
 from rfprm_lite.results import Partial, Score, Tokens
@@ -29,7 +30,7 @@ class Reading:
     aggregate: Aggregate
 
     @classmethod
-    def of(cls, encoder: Encoder, problem: str, trace: Trace, aggregate: Aggregate) -> Reading:
+    def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: Aggregate) -> Reading:
         """Raises ContextLengthError, InputError, InputTypeError."""
         sequences = encoder.step_sequences(problem, trace)
         if aggregate.reads_response:

@@ -160,16 +160,17 @@ class _Schedule(Generic[C]):
     def _ready(self) -> list[int]:
         """Open segments whose past is there: those under way first, then in the plan's order."""
         under_way = [lane.work for lane in self._lanes if lane.work is not None]
-        others = (
-            i
-            for i in self._open
-            if i not in under_way
-            and (
-                (parent := self._works[i].segment.parent) is None
-                or self._works[parent].at >= self._works[i].segment.start
-            )
-        )
+        others = (i for i in self._open if i not in under_way and self._has_past(i))
         return [*sorted(under_way), *(i for i, _ in zip(others, self._lanes, strict=False))]
+
+    def _has_past(self, i: int) -> bool:
+        """Whether all tokens before the segment are there. A parent may be done, from the cache, before its own parent
+        is, which has a read-out that the cache has not."""
+        while (parent := self._works[i].segment.parent) is not None:
+            if self._works[parent].at < self._works[i].segment.start:
+                return False
+            i = parent
+        return True
 
     def _lane_of(self, i: int, *, alone: bool) -> _Lane[C] | None:
         """The lane that is at the segment, or the free one that has most of its past; None where all are busy, or where

@@ -59,6 +59,15 @@ def test_a_second_call_costs_nothing(cases: Sequences, lanes: int) -> None:
     assert engine.computed == distinct_prefixes(cases)
 
 
+def test_a_cached_segment_behind_one_that_must_be_read_again() -> None:
+    cache = new_cache(3)
+    scorer.score_sequences(FakeEngine(2), token_sequences([([0, 0, 0], [0])]), cache)
+    cases: Sequences = [([0, 0], [0]), ([0, 0, 0], [0]), ([0, 0, 0, 0], [0, 1])]
+    results = scorer.score_sequences(engine := FakeEngine(2), token_sequences(cases), cache)
+    assert results[2].rewards.tolist() == np.array(expected_rewards(*cases[2]), np.float32).tolist()
+    assert engine.runs == [[1], [1]]
+
+
 def test_a_reward_that_was_not_read_is_computed_from_there_on() -> None:
     cache = new_cache(100)
     ids = list(range(10))

@@ -114,7 +114,7 @@ def test_an_empty_problem(blank: str) -> None:
 
 
 def test_a_problem_that_is_no_text() -> None:
-    with pytest.raises(InputTypeError, match="problem must be a str, not int"):
+    with pytest.raises(InputTypeError, match="problem is text or a list of messages, not int"):
         SEPARATED.step_sequences(3, Trace.parse("a"))  # type: ignore[arg-type]
 
 

@@ -111,8 +111,9 @@ def test_strings_messages_and_batches_are_scored_alike(demo: PRM) -> None:
 def test_what_is_no_problem_is_refused(demo: PRM) -> None:
     process, outcome = ProcessRewardModel(demo), OutcomeRewardModel(demo)
     system, asked = ChatMessage("system", "Be brief."), ChatMessage("user", PROBLEM)
-    with pytest.raises(InputError, match=r"one user message, not \['system', 'user'\]"):
-        process.score([system, asked], ["1"])
+    with pytest.raises(InputError, match=r"ends with a message of the user.*\['user', 'system'\]"):
+        process.score([asked, system], ["1"])
+    assert process.score([system, asked], RIGHT[0]) != process.score([asked], RIGHT[0])
     own = ProcessRewardModel(demo, problem_of=lambda messages: messages[-1].content)
     assert own.score([system, asked], RIGHT[0]) == [demo.score(PROBLEM, RIGHT[:1]).reward]
     with pytest.raises(InputError, match="2 conversations for 3 responses"):

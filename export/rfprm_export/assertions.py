@@ -7,13 +7,23 @@ token ids are those of the authors' code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.errors import RecipeError
 from rfprm_export.recipes import ExportRecipe
-from rfprm_export.reference import load_tokenizer, render
+from rfprm_export.reference import load_tokenizer, plain, render
+from rfprm_lite.conversation import Problem, asked
 from rfprm_lite.encoding import Encoder
-from rfprm_lite.recipe import Slot, Special, Text
+from rfprm_lite.recipe import Special, Text
 from rfprm_lite.trace import Trace
+
+CONVERSATION = (
+    {"role": "system", "content": "Answer briefly."},
+    {"role": "user", "content": "What is 2 + 3?"},
+    {"role": "assistant", "content": "5."},
+    {"role": "user", "content": "And 4 more?"},
+)
 
 
 def assert_tokens(checkpoint: Checkpoint, spec: ExportRecipe) -> None:
@@ -31,17 +41,18 @@ def assert_tokens(checkpoint: Checkpoint, spec: ExportRecipe) -> None:
 
 
 def assert_template(
-    checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder, traces: list[tuple[str, Trace]]
+    checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder, traces: Sequence[tuple[str, Trace]]
 ) -> None:
     """On `traces`, the runtime reads the text and the ids that the authors' code reads. Raises RecipeError."""
     tokenizer = load_tokenizer(checkpoint)
     recipe = spec.recipe
-    if spec.chat and not tokenizer.chat_template:
+    probes: list[tuple[Problem, Trace]] = [*traces, *((CONVERSATION, trace) for _, trace in traces[:1] if recipe.chat)]
+    if recipe.chat and not tokenizer.chat_template:
         raise RecipeError(f"{recipe.name} needs a chat template, tokenizer_config.json has none")
-    for problem, trace in traces:
+    for problem, trace in probes:
         steps = [step.text for step in trace.steps]
         own = _render(spec, problem, trace)
-        theirs = render(tokenizer, spec, problem, steps) if spec.chat else problem + trace.text
+        theirs = render(tokenizer, spec, problem, steps) if recipe.chat else plain(problem) + trace.text
         if not theirs.startswith(own):
             raise RecipeError(
                 f"{recipe.name} renders {own!r}, the tokenizer's own chat template {theirs!r}: "
@@ -53,16 +64,14 @@ def assert_template(
             raise RecipeError(f"{recipe.name}: the runtime reads {own_ids}, the checkpoint's tokenizer {their_ids}")
 
 
-def _render(spec: ExportRecipe, problem: str, trace: Trace) -> str:
+def _render(spec: ExportRecipe, problem: Problem, trace: Trace) -> str:
     """The recipe's text up to the last read-out."""
     separator = spec.recipe.separator
     steps = trace.text if separator is None else "".join(step.text + separator for step in trace.steps)
     text = ""
-    for piece in spec.recipe.template:
+    for piece in asked(problem, spec.recipe):
         if isinstance(piece, Special):
             text += piece.token
         elif isinstance(piece, Text):
             text += piece.text
-        elif isinstance(piece, Slot):
-            text += problem if piece.name == "problem" else steps
-    return text
+    return text + steps

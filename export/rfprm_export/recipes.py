@@ -9,20 +9,22 @@ from dataclasses import dataclass
 
 from rfprm_export.errors import RecipeError
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.recipe import Head, Piece, Recipe, Slot, Special, Text
+from rfprm_lite.recipe import Chat, Head, Recipe, Slot, Special, Text
 
 QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 QWEN_MATH_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
-def _chatml(system: str) -> tuple[Piece, ...]:
-    """ChatML with a system prompt, a user turn with the problem, and the steps in the assistant's turn."""
-    start, end = Special("<|im_start|>"), Special("<|im_end|>")
-    return (
-        *(start, Text(f"system\n{system}"), end, Text("\n")),
-        *(start, Text("user\n"), Slot("problem"), end, Text("\n")),
-        *(start, Text("assistant\n"), Slot("steps")),
-    )
+START, END = Special("<|im_start|>"), Special("<|im_end|>")
+
+
+def _chatml(system: str) -> Chat:
+    """ChatML: the steps stand in the assistant's turn."""
+    message = (START, Slot("role"), Text("\n"), Slot("content"), END, Text("\n"))
+    return Chat(message, system, opening=(START, Text("assistant\n")))
+
+
+QWEN, QWEN_MATH = _chatml(QWEN_SYSTEM), _chatml(QWEN_MATH_SYSTEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,12 @@ class ExportRecipe:
     """A recipe, and what it asserts on a checkpoint.
 
     architecture: the config's architectures[0]. system: the system message that the authors pass; None where they
-    pass none, so that the template's own default counts. chat: whether the tokenizer's chat template is used at all.
+    pass none, so that the template's own default counts.
     """
 
     recipe: Recipe
     architecture: str
     head: HeadTensors
-    chat: bool
     system: str | None = None
 
 
@@ -57,16 +58,16 @@ RECIPES = (
     ExportRecipe(
         Recipe(
             name="reasonflux-prm-7b",
-            template=_chatml(QWEN_SYSTEM),
+            template=tuple(QWEN.template),
             separator="<extra_0>",
             head=Head("mlp", outputs=2, activation="softmax", positive=1),
             aggregate=Aggregate("mean+final", alpha=1.0, final="last"),
             max_tokens=None,
             source="Gen-Verse/ReasonFlux ReasonFlux_PRM/README.md; arXiv 2506.18896",
+            chat=QWEN,
         ),
         architecture="Qwen2ForProcessRewardModel",
         head=_SCORE,
-        chat=True,
     ),
     ExportRecipe(
         Recipe(
@@ -80,21 +81,20 @@ RECIPES = (
         ),
         architecture="Qwen2ForCausalLM",
         head=HeadTensors("reward_head.pt", (("weight", "bias"),)),
-        chat=False,
     ),
     ExportRecipe(
         Recipe(
             name="qwen2.5-math-prm",
-            template=_chatml(QWEN_MATH_SYSTEM),
+            template=tuple(QWEN_MATH.template),
             separator="<extra_0>",
             head=Head("mlp", outputs=2, activation="softmax", positive=1),
             aggregate=Aggregate("product"),
             max_tokens=None,
             source="Qwen/Qwen2.5-Math-PRM-7B model card; arXiv 2501.07301",
+            chat=QWEN_MATH,
         ),
         architecture="Qwen2ForProcessRewardModel",
         head=_SCORE,
-        chat=True,
         system=QWEN_MATH_SYSTEM,
     ),
 )

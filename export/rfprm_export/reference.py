@@ -22,6 +22,7 @@ from rfprm_export.checkpoint import Checkpoint, read_json
 from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.head import Tensors
 from rfprm_export.recipes import ExportRecipe
+from rfprm_lite.conversation import Problem
 from rfprm_lite.trace import Trace
 
 
@@ -34,7 +35,7 @@ class Reference:
         self._tokenizer = load_tokenizer(checkpoint)
         self._head = _head(spec, head)
 
-    def step_rewards(self, traces: Sequence[tuple[str, Trace]]) -> list[NDArray[np.float32]]:
+    def step_rewards(self, traces: Sequence[tuple[Problem, Trace]]) -> list[NDArray[np.float32]]:
         """float32 [num_steps] for each problem and trace.
 
         Without a separator each step has a text of its own, cut off after it.
@@ -44,10 +45,10 @@ class Reference:
         rewards = zip(ids, self._rewards(ids), strict=True)
         return [np.concatenate([self._read(*next(rewards)) for _ in own]) for own in texts]
 
-    def _texts(self, problem: str, trace: Trace) -> list[str]:
+    def _texts(self, problem: Problem, trace: Trace) -> list[str]:
         if self._spec.recipe.separator is None:
             ends = [*(step.text_end for step in trace.steps[:-1]), len(trace.text)]
-            return [problem + trace.text[:end] for end in ends]
+            return [plain(problem) + trace.text[:end] for end in ends]
         return [render(self._tokenizer, self._spec, problem, [step.text for step in trace.steps])]
 
     def _read(self, ids: torch.Tensor, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,11 +102,18 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def render(tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, problem: str, steps: list[str]) -> str:
+def plain(problem: Problem) -> str:
+    """The problem of a recipe without a chat template. Raises RecipeError for a conversation."""
+    if not isinstance(problem, str):
+        raise RecipeError("without a chat template there is no text of a conversation")
+    return problem
+
+
+def render(tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, problem: Problem, steps: list[str]) -> str:
     """The text by the tokenizer's own chat template, as in the authors' README. Raises RecipeError."""
     separator = spec.recipe.separator or ""
-    messages = [{"role": "user", "content": problem}]
-    if spec.system is not None:
+    messages = [{"role": "user", "content": problem}] if isinstance(problem, str) else [dict(m) for m in problem]
+    if spec.system is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": spec.system})
     messages.append({"role": "assistant", "content": separator.join(steps) + separator})
     try:

@@ -23,24 +23,19 @@ from its_hub.api import (
 )
 
 from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.conversation import Problem
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score, Tokens
 
 Conversation: TypeAlias = str | list[ChatMessage] | ChatMessages
-ProblemOf: TypeAlias = Callable[[Sequence[ChatMessage]], str]
+ProblemOf: TypeAlias = Callable[[Sequence[ChatMessage]], Problem]
 """How a conversation becomes the problem that the PRM reads."""
 
 
-def one_user_message(messages: Sequence[ChatMessage]) -> str:
-    """The text of a conversation of one user message: what PRMs are trained on. Raises InputError for any other."""
-    if len(messages) != 1 or messages[0].role != "user":
-        raise InputError(
-            f"a problem is one user message, not {[message.role for message in messages]}: say how the conversation "
-            "becomes one by problem_of"
-        )
-    text: str = messages[0].extract_text_content()
-    return text
+def as_it_is(messages: Sequence[ChatMessage]) -> Problem:
+    """The conversation in the problem's place, as `PRM.score` takes it."""
+    return [{"role": message.role, "content": message.extract_text_content()} for message in messages]
 
 
 class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # its_hub has no types
@@ -49,9 +44,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
     aggregate: as in `PRM.score`. tokens: of all calls so far.
     """
 
-    def __init__(
-        self, prm: PRM, *, aggregate: str | Aggregate | None = None, problem_of: ProblemOf = one_user_message
-    ) -> None:
+    def __init__(self, prm: PRM, *, aggregate: str | Aggregate | None = None, problem_of: ProblemOf = as_it_is) -> None:
         self._prm = prm
         self._aggregate = aggregate
         self._problem_of = problem_of
@@ -72,7 +65,9 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
         pairs = self._pairs(prompt_or_messages, steps)
         return self._counted(await self._prm.ascore_many(pairs, aggregate=self._aggregate))
 
-    def _pairs(self, prompt: Conversation | list[list[ChatMessage]], steps: str | list[str]) -> list[tuple[str, str]]:
+    def _pairs(
+        self, prompt: Conversation | list[list[ChatMessage]], steps: str | list[str]
+    ) -> list[tuple[Problem, str]]:
         responses = [steps] if isinstance(steps, str) else list(steps)
         conversations = _conversations(prompt)
         if len(conversations) == 1:
@@ -89,9 +84,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
 class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
     """Rewards of whole conversations, whose last message is the response, for best-of-N. Otherwise the same."""
 
-    def __init__(
-        self, prm: PRM, *, aggregate: str | Aggregate | None = None, problem_of: ProblemOf = one_user_message
-    ) -> None:
+    def __init__(self, prm: PRM, *, aggregate: str | Aggregate | None = None, problem_of: ProblemOf = as_it_is) -> None:
         self._process = ProcessRewardModel(prm, aggregate=aggregate, problem_of=problem_of)
 
     @property
