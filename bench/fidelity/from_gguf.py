@@ -4,7 +4,8 @@ real activations for make_prm.py.
     pip install gguf
     python bench/fidelity/from_gguf.py SmolLM2-135M-Instruct.Q4_1.gguf TOKENIZER_CONFIG OUTPUT
 
-The tokenizer is rebuilt from the file's tokens and merges; a token that the text never has becomes `<extra_0>`.
+The tokenizer is rebuilt from the file's tokens and merges, and splits text as Qwen2's does, since transformers makes
+that of any Qwen2 checkpoint's; a token that the text never has becomes `<extra_0>`.
 TOKENIZER_CONFIG: of a Qwen2.5 checkpoint, for its chat template.
 """
 
@@ -21,9 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 UNUSED, SEPARATOR = "<empty_output>", "<extra_0>"
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 CONTROL = 3
 """The type of a special token in GGUF."""
 
@@ -77,12 +81,13 @@ def config(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer(fields: dict[str, Any]) -> Tokenizer:
-    """Byte-level BPE, digits apart, as SmolLM2's."""
+    """Byte-level BPE, digits apart."""
     texts = [SEPARATOR if text == UNUSED else text for text in fields["tokenizer.ggml.tokens"]]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     made = Tokenizer(models.BPE({text: i for i, text in enumerate(texts)}, merges))
-    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
+    split = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
     made.decoder = decoders.ByteLevel()
     kinds = fields["tokenizer.ggml.token_type"]
     made.add_special_tokens([AddedToken(text) for text, kind in zip(texts, kinds, strict=True) if kind == CONTROL])
