@@ -9,6 +9,7 @@
     ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
     ├── EngineError (RuntimeError)           ONNX Runtime failed in a run
     ├── StoppedError (RuntimeError)          the call was stopped from outside
+    ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── NumericalError (ArithmeticError)     the model gave something that is no number
     ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
     └── BundleError (ValueError)
@@ -85,6 +86,21 @@ class EngineError(RfprmError, RuntimeError):
 
 class StoppedError(RfprmError, RuntimeError):
     """The call was stopped from outside. The model is as usable as before."""
+
+
+class MissingExtraError(RfprmError, ImportError):
+    """An optional dependency is not installed; the message says how to.
+
+    Attributes: `what` needs it, `extra` of rfprm-lite that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what}: pip install 'rfprm-lite[{extra}]'")
+        self.what = what
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return MissingExtraError, (self.what, self.extra)
 
 
 class NumericalError(RfprmError, ArithmeticError):

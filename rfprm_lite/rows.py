@@ -1,46 +1,57 @@
-"""Rows of input for the command line: JSON lines, validated, errors by line number."""
+"""Rows of input as what is scored, validated; errors name the line.
+
+In: rows of a file. Out: problems with their responses or candidates.
+"""
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from rfprm_lite.errors import InputError
+from rfprm_lite.tables import Row
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
-    """A problem and a response: text, or a list of steps. Other fields are passed over."""
+    """A problem (text, or a conversation) and a response: text, or a list of steps."""
 
-    problem: str
+    problem: str | list[dict[str, str]]
     response: str | list[str]
 
 
 class BestOfNRow(msgspec.Struct, frozen=True):
-    """A problem and its candidates, each a text or a list of steps. Other fields are passed over."""
+    """A problem and its candidates, each a text or a list of steps."""
 
-    problem: str
+    problem: str | list[dict[str, str]]
     candidates: list[str | list[str]]
 
 
-Row = TypeVar("Row", ScoreRow, BestOfNRow)
+Asked = TypeVar("Asked", ScoreRow, BestOfNRow)
+Columns = Mapping[str, str]
+"""The column of a file for each field above."""
 
 ROWS_A_BATCH = 64
 
 
-def read_rows(lines: Iterable[bytes], kind: type[Row]) -> Iterator[tuple[int, Row]]:
-    """Line number (from 1) and row; blank lines and a byte order mark are passed over. Raises InputError."""
-    for number, line in enumerate(lines, start=1):
-        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        if not line.strip():
-            continue
-        try:
-            yield number, msgspec.json.decode(line, type=kind)
-        except (msgspec.DecodeError, UnicodeError) as error:
-            fields = " and ".join(kind.__struct_fields__)
-            raise InputError(f"line {number} is no JSON object with {fields}: {error}") from error
+def read_row(row: Row, kind: type[Asked], columns: Columns) -> Asked:
+    """Raises InputError, which names the line."""
+    if isinstance(row.values, InputError):
+        raise row.values
+    missing = [repr(name) for name in columns.values() if name not in row.values]
+    if missing:
+        found = ", ".join(row.values) or "nothing"
+        raise InputError(f"line {row.number} has no {' and no '.join(missing)}: it has {found}")
+    try:
+        return msgspec.convert({field: row.values[name] for field, name in columns.items()}, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"line {row.number}: {error}") from error
+
+
+def read_rows(rows: Iterable[Row], kind: type[Asked], columns: Columns) -> Iterator[tuple[int, Asked]]:
+    """Line number and row; raises InputError at the first that is none."""
+    return ((row.number, read_row(row, kind, columns)) for row in rows)
 
 
 def read_text(file: BinaryIO) -> str:
@@ -51,9 +62,9 @@ def read_text(file: BinaryIO) -> str:
         raise InputError(f"the plain-text input is no UTF-8 text: {error}") from error
 
 
-def batches(rows: Iterator[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+def batches(rows: Iterator[tuple[int, Asked]]) -> Iterator[list[tuple[int, Asked]]]:
     """ROWS_A_BATCH rows at a time; the rows before a malformed line are yielded before its error is raised."""
-    batch: list[tuple[int, Row]] = []
+    batch: list[tuple[int, Asked]] = []
     try:
         for row in rows:
             batch.append(row)

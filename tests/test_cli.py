@@ -136,7 +136,7 @@ def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.L
 @pytest.mark.parametrize(
     ("arguments", "input", "message"),
     [
-        (["score"], "{}", "line 1 is no JSON object with problem and response: .*missing required field `problem`"),
+        (["score"], "{}", "line 1 has no 'problem' and no 'response': it has nothing"),
         (["score"], '{"problem": "p", "response": 3}', "line 1 .*Expected `str | array`, got `int`"),
         (["score"], "nonsense", "line 1 is no JSON"),
         (["score"], '\n{"problem": "p", "response": ""}', r"no step.*markers \(line 2\)$"),
