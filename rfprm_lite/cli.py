@@ -12,6 +12,7 @@ from rfprm_lite.commands.best_of_n import best_of_n
 from rfprm_lite.commands.completion import completion
 from rfprm_lite.commands.demo import demo
 from rfprm_lite.commands.doctor import doctor
+from rfprm_lite.commands.filter import filter_traces
 from rfprm_lite.commands.score import score
 
 
@@ -27,5 +28,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-for command in (best_of_n, completion, demo, doctor, score):
+for command in (best_of_n, completion, demo, doctor, filter_traces, score):
     main.add_command(command)

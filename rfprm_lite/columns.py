@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rfprm_lite.errors import InputError
-from rfprm_lite.results import Score
 
 REWARD = "rfprm_reward"
 TRAJECTORY_REWARD = "rfprm_trajectory_reward"
@@ -16,12 +19,23 @@ ERROR = "rfprm_error"
 ALL = (REWARD, TRAJECTORY_REWARD, STEP_REWARDS, KEPT, ERROR)
 
 
-def of(score: Score) -> dict[str, object]:
-    """The values of a score's columns."""
+class Rewards(Protocol):
+    """What a `Score` and its like have."""
+
+    @property
+    def reward(self) -> float: ...
+    @property
+    def trajectory_reward(self) -> float: ...
+    @property
+    def step_rewards(self) -> NDArray[np.float32]: ...
+
+
+def of(rewards: Rewards) -> dict[str, object]:
+    """The values of its columns."""
     return {
-        REWARD: score.reward,
-        TRAJECTORY_REWARD: score.trajectory_reward,
-        STEP_REWARDS: [float(reward) for reward in score.step_rewards],
+        REWARD: rewards.reward,
+        TRAJECTORY_REWARD: rewards.trajectory_reward,
+        STEP_REWARDS: [float(reward) for reward in rewards.step_rewards],
     }
 
 

@@ -9,6 +9,7 @@
     ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
     ├── EngineError (RuntimeError)           ONNX Runtime failed in a run
     ├── StoppedError (RuntimeError)          the call was stopped from outside
+    ├── LedgerError (RuntimeError)           the record of a run is another's, in use, or damaged
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── NumericalError (ArithmeticError)     the model gave something that is no number
     ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
@@ -86,6 +87,10 @@ class EngineError(RfprmError, RuntimeError):
 
 class StoppedError(RfprmError, RuntimeError):
     """The call was stopped from outside. The model is as usable as before."""
+
+
+class LedgerError(RfprmError, RuntimeError):
+    """The record of a run is another run's, is in use, or is damaged. It was not touched."""
 
 
 class MissingExtraError(RfprmError, ImportError):

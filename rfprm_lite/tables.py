@@ -40,10 +40,12 @@ ROWS_A_BATCH = 1024
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """number: the line (JSON lines, CSV) or row (Parquet) of the file, from 1. values: by column, or what is wrong."""
+    """number: the line (JSON lines, CSV) or row (Parquet) of the file, from 1. values: by column, or what is wrong, and
+    then content: as it stands there."""
 
     number: int
     values: Values | InputError
+    content: str = ""
 
 
 def format_of(path: str | Path) -> Format:
@@ -68,6 +70,12 @@ def count(file: BinaryIO, format: Format) -> int:
     if format == "csv":
         return sum(1 for _ in _read_csv(file))
     return sum(1 for line in file if line.strip())
+
+
+def require(format: Format) -> None:
+    """Raises MissingExtraError where what the format needs is not installed."""
+    if format == "parquet":
+        _pyarrow()
 
 
 def write(path: Path, rows: Callable[[], Iterable[Values]], format: Format) -> int:
@@ -106,7 +114,7 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Row]:
         try:
             yield Row(number, msgspec.json.decode(line, type=dict[str, Any]))
         except (msgspec.DecodeError, UnicodeError) as error:
-            yield Row(number, InputError(f"line {number} is no JSON object: {error}"))
+            yield Row(number, InputError(f"line {number} is no JSON object: {error}"), line.decode(errors="replace"))
 
 
 def _read_csv(file: BinaryIO) -> Iterator[Row]:
@@ -123,7 +131,8 @@ def _read_csv(file: BinaryIO) -> Iterator[Row]:
             if len(values) == len(names):
                 yield Row(number, dict(zip(names, values, strict=True)))
             elif values:
-                yield Row(number, InputError(f"line {number} has {len(values)} fields, the first line {len(names)}"))
+                wrong = InputError(f"line {number} has {len(values)} fields, the first line {len(names)}")
+                yield Row(number, wrong, _cell(values))
     except (csv.Error, UnicodeError) as error:  # what comes behind can't be told apart any more
         raise InputError(f"line {reader.line_num} is no CSV in UTF-8: {error}") from error
     finally:
@@ -159,7 +168,7 @@ def _write_csv(file: BinaryIO, rows: Callable[[], Iterable[Values]]) -> int:
     return written
 
 
-def _cell(value: object) -> object:
+def _cell(value: Any) -> Any:
     return msgspec.json.encode(value).decode() if isinstance(value, (list, dict)) else value
 
 

@@ -1,0 +1,146 @@
+"""`rfprm filter`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rfprm_lite import filtering, tables
+from rfprm_lite.commands.files import FORMAT, PROBLEM, RESPONSE
+from rfprm_lite.commands.shared import Session, console, scores
+from rfprm_lite.conversation import Problem
+from rfprm_lite.errors import RfprmError
+from rfprm_lite.filtering import Outputs, Source, Summary
+from rfprm_lite.ledger import Ledger, Scored, forget
+from rfprm_lite.prm import Response
+from rfprm_lite.selection import Selection
+from rfprm_lite.tables import Format
+
+DONE_BUT = 3
+"""Exit code where all is done but rows that could not be scored."""
+STOPPED = 130
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("filter")
+@click.argument("input", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="Where the kept rows go: .jsonl, .csv or .parquet.")
+@click.option("--top", help="Keep the best so many traces, 500, or such a part of them, 10%.")
+@click.option("--min-reward", type=float, help="Keep traces with at least this reward.")
+@click.option("--per-problem", type=int, help="Keep at most so many traces of a problem, the best.")
+@click.option("--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True)
+@click.option("--rewards", type=FILE, help="Also write every row, kept or not, with its rewards here.")
+@click.option("--histogram", type=FILE, help="Also draw how the rewards are spread, as a .png, .svg or .pdf.")
+@click.option("--restart", is_flag=True, help="Forget what an earlier run has scored.")
+@FORMAT
+@PROBLEM
+@RESPONSE
+@scores
+def filter_traces(
+    session: Session,
+    input: Path,
+    output: Path,
+    top: str | None,
+    min_reward: float | None,
+    per_problem: int | None,
+    on_error: str,
+    rewards: Path | None,
+    histogram: Path | None,
+    restart: bool,
+    format: Format | None,
+    problem_column: str,
+    response_column: str,
+) -> None:
+    """Score the traces in INPUT and keep the best: rows with problem and response.
+
+    A trace's reward is its aggregate's: the paper's mean of step rewards + alpha * final for ReasonFlux-PRM-7B. Of
+    --per-problem, --min-reward and --top each narrows what the one before left. Rows keep their order and columns.
+
+    What is scored is recorded in OUTPUT.ledger as it comes: interrupted or killed, the same command goes on from there,
+    and another selection costs no scoring. Rows that can't be scored go to OUTPUT.aside.jsonl, and the exit code is 3.
+
+    Example: rfprm filter traces.jsonl --model bundles/reasonflux-7b --top 10% --per-problem 1 -o kept.parquet
+    """
+    selection = Selection.of(top, min_reward, per_problem)
+    source = Source(input, format or tables.format_of(input), {"problem": problem_column, "response": response_column})
+    outputs = Outputs(output, rewards, histogram)
+    filtering.check(source, outputs)
+    path = output.with_name(f"{output.name}.ledger")
+    if restart:
+        forget(path)
+    with closing(Ledger(path, _job(session, source))) as ledger:
+        try:
+            _score(source, _here(session), ledger, skip=on_error == "skip")
+        except KeyboardInterrupt:
+            click.echo(f"stopped: the same command goes on behind {ledger.totals().rows} recorded rows", err=True)
+            sys.exit(STOPPED)
+        summary = filtering.write(source, outputs, ledger, selection, session.aggregate.reward_range)
+    if session.as_json:
+        click.echo(json.dumps(summary.to_dict()))
+    else:
+        console().print(summary.histogram.view(), _summary(summary, outputs))
+    if summary.aside:
+        sys.exit(DONE_BUT)
+
+
+def _here(session: Session) -> filtering.ScoreAll:
+    """By this process's PRM."""
+
+    def score_all(pairs: Sequence[tuple[Problem, Response]]) -> Iterator[Scored | RfprmError]:
+        for score in session.prm.score_iter(pairs, aggregate=session.aggregate, on_error="return"):
+            if isinstance(score, RfprmError):
+                yield score
+            else:
+                yield Scored(score.reward, score.trajectory_reward, score.step_rewards, score.tokens)
+
+    return score_all
+
+
+def _job(session: Session, source: Source) -> dict[str, str]:
+    """What the rewards depend on."""
+    manifest, variant = session.prm.manifest, session.prm.variant
+    return {
+        "model": f"{manifest.source.name} {variant.name}",
+        "weights": " ".join(file.sha256 for file in variant.files),
+        "recipe": manifest.recipe.name,
+        "aggregate": str(session.aggregate),
+        "columns": ", ".join(source.columns.values()),
+    }
+
+
+def _score(source: Source, score_all: filtering.ScoreAll, ledger: Ledger, *, skip: bool) -> None:
+    """With a bar on standard error, where that is a terminal."""
+    shown = Console(stderr=True)
+    bar = Progress(
+        TextColumn("scoring"),
+        *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
+        TextColumn("{task.fields[aside]}"),
+        console=shown,
+        disable=not shown.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=source.count() if shown.is_terminal else None, aside="")
+        for progress in filtering.score_rows(source, score_all, ledger, skip=skip):
+            aside = f"{progress.aside} could not be scored" if progress.aside else ""
+            bar.update(task, completed=progress.rows, aside=aside)
+
+
+def _summary(summary: Summary, outputs: Outputs) -> Table:
+    table = Table(box=None, show_header=False)
+    table.add_row("kept", f"{summary.kept} of {summary.scored} traces, in {outputs.kept}")
+    if summary.lowest_kept is not None:
+        table.add_row("rewards kept", f"{summary.lowest_kept:.3f} and more, {summary.mean_kept:.3f} on average")
+        table.add_row("rewards of all", f"{summary.mean_reward:.3f} on average")
+    saved = 1 - summary.computed / summary.tokens if summary.tokens else 0.0
+    table.add_row("tokens", f"{summary.tokens}, of which {saved:.0%} were shared and not computed")
+    if summary.aside:
+        table.add_row("not scored", f"{summary.aside}, with what is wrong in {outputs.aside}")
+    return table

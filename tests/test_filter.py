@@ -1,0 +1,274 @@
+"""Offline data selection: the best traces are kept, nothing is lost, nothing is scored twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfprm_lite import PRM, InputError, LedgerError, Tokens, tables
+from rfprm_lite.cli import main
+from rfprm_lite.ledger import Key, Ledger, Scored
+from rfprm_lite.selection import Selection
+
+Rows = list[dict[str, object]]
+
+
+def traces(problems: int, wrong: int = 2) -> Rows:
+    """Additions, each with a right answer and `wrong` wrong ones."""
+    return [
+        {
+            "id": f"{a}-{slip}",
+            "problem": f"Tom has {a} apples. He buys {a + 3} more. How many apples does Tom have now?",
+            "response": f"Tom now has {a} + {a + 3} = {2 * a + 3 + slip} apples.\n\nThe answer is {2 * a + 3 + slip}.",
+        }
+        for slip in (0, 10, 7)[: wrong + 1]
+        for a in range(11, 11 + problems)
+    ]
+
+
+def write(path: Path, rows: Rows) -> Path:
+    tables.write(path, lambda: rows, tables.format_of(path))
+    return path
+
+
+def read(path: Path) -> Rows:
+    with path.open("rb") as file:
+        return [dict(row.values) for row in tables.read(file, tables.format_of(path))]  # type: ignore[arg-type]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["filter", "--model", "demo", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_the_best_trace_of_each_problem_is_kept(tmp_path: Path, suffix: str) -> None:
+    rows = traces(8)
+    result = run(write(tmp_path / f"traces.{suffix}", rows), "--per-problem", 1, "-o", tmp_path / f"kept.{suffix}")
+    assert result.exit_code == 0, result.output
+    kept = read(tmp_path / f"kept.{suffix}")
+    assert [row["id"] for row in kept] == [row["id"] for row in rows[:8]]
+    assert "kept" in result.output
+    expected = PRM.from_pretrained("demo").score(str(rows[0]["problem"]), str(rows[0]["response"]))
+    assert float(kept[0]["rfprm_reward"]) == expected.reward  # type: ignore[arg-type]
+    steps = kept[0]["rfprm_step_rewards"]
+    assert (json.loads(steps) if isinstance(steps, str) else steps) == expected.step_rewards.tolist()
+
+
+def test_another_selection_costs_no_scoring(tmp_path: Path) -> None:
+    source, output = write(tmp_path / "traces.jsonl", traces(20)), tmp_path / "kept.jsonl"
+    options = ("-o", output, "--rewards", tmp_path / "all.jsonl", "--histogram", tmp_path / "rewards.png", "--json")
+    first = json.loads(run(source, "--top", "10%", *options).output)
+    assert (first["scored"], first["kept"], len(read(output))) == (60, 6, 6)
+    rewards = sorted((row["rfprm_reward"] for row in read(tmp_path / "all.jsonl")), reverse=True)
+    assert first["lowest_kept"] == rewards[5]
+    assert sum(row["rfprm_kept"] for row in read(tmp_path / "all.jsonl")) == 6  # type: ignore[misc]
+    assert sum(first["histogram"]["kept"]) == 6
+    assert (tmp_path / "rewards.png").read_bytes().startswith(b"\x89PNG")
+    second = json.loads(run(source, "--min-reward", 1.5, *options).output)
+    assert second["computed"] == first["computed"] > 0
+    assert all(row["rfprm_reward"] >= 1.5 for row in read(output))  # type: ignore[operator]
+
+
+def test_equal_problems_share_their_prefix_wherever_they_stand(tmp_path: Path) -> None:
+    summary = json.loads(
+        run(write(tmp_path / "a.jsonl", traces(100)), "--top", 1, "-o", tmp_path / "b.csv", "--json").output
+    )
+    assert summary["computed"] < 0.75 * summary["tokens"]
+
+
+def test_bad_rows_are_kept_apart(tmp_path: Path) -> None:
+    good = [json.dumps(row) for row in traces(2, 0)]
+    bad = ["{", json.dumps({"problem": "p"}), json.dumps({"problem": "p", "response": " "})]
+    source = tmp_path / "traces.jsonl"
+    source.write_text("\n".join([good[0], *bad, good[1]]), encoding="utf-8")
+    result = run(source, "--top", "100%", "-o", tmp_path / "kept.jsonl")
+    assert result.exit_code == 3
+    assert len(read(tmp_path / "kept.jsonl")) == 2
+    aside = read(tmp_path / "kept.jsonl.aside.jsonl")
+    assert [row["line"] for row in aside] == [2, 3, 4]
+    assert [str(row["row"]).strip() for row in aside[:1]] == bad[:1]
+    assert [json.loads(str(row["row"])) for row in aside[1:]] == [json.loads(row) for row in bad[1:]]
+    assert "has no 'response'" in str(aside[1]["error"])
+    result = run(source, "--top", "100%", "-o", tmp_path / "other.jsonl", "--on-error", "fail")
+    assert (result.exit_code, "line 2 is no JSON" in result.stderr) == (1, True)
+    source.write_text("\n".join([good[0], "", "", "", good[1]]), encoding="utf-8")
+    result = run(source, "--top", "100%", "-o", tmp_path / "kept.jsonl")
+    assert result.exit_code == 0
+    assert not (tmp_path / "kept.jsonl.aside.jsonl").exists()
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    """SIGKILL again and again: the rewards are those of a run in peace, and no row was scored twice."""
+    source = write(tmp_path / "traces.jsonl", traces(250))
+    options = ["--model", "demo", "--threads", "1", "--top", "20%"]
+    command = [sys.executable, "-c", "from rfprm_lite.cli import main; main()", "filter", str(source), *options, "-o"]
+    output, ledger = tmp_path / "kept.parquet", tmp_path / "kept.parquet.ledger"
+    recorded = [0]
+    while recorded[-1] < 300:
+        with subprocess.Popen([*command, str(output)], stderr=subprocess.DEVNULL) as process:
+            while logged(ledger) < 90_000:  # about three batches of rows
+                assert process.poll() is None
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+        recorded.append(rows_in(ledger))
+        assert recorded[-1] > recorded[-2]
+        assert not output.exists()
+    assert len(recorded) > 2
+    subprocess.run([*command, str(output)], check=True, capture_output=True)
+    assert rows_in(ledger) == 750  # each INSERTed once: row is the primary key
+    subprocess.run([*command, str(tmp_path / "peace.parquet")], check=True, capture_output=True)
+    assert read(output) == read(tmp_path / "peace.parquet")
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def logged(ledger: Path) -> int:
+    """Bytes that the run under way has written: a new run begins SQLite's log anew."""
+    log = ledger.with_name(f"{ledger.name}-wal")
+    return log.stat().st_size if log.exists() else 0
+
+
+def rows_in(ledger: Path) -> int:
+    with closing(sqlite3.connect(ledger)) as database:
+        return int(database.execute("SELECT COUNT(*) FROM rewards").fetchone()[0])
+
+
+def test_what_changed_since_is_refused(tmp_path: Path) -> None:
+    rows, output = traces(3), tmp_path / "kept.jsonl"
+    source = write(tmp_path / "traces.jsonl", rows)
+    assert run(source, "--top", 3, "-o", output).exit_code == 0
+    result = run(source, "--top", 3, "-o", output, "--aggregate", "min")
+    assert "aggregate was mean + 1 * last and is min" in result.stderr
+    write(source, [{**rows[0], "response": "5"}, *rows[1:]])
+    result = run(source, "--top", 3, "-o", output)
+    assert (result.exit_code, "row 1 is not what it was" in result.stderr) == (1, True)
+    assert run(source, "--top", 3, "-o", output, "--restart").exit_code == 0
+    write(source, [*read(source), *traces(5)[3:5]])  # more rows at the end are welcome
+    assert json.loads(run(source, "--top", 3, "-o", output, "--json").output)["scored"] == 11
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "kept.jsonl"], "nothing says what is kept"),
+        (["-o", "kept.jsonl", "--top", "0"], "top='0'"),
+        (["-o", "kept.jsonl", "--top", "101%"], "top='101%'"),
+        (["-o", "kept.jsonl", "--top", "1.5"], "a part of them has a %"),
+        (["-o", "kept.jsonl", "--per-problem", "0"], "per_problem=0"),
+        (["-o", "kept.txt", "--top", "1"], "ends with none of"),
+        (["-o", "no/kept.jsonl", "--top", "1"], "there is no folder no"),
+        (["-o", "traces.jsonl", "--top", "1"], "is the input"),
+        (["-o", "kept.jsonl", "--rewards", "kept.jsonl", "--top", "1"], "two outputs have the same name"),
+        (["-o", "kept.jsonl", "--top", "1", "--problem-column", "question"], "no 'question'"),
+    ],
+)
+def test_errors_come_before_any_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "traces.jsonl", traces(1))
+    result = run("traces.jsonl", "--on-error", "fail", *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_rewards_of_an_earlier_run_are_not_overwritten(tmp_path: Path) -> None:
+    source = write(tmp_path / "traces.jsonl", traces(2))
+    run(source, "--top", 1, "-o", tmp_path / "kept.jsonl")
+    result = run(tmp_path / "kept.jsonl", "--top", 1, "-o", tmp_path / "again.jsonl")
+    assert "rfprm_reward, rfprm_step_rewards, rfprm_trajectory_reward already" in result.stderr
+
+
+scored = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8).map(lambda eighth: eighth / 8)), max_size=20)
+selections = st.builds(
+    lambda top, low, per: Selection.of(top, low, per) if (top, low, per) != (None, None, None) else None,
+    st.none() | st.integers(1, 25).map(str) | st.integers(1, 100).map(lambda n: f"{n}%"),
+    st.none() | st.integers(0, 8).map(lambda eighth: eighth / 8),
+    st.none() | st.integers(1, 3),
+).filter(lambda selection: selection is not None)
+
+
+def brute_force(rows: list[tuple[int, float]], selection: Selection) -> list[int]:
+    """The rows that are kept, by the words of `Selection`."""
+    best = sorted(range(len(rows)), key=lambda i: (-rows[i][1], i))
+    of_problem: dict[int, list[int]] = {}
+    for i in best:
+        of_problem.setdefault(rows[i][0], []).append(i)
+    most = selection.per_problem or len(rows)
+    left = [i for i in best if i in of_problem[rows[i][0]][:most]]
+    left = [i for i in left if selection.min_reward is None or rows[i][1] >= selection.min_reward]
+    if selection.top is not None:
+        count = max(math.floor(selection.top * len(rows)), 1) if selection.share else int(selection.top)
+        left = left[:count]
+    return sorted(left)
+
+
+@given(scored, selections)
+def test_a_selection_keeps_what_it_says(rows: list[tuple[int, float]], selection: Selection) -> None:
+    ledger = Ledger(Path(":memory:"), {})
+    steps = np.array([0.5, 0.25], np.float32)
+    ledger.add(
+        [(i, Key.of(problem, i), Scored(reward, 0.5, steps, Tokens(7, 3))) for i, (problem, reward) in enumerate(rows)]
+    )
+    entries = list(ledger.entries(selection))
+    assert [entry.row for entry in entries] == list(range(len(rows)))
+    assert [entry.row for entry in entries if entry.kept] == brute_force(rows, selection)
+    assert all(entry.scored.step_rewards.tolist() == [0.5, 0.25] for entry in entries)
+    ledger.close()
+
+
+def test_a_selection_in_words() -> None:
+    assert Selection.of("2.5%", None, None).top == Fraction(1, 40)
+    assert Selection.of("10%", None, None).limit(25) == 2
+    assert Selection.of("1%", None, None).limit(25) == 1
+    assert Selection.of("500", None, None).limit(25) == 500
+    with pytest.raises(InputError, match="not a number"):
+        Selection(min_reward=float("nan"))
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger", {"model": "a"})
+    with pytest.raises(LedgerError, match="another run may be writing it"):
+        Ledger(tmp_path / "ledger", {"model": "a"})
+    ledger.close()
+    Ledger(tmp_path / "ledger", {"model": "a"}).close()
+    with pytest.raises(LedgerError, match="model was a and is b"):
+        Ledger(tmp_path / "ledger", {"model": "b"})
+    (tmp_path / "text").write_text("no database" * 100, encoding="utf-8")
+    with pytest.raises(LedgerError, match="no record of a run"):
+        Ledger(tmp_path / "text", {})
+    assert os.access(tmp_path / "text", os.R_OK)
+
+
+def test_a_batch_is_recorded_as_a_whole_or_not_at_all() -> None:
+    ledger = Ledger(Path(":memory:"), {})
+    one = Scored(0.5, 0.5, np.zeros(1, np.float32))
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.add([(1, Key.of("p", "a"), one), (1, Key.of("p", "b"), one)])
+    assert ledger.totals().rows == 0
+    ledger.add([(1, Key.of("p", "a"), one)])
+    assert ledger.new({1: Key.of("p", "a"), 2: Key.of("p", "b")}) == [2]
+    ledger.close()
+
+
+def test_scored_rows_beside_their_input(tmp_path: Path) -> None:
+    """`rfprm score -o` writes the same columns."""
+    source = write(tmp_path / "traces.parquet", traces(2))
+    result = CliRunner().invoke(main, ["score", str(source), "--model", "demo", "-o", str(tmp_path / "scored.csv")])
+    assert result.exit_code == 0, result.output
+    assert [row["id"] for row in read(tmp_path / "scored.csv")] == [row["id"] for row in traces(2)]
+    assert all(0 <= float(str(row["rfprm_reward"])) <= 2 for row in read(tmp_path / "scored.csv"))

@@ -1,0 +1,99 @@
+"""Rows in files: what is written is read back, in every format."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfprm_lite import InputError, tables
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=12)
+rows_of_text = st.lists(st.fixed_dictionaries({"problem": texts, "response": texts}), min_size=1, max_size=6)
+values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+rows_of_all = st.lists(
+    st.dictionaries(st.sampled_from("abc"), values | texts | st.lists(texts, max_size=3), max_size=3), max_size=6
+)
+
+
+def read_back(path: Path) -> list[object]:
+    with path.open("rb") as file:
+        return [row.values for row in tables.read(file, tables.format_of(path))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tables")
+
+
+@pytest.mark.parametrize("suffix", tables.SUFFIXES)
+@given(rows=rows_of_text)
+def test_text_is_read_back(folder: Path, suffix: str, rows: list[dict[str, str]]) -> None:
+    path = folder / f"rows{suffix}"
+    assert tables.write(path, lambda: rows, tables.format_of(path)) == len(rows)
+    assert read_back(path) == rows
+    with path.open("rb") as file:
+        assert tables.count(file, tables.format_of(path)) == len(rows)
+
+
+@given(rows=rows_of_all)
+def test_any_value_is_read_back_from_json_lines(folder: Path, rows: list[dict[str, object]]) -> None:
+    tables.write(folder / "any.jsonl", lambda: rows, "jsonl")
+    assert read_back(folder / "any.jsonl") == rows
+
+
+def test_parquet_knows_columns_that_come_late(tmp_path: Path) -> None:
+    rows = [{"a": 1}] * 1500 + [{"a": 2.5, "b": ["x"]}]
+    tables.write(tmp_path / "late.parquet", lambda: rows, "parquet")
+    found = read_back(tmp_path / "late.parquet")
+    assert found[0] == {"a": 1.0, "b": None}
+    assert found[-1] == rows[-1]
+    with pytest.raises(InputError, match="several kinds of values"):
+        tables.write(tmp_path / "mixed.parquet", lambda: [{"a": 1}, {"a": "x"}], "parquet")
+    assert not list(tmp_path.glob("*mixed*"))
+
+
+def test_a_file_is_written_at_once_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("old", encoding="utf-8")
+
+    def rows() -> list[dict[str, object]]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tables.write(path, rows, "jsonl")
+    assert [own.read_text(encoding="utf-8") for own in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_is_wrong_with_a_row_is_told_with_its_line() -> None:
+    rows = [*tables.read(io.BytesIO(b'{"a": 1}\n\n[1]\n{"a"\n'), "jsonl")]
+    assert [row.number for row in rows] == [1, 3, 4]
+    assert rows[2].content == '{"a"\n'
+    with pytest.raises(InputError, match=r"^line 3 is no JSON object"):
+        raise rows[1].values  # type: ignore[misc]
+    rows = [*tables.read(io.BytesIO(b'a,b\n1,"2\n2"\n3\n4,5\n'), "csv")]
+    assert [row.number for row in rows] == [2, 4, 5]
+    assert rows[0].values == {"a": "1", "b": "2\n2"}
+    with pytest.raises(InputError, match="line 4 has 1 fields, the first line 2"):
+        raise rows[1].values  # type: ignore[misc]
+
+
+def test_long_fields_and_a_byte_order_mark() -> None:
+    long = "x" * 300_000
+    (row,) = tables.read(io.BytesIO(b"\xef\xbb\xbfproblem,response\np," + long.encode() + b"\n"), "csv")
+    assert row.values == {"problem": "p", "response": long}
+    (row,) = tables.read(io.BytesIO(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode()), "jsonl")
+    assert row.values == {"a": 1}
+
+
+def test_files_that_are_none() -> None:
+    with pytest.raises(InputError, match="no Parquet"):
+        [*tables.read(io.BytesIO(b"text"), "parquet")]
+    with pytest.raises(InputError, match="no CSV in UTF-8"):
+        [*tables.read(io.BytesIO(b"a,b\n\xff,1\n"), "csv")]
+    with pytest.raises(InputError, match=r"traces\.txt: what it holds"):
+        tables.format_of("traces.txt")
