@@ -137,7 +137,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    assert "The model" in (tmp_path / "reference" / "index.html").read_text(encoding="utf-8")
+    assert "The model" in (tmp_path / "reference.html").read_text(encoding="utf-8")
     for page in tmp_path.rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         assert not FROM_ELSEWHERE.search(html), page
