@@ -118,6 +118,12 @@ def test_its_commands_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_block_escapes_by_another_name_or_an_indent(page: Path) -> None:
+    escaped = r"^ *```(?:py|python3|pycon|sh|shell|console)\b.*|^ +```(?:python|bash).*"
+    assert not re.findall(escaped, page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_its_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
@@ -137,7 +143,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    assert "The model" in (tmp_path / "reference.html").read_text(encoding="utf-8")
+    assert "<strong>model</strong>: a folder" in (tmp_path / "reference.html").read_text(encoding="utf-8")
     for page in tmp_path.rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         assert not FROM_ELSEWHERE.search(html), page
