@@ -32,15 +32,20 @@ ROWS_A_BATCH = 64
 
 def read_rows(lines: Iterable[bytes], kind: type[Row]) -> Iterator[tuple[int, Row]]:
     """Line number (from 1) and row; blank lines and a byte order mark are passed over. Raises InputError."""
-    for number, line in enumerate(lines, start=1):
-        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        if not line.strip():
-            continue
+    for number, line in numbered(lines):
         try:
             yield number, msgspec.json.decode(line, type=kind)
         except (msgspec.DecodeError, UnicodeError) as error:
             fields = " and ".join(kind.__struct_fields__)
             raise InputError(f"line {number} is no JSON object with {fields}: {error}") from error
+
+
+def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers (from 1), without blank ones and without a byte order mark."""
+    for number, line in enumerate(lines, start=1):
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if line.strip():
+            yield number, line
 
 
 def read_text(file: BinaryIO) -> str:
