@@ -50,7 +50,8 @@
   function read() {
     const state = new URLSearchParams(location.hash.slice(1));
     text.value = state.get("text") ?? "";
-    min.value = state.get("min") ?? "";
+    const least = Number.parseFloat(state.get("min"));
+    min.value = Number.isNaN(least) ? "" : least;
     weak.checked = state.get("weak") === "1";
     sort.value = Object.hasOwn(orders, state.get("sort") ?? "") ? state.get("sort") : "order";
     show();
