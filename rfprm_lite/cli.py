@@ -14,6 +14,7 @@ from rfprm_lite.commands.demo import demo
 from rfprm_lite.commands.doctor import doctor
 from rfprm_lite.commands.filter import filter_traces
 from rfprm_lite.commands.score import score
+from rfprm_lite.commands.view import view
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,5 +29,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-for command in (best_of_n, completion, demo, doctor, filter_traces, score):
+for command in (best_of_n, completion, demo, doctor, filter_traces, score, view):
     main.add_command(command)

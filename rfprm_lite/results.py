@@ -1,15 +1,20 @@
-"""What scoring returns."""
+"""What scoring returns. Its views (terminal, notebook, figure) are imported where one is asked for."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.trace import Step
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 Candidate = TypeVar("Candidate")
 
@@ -34,8 +39,39 @@ class Tokens:
         return Tokens(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)
 
 
+class Judged(ABC):
+    """A trace with rewards, a `Score` or a `Partial`, as people look at it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+
+    def __rich__(self) -> RenderableType:
+        """For `rich.print` and rich's consoles."""
+        from rfprm_lite.view import score_view
+
+        return score_view(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: steps shaded by their rewards, in the reader's light or dark; no script."""
+        from rfprm_lite.html import score_html
+        from rfprm_lite.records import score_record
+
+        return score_html(score_record(self))
+
+    def plot(self) -> Figure:
+        """Steps and their rewards as a matplotlib figure, to be saved by `savefig`; the thinking is shaded, the first
+        step below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
+        from rfprm_lite.plot import plot_score
+        from rfprm_lite.records import score_record
+
+        return plot_score(score_record(self))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Score:
+class Score(Judged):
     """The rewards of one trace.
 
     step_rewards: float32 [num_steps], in [0, 1].
@@ -71,7 +107,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Partial:
+class Partial(Judged):
     """The rewards of a candidate that was not read to its end, since it can't be among the best any more.
 
     step_rewards: float32 [num_read], of the first steps: fewer than there are, or all where only the final reward was
@@ -140,6 +176,27 @@ class BestOfN(Generic[Candidate]):
     def complete(self) -> tuple[bool, ...]:
         """Which candidates were read to their ends."""
         return tuple(isinstance(score, Score) for score in self.scores)
+
+    def __rich__(self) -> RenderableType:
+        """For `rich.print` and rich's consoles."""
+        from rfprm_lite.view import best_of_n_view
+
+        return best_of_n_view(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the candidates side by side, each as a `Score` is shown."""
+        from rfprm_lite.html import best_of_n_html
+        from rfprm_lite.records import best_of_n_record
+
+        return best_of_n_html(best_of_n_record(self))
+
+    def plot(self) -> Figure:
+        """The candidates' rewards in one matplotlib figure: up to six of them named, thinking dotted, first steps
+        below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
+        from rfprm_lite.plot import plot_best_of_n
+        from rfprm_lite.records import best_of_n_record
+
+        return plot_best_of_n(best_of_n_record(self))
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""

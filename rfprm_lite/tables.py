@@ -87,7 +87,8 @@ def write(path: Path, rows: Callable[[], Iterable[Values]], format: Format) -> i
 
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when all is written and on the disk; an error leaves what was there."""
+    """A file that takes the place of `path` when all is written and on the disk; an error leaves what was there.
+    Raises InputError where it can't be written."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -95,8 +96,18 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers (from 1), without blank ones and without a byte order mark."""
+    for number, line in enumerate(lines, start=1):
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if line.strip():
+            yield number, line
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -107,10 +118,7 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _read_jsonl(file: BinaryIO) -> Iterator[Row]:
-    for number, line in enumerate(file, start=1):
-        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        if not line.strip():
-            continue
+    for number, line in numbered(file):
         try:
             yield Row(number, msgspec.json.decode(line, type=dict[str, Any]))
         except (msgspec.DecodeError, UnicodeError) as error:

@@ -6,64 +6,101 @@ is: no markup in it is interpreted, and control characters are shown escaped.
 
 from __future__ import annotations
 
-import unicodedata
-from itertools import zip_longest
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rfprm_lite.results import BestOfN, Candidate, Partial, Score, Tokens
+from rfprm_lite.records import (
+    GOOD,
+    BestOfNRecord,
+    ScoreRecord,
+    best_of_n_record,
+    counted,
+    score_record,
+    tokens_line,
+    visible,
+)
+from rfprm_lite.results import BestOfN, Candidate, Judged, Tokens
 
-GOOD, DOUBTFUL = 0.5, 0.25
+DOUBTFUL = 0.25
 BAR_CELLS = 10
+SPARK_CELLS = 60
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def score_view(score: Score | Partial, title: str) -> RenderableType:
+def score_view(score: Judged, title: str | None = None) -> RenderableType:
     """Each step with its reward, and the trace's own; bounds where it was not read to its end."""
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
-    table.add_column("", justify="right", style="dim")
-    table.add_column("step", overflow="fold")
-    table.add_column("reward", justify="right")
-    table.add_column("", no_wrap=True)
-    weak = next((i for i, reward in enumerate(score.step_rewards) if reward < GOOD), None)
-    for i, (step, reward) in enumerate(zip_longest(score.steps, score.step_rewards)):
-        number = f"{i + 1}{' thinking' if step.part == 'thinking' else ''}"
-        if reward is None:
-            table.add_row(number, plain(step.text), "", Text("not read", "dim"))
-            continue
-        mark = "  <- first below 0.5" if i == weak else ""
-        colour = _colour(float(reward))
-        table.add_row(number, plain(step.text), Text(f"{reward:.3f}", colour), Text(_bar(float(reward)) + mark, colour))
-    low, high = score.reward_range
-    reward = f"{score.reward:.3f}" if isinstance(score, Score) else f"{score.lowest:.3f} to {score.highest:.3f}"
-    return Group(table, Text(f"   {score.aggregate}: {reward}  (from {low:g} to {high:g})", "bold"))
+    return _score(score_record(score), title)
 
 
 def best_of_n_view(best: BestOfN[Candidate]) -> RenderableType:
     """Every candidate's steps, and the winner."""
+    record = best_of_n_record(best)
     views: list[RenderableType] = []
-    for i, score in enumerate(best.scores):
-        views += [score_view(score, f"candidate {i}{'  * best' if i == best.index else ''}"), Text()]
+    for i, score in enumerate(record.scores):
+        views += [_score(score, _title(record, i)), Text()]
     return Group(*views, Text(f"best: candidate {best.index}", "bold green"), tokens_view(best.tokens))
 
 
 def tokens_view(tokens: Tokens) -> Text:
     """What it took."""
-    saved = tokens.reused / tokens.total if tokens.total else 0.0
-    skipped = f", {tokens.skipped} not read" if tokens.skipped else ""
-    return Text(
-        f"{tokens.computed} of {tokens.total} tokens computed, "
-        f"{tokens.reused} reused from shared prefixes ({saved:.0%}){skipped}",
-        "dim",
-    )
+    return Text(tokens_line(tokens), "dim")
 
 
 def plain(text: str) -> Text:
     """Text for a terminal, with what could drive it (escape and other control characters) made visible."""
-    return Text(
-        "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf") else f"\\x{ord(c):02x}" for c in text)
-    )
+    return Text(visible(text))
+
+
+def _title(record: BestOfNRecord, candidate: int) -> str:
+    rank = record.rank(candidate)
+    return f"candidate {candidate}  * {rank}" if rank else f"candidate {candidate}"
+
+
+def _score(record: ScoreRecord, title: str | None) -> RenderableType:
+    table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
+    table.add_column("", justify="right", style="dim")
+    table.add_column("step", overflow="fold")
+    table.add_column("reward", justify="right")
+    table.add_column("", no_wrap=True)
+    for part, steps in record.parts:
+        if len(record.parts) > 1 or part == "thinking":
+            table.add_row("", Text(f"{part}: {counted(len(steps), 'step')}", "italic dim"))
+        for i in steps:
+            table.add_row(f"{i + 1}", plain(record.steps[i].text), *_reward(record, i))
+    return Group(table, _spark(record), Text(f"   {record.summary}", "bold"))
+
+
+def _reward(record: ScoreRecord, i: int) -> tuple[Text, Text]:
+    if i >= len(record.step_rewards):
+        return Text("", "dim"), Text("not read", "dim")
+    reward = record.step_rewards[i]
+    mark = f"  <- first below {GOOD:g}" if i == record.first_weak else ""
+    return Text(f"{reward:.3f}", _colour(reward)), Text(_bar(reward) + mark, _colour(reward))
+
+
+def _spark(record: ScoreRecord) -> Text:
+    """A character a step, or for each few steps their lowest, so that no weak one is lost."""
+    together = -(-len(record.steps) // SPARK_CELLS)
+    line = Text("   ")
+    for part, steps in record.parts:
+        if steps.start:
+            line.append(" | ", "dim")
+        for start in range(steps.start, steps.stop, together):
+            rewards = record.step_rewards[start : min(start + together, steps.stop)]
+            line.append(*(_block(rewards) if rewards else ("·", "dim")))
+        if len(record.parts) > 1:
+            line.append(f" {part}", "dim")
+    if together > 1:
+        line.append(f"  (the lowest of every {together} steps)", "dim")
+    return line
+
+
+def _block(rewards: Sequence[float]) -> tuple[str, str]:
+    reward = min(rewards)
+    return BLOCKS[min(int(reward * len(BLOCKS)), len(BLOCKS) - 1)], _colour(reward)
 
 
 def _colour(reward: float) -> str:
