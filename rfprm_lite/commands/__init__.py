@@ -1,0 +1,1 @@
+"""The commands of `rfprm`, one a file."""
