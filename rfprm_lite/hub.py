@@ -72,7 +72,8 @@ def fetch_files(repo: str, folder: Path, files: Sequence[File], hub: HubOptions)
     with _Progress(repo, size) as progress:
         for file in missing:
             _download(repo, file.path, folder.name, hub, progress)
-            progress.complete(file.bytes)
+            if file in new:
+                progress.complete(file.bytes)
 
 
 class _Progress:
@@ -81,7 +82,6 @@ class _Progress:
     def __init__(self, repo: str, size: int) -> None:
         from huggingface_hub.utils.tqdm import tqdm
 
-        self._size = size
         self._completed = 0
         disable = None if size and _takes_progress() else True  # None: where there is no terminal
         bar = self._bar = tqdm(total=size, unit="B", unit_scale=True, desc=repo, disable=disable)
@@ -99,6 +99,9 @@ class _Progress:
             def update_transfer(self, n: float | None = 1) -> None:
                 """Of hf-xet, bytes on the wire: `update` gets those of the file."""
 
+            def set_transfer_postfix_str(self, *_options: object, **_more: object) -> None:
+                """Of hf-xet, the wire's speed."""
+
         self.file_class = FileProgress
 
     def __enter__(self) -> Self:
@@ -109,7 +112,7 @@ class _Progress:
 
     def complete(self, size: int) -> None:
         """A file is there, also where it came without moving the bar."""
-        self._completed = min(self._completed + size, self._size)
+        self._completed += size
         self._bar.update(self._completed - self._bar.n)
 
 

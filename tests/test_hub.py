@@ -26,7 +26,7 @@ from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundErr
 from rfprm_lite.bundle import DEMO_FOLDER, open_hub_bundle, sha256
 from rfprm_lite.commands.models import models
 from rfprm_lite.errors import DiskSpaceError
-from rfprm_lite.hub import HubOptions
+from rfprm_lite.hub import HubOptions, _Progress
 from rfprm_lite.models_cache import cached_bundles, plan_removal
 
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -146,6 +146,21 @@ def test_progress_is_one_bar_on_a_terminal(hub: HubServer, tmp_path: Path) -> No
     assert text.count("\n") == (1 if one else len(INT8))
     assert ("org/prm: 100%" in text) == one
     assert shown("b", HF_HUB_DISABLE_PROGRESS_BARS="1") == ""
+
+
+def test_progress_of_hf_xet_moves_the_same_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    reporting = pytest.importorskip("huggingface_hub.utils._xet_progress_reporting")
+    reporter = getattr(reporting, "XetDownloadProgressReporter", None)
+    if reporter is None:
+        pytest.skip("this huggingface-hub moves the bar itself")
+    progress, moved = _Progress("org/prm", 1000), list[int]()
+    monkeypatch.setattr(progress._bar, "update", moved.append)
+    with reporter(reconstruction_desc="f", total=1000, log_level=0, tqdm_class=progress.file_class) as report:
+        for done in (400, 1000):
+            rates = {"total_bytes_completion_rate": 1.0, "total_transfer_bytes_completion_rate": 1.0}
+            counts = {"total_bytes": 1000, "total_bytes_completed": done, "total_transfer_bytes_completed": done // 2}
+            report.update_progress(SimpleNamespace(**counts, **rates))
+    assert moved == [0, 400, 600]
 
 
 # --- the environment ---------------------------------------------------------------------------------------------
