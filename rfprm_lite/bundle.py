@@ -1,36 +1,22 @@
 """A bundle on disk: found or downloaded, and checked.
 
 In: a folder, a hub id, or nothing for the bundled demo model. Out: a `Bundle` whose files are all there, unaltered.
-Local first, the hub second and only for what looks like a hub id. Downloads just the files of one variant.
+Local first, the hub second and only for what looks like a hub id, and of that just the files of one variant.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rfprm_lite import manifest as manifests
 from rfprm_lite.errors import BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
+from rfprm_lite.hub import HubOptions, fetch_files, fetch_manifest, is_hub_id
 from rfprm_lite.manifest import Device, File, Manifest, Variant
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / "models" / "demo"
-Fetch = Callable[[str, str | None], Path]
-"""File and revision of a hub repository -> its local path."""
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-@dataclass(frozen=True, slots=True)
-class HubOptions:
-    """revision: branch, tag or commit. cache_dir: in place of HF_HOME's. local_files_only: never touch the network."""
-
-    revision: str | None = None
-    cache_dir: Path | None = None
-    local_files_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +43,46 @@ class Bundle:
 def open_bundle(model: str | Path, variant: str | None, device: Device, hub: HubOptions, *, verify: bool) -> Bundle:
     """Find, download if need be, and check.
 
-    Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError.
+    Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DiskSpaceError.
     """
     folder = DEMO_FOLDER if model == DEMO else Path(model)
     if folder.is_dir():
         if hub.revision is not None:
             raise ModelNotFoundError(f"{model} is a folder: a revision ({hub.revision}) is for hub ids")
         bundle = _choose(folder, _read_manifest(folder, str(model)), variant, device)
-    elif isinstance(model, str) and _HUB_ID.fullmatch(model):
-        bundle = _download(model, variant, device, hub)
-    else:
-        raise ModelNotFoundError(f"{model} is neither a folder nor a hub id of the form org/name")
-    check_files(bundle, contents=verify)
+        check_files(bundle, contents=verify)
+        return bundle
+    if isinstance(model, str) and is_hub_id(model):
+        return open_hub_bundle(model, variant, device, hub, verify=verify)
+    raise ModelNotFoundError(f"{model} is neither a folder nor a hub id of the form org/name")
+
+
+def open_hub_bundle(repo: str, variant: str | None, device: Device | None, hub: HubOptions, *, verify: bool) -> Bundle:
+    """One variant of a repository's bundle, from the hub's cache, downloaded where it is not there.
+
+    device: None where it will not run here: then any `variant` will do, or else the CPU's default.
+    Raises as `open_bundle` does.
+    """
+    folder = fetch_manifest(repo, hub)
+    bundle = _choose(folder, _read_manifest(folder, repo), variant, device)
+    fetch_files(repo, folder, bundle.files, hub)
+    cache = f" --cache-dir {hub.cache_dir}" if hub.cache_dir else ""
+    check_files(bundle, contents=verify, advice=f"remove it by `rfprm models remove {repo}{cache}`, then get it again")
     return bundle
 
 
-def check_files(bundle: Bundle, *, contents: bool) -> None:
-    """Raise BundleFileError where a file is missing, has another size or, if `contents`, another sha256."""
+def check_files(bundle: Bundle, *, contents: bool, advice: str = "get the bundle again") -> None:
+    """Raise BundleFileError, with `advice`, where a file is missing, has another size or, if `contents`, another
+    sha256."""
     for file in bundle.files:
         path = bundle.folder / file.path
         if not path.is_file():
-            raise BundleFileError(f"{path} is missing: get the bundle again")
+            raise BundleFileError(f"{path} is missing: {advice}")
         size = path.stat().st_size
         if size != file.bytes:
-            raise BundleFileError(f"{path} has {size} bytes, the manifest says {file.bytes}: get the bundle again")
+            raise BundleFileError(f"{path} has {size} bytes, the manifest says {file.bytes}: {advice}")
         if contents and sha256(path) != file.sha256:
-            raise BundleFileError(f"{path} was altered: its sha256 is not the manifest's. Get the bundle again")
+            raise BundleFileError(f"{path} was altered, its sha256 is not the manifest's: {advice}")
 
 
 def sha256(path: Path) -> str:
@@ -101,9 +101,9 @@ def _read_manifest(folder: Path, model: str) -> Manifest:
     return manifests.read(path)
 
 
-def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Device) -> Bundle:
-    chosen = manifest.variant(variant) if variant else manifest.default_variant(device)
-    if device not in chosen.devices:
+def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Device | None) -> Bundle:
+    chosen = manifest.variant(variant) if variant else manifest.default_variant(device or "cpu")
+    if device and device not in chosen.devices:
         raise VariantError(
             f"variant {chosen.name!r} runs on {', '.join(chosen.devices)} and not on {device}. For {device} take "
             f"variant {manifest.default_variant(device).name!r}; the bundle of {manifest.source.name} has "
@@ -113,61 +113,3 @@ def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Devic
         if Path(file.path).is_absolute() or ".." in Path(file.path).parts:
             raise BundleFormatError(f"the manifest names {file.path!r}, a file outside its bundle")
     return Bundle(folder, manifest, chosen)
-
-
-def _download(repo: str, variant: str | None, device: Device, hub: HubOptions) -> Bundle:
-    fetch = _fetcher(repo, hub)
-    path = fetch(manifests.FILE_NAME, hub.revision)
-    folder = path.parent
-    bundle = _choose(folder, _read_manifest(folder, repo), variant, device)
-    for file in bundle.files:
-        fetch(file.path, folder.name)  # the snapshot's commit: all files come from one revision
-    return bundle
-
-
-def _fetcher(repo: str, hub: HubOptions) -> Fetch:
-    where = f"{repo}{f' at revision {hub.revision}' if hub.revision else ''}"
-    return _cache_reader(repo, where, hub) if hub.local_files_only else _downloader(repo, where, hub)
-
-
-def _cache_reader(repo: str, where: str, hub: HubOptions) -> Fetch:
-    # Not hf_hub_download(local_files_only=True): in huggingface-hub 2 that asks the hub who is calling.
-    from huggingface_hub import errors as hub_errors
-    from huggingface_hub import try_to_load_from_cache
-
-    def fetch(file: str, revision: str | None) -> Path:
-        try:
-            path = try_to_load_from_cache(repo, file, cache_dir=hub.cache_dir, revision=revision)
-        except hub_errors.HFValidationError as error:
-            raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
-        if not isinstance(path, str):
-            raise ModelNotFoundError(f"{file} of {where} is not in the local cache, and local_files_only=True")
-        return Path(path)
-
-    return fetch
-
-
-def _downloader(repo: str, where: str, hub: HubOptions) -> Fetch:
-    from huggingface_hub import errors as hub_errors
-    from huggingface_hub import hf_hub_download
-
-    def fetch(file: str, revision: str | None) -> Path:
-        try:
-            return Path(hf_hub_download(repo, file, revision=revision, cache_dir=hub.cache_dir))
-        except hub_errors.LocalEntryNotFoundError as error:
-            raise ModelNotFoundError(
-                f"{file} of {where} is not in the local cache, and the hub can't be reached: {error}"
-            ) from error
-        except hub_errors.EntryNotFoundError as error:
-            if file != manifests.FILE_NAME:
-                raise BundleFileError(f"{where} lacks {file}, which its manifest names") from error
-            raise BundleFormatError(
-                f"{where} has no {file}: it is no bundle of rfprm-lite. "
-                "A PyTorch checkpoint is made into one by rfprm-export"
-            ) from error
-        except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:
-            raise ModelNotFoundError(f"the hub has no {where}, or it is private: {error}") from error
-        except (hub_errors.HfHubHTTPError, hub_errors.HFValidationError) as error:
-            raise ModelNotFoundError(f"the hub did not give {file} of {where}: {error}") from error
-
-    return fetch

@@ -9,7 +9,7 @@ from importlib import metadata
 
 from rfprm_lite import cpu
 from rfprm_lite.device import load_onnxruntime
-from rfprm_lite.manifest import FILE_NAME
+from rfprm_lite.models_cache import cached_bundles
 
 PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
 TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
@@ -55,7 +55,7 @@ def examine() -> Report:
         int8_kernels="u8 x u8, slower: this CPU's u8 x s8 products may saturate"
         if cpu.int8_products_saturate()
         else "u8 x s8",
-        cached_models=_cached_models(),
+        cached_models=sorted({bundle.repo for bundle in cached_bundles()}),
         problems=found,
     )
 
@@ -77,15 +77,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _cached_models() -> list[str]:
-    """Bundles in the hub's cache."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    try:
-        repos = scan_cache_dir().repos
-    except CacheNotFound:
-        return []
-    return sorted(r.repo_id for r in repos if any((v.snapshot_path / FILE_NAME).exists() for v in r.revisions))

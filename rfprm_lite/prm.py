@@ -13,7 +13,7 @@ from typing import Literal, overload
 
 from rfprm_lite import asynchronous, lazy, many
 from rfprm_lite.aggregate import Aggregate, as_aggregate
-from rfprm_lite.bundle import DEMO, Bundle, HubOptions, open_bundle
+from rfprm_lite.bundle import DEMO, Bundle, open_bundle
 from rfprm_lite.cache import PrefixCache
 from rfprm_lite.conversation import Problem
 from rfprm_lite.device import DeviceSpec, require_available
@@ -21,6 +21,7 @@ from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.engine import Engine, Rewards
 from rfprm_lite.errors import ForkError, InputError, InputTypeError, RfprmError
 from rfprm_lite.footprint import Footprint
+from rfprm_lite.hub import HubOptions
 from rfprm_lite.kv import Block
 from rfprm_lite.live import LiveTrace
 from rfprm_lite.manifest import Manifest, Variant
@@ -97,7 +98,8 @@ class PRM:
         memory_bytes: that a call may take at most beside the loaded model, the cache included. What can't keep within
             it is refused before it starts, by MemoryLimitError. Calls at the same time count each for itself.
 
-        Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DeviceError.
+        What is downloaded, a hub id's variant where it is not in the cache, is logged (docs/hub.md).
+        Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DiskSpaceError, DeviceError.
         """
         spec = DeviceSpec.parse(device)
         require_available(spec)  # before anything is downloaded

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub.errors import EntryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
-from rfprm_lite.bundle import DEMO_FOLDER, HubOptions, open_bundle
+from rfprm_lite.bundle import DEMO_FOLDER, open_bundle
+from rfprm_lite.hub import HubOptions
 from rfprm_lite.manifest import FORMAT_VERSION, decode, encode, read
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -133,21 +133,6 @@ def test_neither_a_folder_nor_a_hub_id() -> None:
 def test_a_revision_is_for_hub_ids(bundle: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"is a folder: a revision \(v1\) is for hub ids"):
         PRM.from_pretrained(bundle, revision="v1")
-
-
-def test_a_hub_bundle_that_lacks_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(repo: str, file: str, **options: object) -> str:
-        if file in missing:
-            raise EntryNotFoundError(file)
-        return str(DEMO_FOLDER / file)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    missing = {"tokenizer.json"}
-    with pytest.raises(BundleFileError, match=r"org/prm lacks tokenizer\.json, which its manifest names"):
-        PRM.from_pretrained("org/prm", cache_dir=tmp_path)
-    missing = {"manifest.json"}
-    with pytest.raises(BundleFormatError, match=r"org/prm has no manifest\.json: it is no bundle"):
-        PRM.from_pretrained("org/prm", cache_dir=tmp_path)
 
 
 # --- the hub's cache ---------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from fakes import FakeBlock, FakeEngine
 from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace, many
-from rfprm_lite.bundle import HubOptions, open_bundle
+from rfprm_lite.bundle import open_bundle
 from rfprm_lite.cache import PrefixCache
 from rfprm_lite.encoding import Encoder, TokenSequence
+from rfprm_lite.hub import HubOptions
 from rfprm_lite.live import LiveTrace
 from rfprm_lite.reading import Reading
 from rfprm_lite.scorer import SequenceRewards, score_sequences

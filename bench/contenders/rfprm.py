@@ -7,11 +7,12 @@ from typing import Literal
 import numpy as np
 
 from contender import ModelPaths, Rewards
-from rfprm_lite.bundle import HubOptions, open_bundle
+from rfprm_lite.bundle import open_bundle
 from rfprm_lite.cache import PrefixCache
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.engine import Engine
+from rfprm_lite.hub import HubOptions
 from rfprm_lite.kv import Block
 from rfprm_lite.scorer import SequenceRewards, score_sequences
 from workloads import Sequence

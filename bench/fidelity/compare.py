@@ -23,9 +23,10 @@ from rich.progress import track
 from rich.table import Table
 
 from rfprm_export import agreement
-from rfprm_lite.bundle import HubOptions, open_bundle
+from rfprm_lite.bundle import open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
+from rfprm_lite.hub import HubOptions
 from rfprm_lite.scorer import score_sequences
 
 CANDIDATES = 16
