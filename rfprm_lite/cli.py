@@ -13,6 +13,7 @@ from rfprm_lite.commands.completion import completion
 from rfprm_lite.commands.demo import demo
 from rfprm_lite.commands.doctor import doctor
 from rfprm_lite.commands.filter import filter_traces
+from rfprm_lite.commands.models import models
 from rfprm_lite.commands.score import score
 from rfprm_lite.commands.view import view
 
@@ -29,5 +30,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-for command in (best_of_n, completion, demo, doctor, filter_traces, score, view):
+for command in (best_of_n, completion, demo, doctor, filter_traces, models, score, view):
     main.add_command(command)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rfprm_lite.errors import MissingExtraError
 from rfprm_lite.records import GOOD, BestOfNRecord, ScoreRecord
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ MOST_MARKS = 60
 def plot_score(record: ScoreRecord) -> Figure:
     """Steps on x, their rewards on y; the thinking shaded, the first weak step marked, steps not read left blank.
 
-    Raises ImportError where matplotlib is missing.
+    Raises MissingExtraError where matplotlib is missing.
     """
     figure, axes = _figure(len(record.steps))
     for part, steps in record.parts:
@@ -53,7 +54,7 @@ def plot_best_of_n(record: BestOfNRecord) -> Figure:
     """The candidates' rewards in one figure: the ranking and then the highest others named, up to six, the rest grey;
     thinking is dotted, first weak steps are marked.
 
-    Raises ImportError where matplotlib is missing.
+    Raises MissingExtraError where matplotlib is missing.
     """
     figure, axes = _figure(max(len(score.steps) for score in record.scores))
     others = [i for i in range(len(record.scores)) if i not in record.ranking]
@@ -79,7 +80,7 @@ def _figure(num_steps: int) -> tuple[Figure, Axes]:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ModuleNotFoundError as error:
-        raise ImportError("a plot needs matplotlib: pip install 'rfprm-lite[plot]'") from error
+        raise MissingExtraError("a plot needs matplotlib", "plot") from error
     figure = Figure(figsize=(5.0, 2.6), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlabel="step", ylabel="reward", xlim=(0.5, num_steps + 0.5), ylim=(-0.03, 1.03))

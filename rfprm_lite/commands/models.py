@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from rfprm_lite.bundle import open_hub_bundle
-from rfprm_lite.cli import console, reported_errors
+from rfprm_lite.commands.shared import console, reported_errors
 from rfprm_lite.errors import ModelNotFoundError
 from rfprm_lite.hub import HubOptions, is_hub_id
 from rfprm_lite.models_cache import CachedBundle, cached_bundles, plan_removal
