@@ -81,8 +81,8 @@ def token_offsets(ids: Sequence[int], decode: Callable[[list[int]], str]) -> NDA
 
     For the ids that a policy sampled, which need not be those that its tokenizer gives for the same text. Tokens that
     are parts of one character share its span; one that decodes to nothing, as special tokens do where they are
-    skipped, has an empty span. Takes time in proportion to the number of tokens, and to the square of the number of those
-    that stand together and are no characters.
+    skipped, has an empty span. Takes time in proportion to the number of tokens, and to the square of the number
+    of those that stand together and are no characters.
 
     Raises InputError where the parts don't add up to `decode(ids)`, as with decoders that clean up spaces.
     """
