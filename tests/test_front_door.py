@@ -80,7 +80,8 @@ RUNTIME = sorted((ROOT / "rfprm_lite").rglob("*.py"))
 
 @pytest.mark.parametrize("path", RUNTIME, ids=lambda p: p.stem)
 def test_the_runtime_knows_nothing_of_the_exporter(path: Path) -> None:
-    assert not {name.partition(".")[0] for name in imports(path)} & {*HEAVY, "rfprm_export"}
+    own = {"torch"} if path.parent.name == "integrations" and path.stem == "openrlhf" else set()  # it takes tensors
+    assert not {name.partition(".")[0] for name in imports(path)} & {*HEAVY, "rfprm_export"} - own
 
 
 PURE = {

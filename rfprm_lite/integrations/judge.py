@@ -1,0 +1,75 @@
+"""r_hat for training runs, which a completion that can't be scored must not end.
+
+A policy writes nothing at times, or more than the PRM reads. Such completions have no score; they are counted, and
+logged as a warning. What is wrong with anything but a completion is raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
+from rfprm_lite.prm import PRM, Response
+from rfprm_lite.results import Score, Tokens
+from rfprm_lite.rl import BETA, checked
+
+_log = logging.getLogger("rfprm_lite")
+
+
+class Judge:
+    """Scores completions; may be called from several threads.
+
+    unscorable: what `r_hat` gives for a completion without a score.
+    judged, unscored, tokens: of all calls so far: completions, those without a score, and what the others cost.
+    """
+
+    def __init__(self, prm: PRM, aggregate: str | Aggregate | None, unscorable: float | None) -> None:
+        self.prm = prm
+        self.aggregate = aggregate
+        self.unscorable = unscorable
+        self.judged = 0
+        self.unscored = 0
+        self.tokens = Tokens(0, 0)
+        self._counting = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Judge], tuple[object, ...]]:
+        return type(self), (self.prm, self.aggregate, self.unscorable)
+
+    def __call__(self, pairs: Sequence[tuple[str, Response]]) -> list[Score | None]:
+        """The score of each problem and response; None where the response is empty, or too long with its problem.
+
+        Raises InputError where a problem is empty, and what `PRM.score_many` raises otherwise.
+        """
+        for i, (problem, _) in enumerate(pairs):
+            if isinstance(problem, str) and not problem.strip():
+                raise InputError(f"the problem of completion {i} is empty: a reward without a problem means nothing")
+        found = self.prm.score_many(pairs, aggregate=self.aggregate, on_error="return")
+        errors = [result for result in found if isinstance(result, RfprmError)]
+        for error in errors:
+            if not isinstance(error, (InputError, MemoryLimitError)):
+                raise error
+        scores = [result if isinstance(result, Score) else None for result in found]
+        with self._counting:
+            self.judged += len(pairs)
+            self.unscored += len(errors)
+            self.tokens = sum((score.tokens for score in scores if score), self.tokens)
+            if errors:
+                _log.warning(
+                    "%d of %d completions can't be scored (%d of %d so far) and get r_hat = %s; the first: %s",
+                    *(len(errors), len(pairs), self.unscored, self.judged, self.unscorable, errors[0]),
+                )
+        return scores
+
+    def r_hat(self, score: Score | None) -> float | None:
+        """The reward of a score."""
+        return self.unscorable if score is None else score.reward
+
+
+def weight_of(outcome: object | None, beta: float | None) -> float:
+    """The weight of r_hat: beta, or upstream's. Raises InputError where beta has no outcome to weigh against."""
+    if outcome is None and beta is not None:
+        raise InputError(f"beta={beta} weighs r_hat against an outcome, and none is given: give one, or no beta")
+    return checked(BETA if beta is None else beta)

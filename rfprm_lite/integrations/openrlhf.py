@@ -1,0 +1,148 @@
+"""A reward function for OpenRLHF, in a file of yours that `--reward.remote_url` names:
+
+    from rfprm_lite import PRM
+    from rfprm_lite.integrations.openrlhf import RewardFunction, between
+
+    problem_of = between("<|im_start|>user\\n", "<|im_end|>")
+    reward_func = RewardFunction(PRM.from_pretrained("bundles/reasonflux-7b"), problem_of=problem_of)
+
+`reward_func` of this module is one without any option, for prompts that are the problem itself; its model is named by
+the environment variable RFPRM_MODEL.
+
+Follows `SingleTurnAgentExecutor` (openrlhf/utils/agent.py) of OpenRLHF 0.11.2, which calls it in threads, a response at
+a time. It logs an exception of a reward function as information only, and goes on without a reward: so what is raised
+here is logged as an error first.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.errors import InputError, RfprmError
+from rfprm_lite.integrations.judge import Judge, weight_of
+from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
+from rfprm_lite.prm import PRM
+from rfprm_lite.results import Tokens
+from rfprm_lite.rl import mixed
+
+__all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
+
+Outcome: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[Any]], Mapping[str, Any]]
+"""A reward function in OpenRLHF's signature: `(queries, prompts, labels) -> {"rewards": ...}`."""
+
+ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", "<｜end▁of▁sentence｜>", "</s>")
+"""What may end a response and is no part of it: OpenRLHF does not skip special tokens."""
+
+_log = logging.getLogger("rfprm_lite")
+
+
+class RewardFunction:
+    """r = (1 - beta) * outcome + beta * r_hat of each response (`rfprm_lite.rl.mixed`); without an outcome, r_hat.
+
+    outcome: a reward function as OpenRLHF takes it.
+    beta: weight of r_hat, 0.75 where None, as upstream; only with an outcome.
+    aggregate: as in `PRM.score`: r_hat is `Score.reward`.
+    unscorable: r_hat of a response that is empty or too long to be read. Each is logged as a warning.
+    problem_of: how a prompt, as the chat template rendered it, becomes the problem. By default it is the problem, and
+        a rendered one raises InputError: `between` finds it.
+    ends: stripped from the end of a response.
+    """
+
+    def __init__(
+        self,
+        prm: PRM,
+        *,
+        outcome: Outcome | None = None,
+        beta: float | None = None,
+        aggregate: str | Aggregate | None = None,
+        unscorable: float = 0.0,
+        problem_of: ProblemOf = plain_problem,
+        ends: Sequence[str] = ENDS,
+    ) -> None:
+        self._judge = Judge(prm, aggregate, unscorable)
+        self._unscorable = unscorable
+        self._outcome = outcome
+        self._beta = weight_of(outcome, beta)
+        self._problem_of = problem_of
+        self._ends = tuple(ends)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Of all calls so far."""
+        return self._judge.tokens
+
+    @property
+    def unscored(self) -> int:
+        """How many responses of all calls so far could not be scored."""
+        return self._judge.unscored
+
+    def __call__(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
+        """queries: prompt and response in one text each.
+
+        Returns float32 tensors [num_queries]: "rewards"; "scores", by which OpenRLHF filters groups that are all alike,
+        in [0, 1]: the outcome, or r_hat divided by the highest value of its range; and in "extra_logs" r_hat and
+        whether it could not be scored. Raises InputError where a query does not begin with its prompt (OpenRLHF cuts
+        prompts that are too long), and what `PRM.score_many` raises.
+        """
+        try:
+            return self._rewards(queries, prompts, labels)
+        except RfprmError as error:
+            _log.error("no reward for %d responses: %s", len(queries), error)  # raised as well
+            raise
+
+    def _rewards(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
+        import torch  # noqa: TID251  # OpenRLHF's own; it takes nothing but tensors
+
+        pairs = [
+            (self._problem_of(prompt), self._response(query, prompt))
+            for query, prompt in zip(queries, prompts, strict=True)
+        ]
+        scores = self._judge(pairs)
+        r_hats = [self._unscorable if score is None else score.reward for score in scores]
+        if self._outcome is None:
+            rewards = r_hats
+            highest = [score.reward_range[1] if score else 1.0 for score in scores]
+            filtered = [min(1.0, max(0.0, r_hat / top)) for r_hat, top in zip(r_hats, highest, strict=True)]
+        else:
+            filtered = [float(reward) for reward in self._outcome(queries, prompts, labels)["rewards"]]
+            rewards = [mixed(outcome, r_hat, self._beta) for outcome, r_hat in zip(filtered, r_hats, strict=True)]
+        return {
+            "rewards": torch.tensor(rewards),
+            "scores": torch.tensor(filtered),
+            "extra_logs": {
+                "r_hat": torch.tensor(r_hats),
+                "unscorable": torch.tensor([float(score is None) for score in scores]),
+            },
+        }
+
+    def _response(self, query: str, prompt: str) -> str:
+        if not query.startswith(prompt):
+            at = next((i for i, (a, b) in enumerate(zip(query, prompt, strict=False)) if a != b), len(query))
+            raise InputError(
+                f"a query differs from its prompt at character {at} of {len(prompt)}: OpenRLHF has cut the prompt, "
+                "which is too long for its max_len, or the tokenizer does not give texts back as they were"
+            )
+        response = query[len(prompt) :]
+        while response.endswith(self._ends):
+            response = next(response.removesuffix(end) for end in self._ends if response.endswith(end))
+        return response
+
+
+def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
+    """`RewardFunction` without options, of the model that RFPRM_MODEL names. Raises InputError where it names none."""
+    return _default()(queries, prompts, labels)
+
+
+@functools.cache
+def _default() -> RewardFunction:
+    model = os.environ.get("RFPRM_MODEL")
+    if not model:
+        message = "RFPRM_MODEL names no model: set it to a bundle, or make a reward_func of your own by RewardFunction"
+        _log.error(message)  # OpenRLHF would not show it
+        raise InputError(message)
+    return RewardFunction(PRM.from_pretrained(model))

@@ -1,0 +1,96 @@
+"""What a trainer calls a prompt and a completion, as the problem and the response that a PRM reads.
+
+A prompt is text or a conversation (messages as dicts of role and content). Needs no other library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.prm import Response
+from rfprm_lite.trace import Trace
+
+Message: TypeAlias = Mapping[str, object]
+Prompt: TypeAlias = str | Sequence[Message]
+ProblemOf: TypeAlias = Callable[[Prompt], str]
+"""How a prompt becomes the problem that the PRM reads."""
+
+_RENDERED = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<｜User｜>")
+
+
+def plain_problem(prompt: Prompt) -> str:
+    """A prompt that is the problem: its text, or that of its one user message.
+
+    Raises InputError for any other conversation, and for text that a chat template has rendered, since the PRM would
+    read the template's words as part of the problem.
+    """
+    if not isinstance(prompt, str):
+        return one_user_message(prompt)
+    for marker in _RENDERED:
+        if marker in prompt:
+            raise InputError(
+                f"the prompt holds {marker!r}, so a chat template has rendered it: say by problem_of where the problem "
+                "stands in it, as with between('<|im_start|>user\\n', '<|im_end|>')"
+            )
+    return prompt
+
+
+def one_user_message(messages: Sequence[Message]) -> str:
+    """The text of a conversation of one user message: what PRMs are trained on. Raises InputError for any other."""
+    roles = [message["role"] for message in messages]
+    if roles != ["user"]:
+        raise InputError(
+            f"a problem is one user message, not {roles}: say by problem_of how the conversation becomes one"
+        )
+    return _text(messages[0].get("content"))
+
+
+def between(before: str, after: str) -> ProblemOf:
+    """A `problem_of` for rendered prompts: the text from the last `before` to the next `after`.
+
+    It raises InputError for a prompt without them.
+    """
+
+    def problem_of(prompt: Prompt) -> str:
+        if not isinstance(prompt, str):
+            raise InputTypeError(f"a rendered prompt is text, not {type(prompt).__name__}")
+        start = prompt.rfind(before)
+        end = prompt.find(after, start + len(before))
+        if start < 0 or end < 0:
+            raise InputError(f"the prompt {prompt!r:.60} has no {before!r} with {after!r} behind it")
+        return prompt[start + len(before) : end]
+
+    return problem_of
+
+
+def response_of(completion: Prompt) -> Response:
+    """A completion as a response: its text, or its one message of the assistant. Thinking that a chat template's
+    parser took apart (`reasoning_content`, `thinking`) is the thinking part.
+
+    Raises InputError for several messages: what tools said is nothing that the policy is rewarded for.
+    """
+    if isinstance(completion, str):
+        return completion
+    roles = [message["role"] for message in completion]
+    if roles != ["assistant"]:
+        raise InputError(
+            f"a completion is one message of the assistant, not {roles}: rollouts with tools are not judged"
+        )
+    (message,) = completion
+    response = _text(message.get("content"))
+    thinking = _text(message.get("reasoning_content") or message.get("thinking"))
+    return Trace.from_parts(thinking=thinking, response=response) if thinking.strip() else response
+
+
+def _text(content: object) -> str:
+    """The text of a message, which may come in parts; of one without content, none."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, Sequence):
+        raise InputTypeError(f"the content of a message is text or a list of parts, not {type(content).__name__}")
+    kinds = [part.get("type") for part in content]
+    if set(kinds) - {"text"}:
+        raise InputError(f"a PRM reads text alone, and a message has parts {kinds}")
+    return "".join(str(part["text"]) for part in content)

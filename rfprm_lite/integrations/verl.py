@@ -1,0 +1,114 @@
+"""A reward function for verl, named in its configuration:
+
+    reward.custom_reward_function.path=pkg://rfprm_lite.integrations.verl
+    reward.custom_reward_function.name=compute_score
+    +reward.custom_reward_function.reward_kwargs.model=bundles/reasonflux-7b
+    +reward.custom_reward_function.reward_kwargs.outcome=verl.utils.reward_score:default_compute_score
+
+Follows `NaiveRewardManager.run_single` (verl/experimental/reward_loop/reward_manager/naive.py) and
+`get_custom_reward_fn` (verl/trainer/ppo/reward.py) of verl 0.9.1, which call it in threads, a response at a time, in
+`reward.num_workers` processes: each loads the model once. verl puts the one number it returns at the response's last
+token; step rewards at tokens of their own take a reward manager of one's own, and `rfprm_lite.rl.token_rewards`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.integrations.judge import Judge, weight_of
+from rfprm_lite.prm import PRM
+from rfprm_lite.rl import mixed
+
+Outcome: TypeAlias = Callable[..., float | Mapping[str, Any]]
+"""A reward function in verl's signature: `(data_source, solution_str, ground_truth, extra_info) -> float | dict`."""
+
+_loading = threading.Lock()
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,  # whatever the data set has
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    model: str,
+    variant: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    outcome: str | Outcome | None = None,
+    beta: float | None = None,
+    aggregate: str | None = None,
+    unscorable: float = 0.0,
+    problem_key: str = "question",
+) -> dict[str, Any]:
+    """The reward of one response, r = (1 - beta) * outcome + beta * r_hat; without an outcome, r_hat.
+
+    model, variant, device, threads: as in `PRM.from_pretrained`.
+    outcome: a reward function in verl's own signature, or where it is: "module:function". Of the dict that it may
+        give, "score" is the outcome, and the rest is passed on.
+    beta: weight of r_hat, 0.75 where None, as upstream; only with an outcome.
+    aggregate: a name, as in `PRM.score`: r_hat is `Score.reward`.
+    unscorable: r_hat of a response that is empty or too long to be read. Each is logged as a warning.
+    problem_key: of `extra_info`, where the problem is. verl passes no prompt to reward functions; its own gsm8k.py puts
+        the "question" there, other data sets must be preprocessed so.
+
+    Returns "score", "r_hat", "num_steps" and "unscorable" (0 or 1), with an outcome also "outcome": numbers, which verl
+    logs. Raises InputError, InputTypeError, and what `PRM.from_pretrained` and `PRM.score` raise.
+    """
+    weight = weight_of(outcome, beta)
+    problem = _problem(extra_info or {}, problem_key)
+    judge = _loaded_once(model, variant, device, threads, aggregate, unscorable)
+    (score,) = judge([(problem, solution_str)])
+    r_hat = unscorable if score is None else score.reward
+    numbers = {"r_hat": r_hat, "num_steps": len(score.steps) if score else 0, "unscorable": int(score is None)}
+    if outcome is None:
+        return {"score": r_hat, **numbers}
+    rule = _imported(outcome) if isinstance(outcome, str) else outcome
+    more = _outcome(rule(data_source, solution_str, ground_truth, extra_info))
+    return {**more, "score": mixed(more["outcome"], r_hat, weight), **numbers}
+
+
+def _problem(extra_info: Mapping[str, Any], key: str) -> str:
+    if key not in extra_info:
+        raise InputError(
+            f"extra_info has no {key!r}, but {sorted(extra_info)}: put the problem there when the data set is made, or "
+            "name another by problem_key"
+        )
+    problem: str = extra_info[key]
+    return problem
+
+
+def _outcome(result: float | Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(result, Mapping):
+        return {"outcome": float(result)}
+    return {**{key: value for key, value in result.items() if key != "score"}, "outcome": float(result["score"])}
+
+
+def _loaded_once(*options: Any) -> Judge:
+    """verl's threads call at the same time, and the first to come loads the model for all."""
+    with _loading:
+        return _load(*options)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(
+    model: str, variant: str | None, device: str, threads: int | None, aggregate: str | None, unscorable: float
+) -> Judge:
+    return Judge(PRM.from_pretrained(model, variant=variant, device=device, threads=threads), aggregate, unscorable)
+
+
+@functools.cache
+def _imported(path: str) -> Outcome:
+    module, separator, name = path.partition(":")
+    if not separator:
+        raise InputError(f"outcome={path!r}: a function is named as 'module:function'")
+    function: Outcome = getattr(importlib.import_module(module), name)
+    if inspect.iscoroutinefunction(function):
+        raise InputTypeError(f"{path} is asynchronous; an outcome is not")
+    return function
