@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 
 from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.conversation import Problem, asked
 from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
 from rfprm_lite.prm import PRM, Response
 from rfprm_lite.results import Score, Tokens
@@ -38,14 +39,17 @@ class Judge:
     def __reduce__(self) -> tuple[type[Judge], tuple[object, ...]]:
         return type(self), (self.prm, self.aggregate, self.unscorable)
 
-    def __call__(self, pairs: Sequence[tuple[str, Response]]) -> list[Score | None]:
+    def __call__(self, pairs: Sequence[tuple[Problem, Response]]) -> list[Score | None]:
         """The score of each problem and response; None where the response is empty, or too long with its problem.
 
-        Raises InputError where a problem is empty, and what `PRM.score_many` raises otherwise.
+        Raises InputError where a problem is none, and what `PRM.score_many` raises otherwise.
         """
         for i, (problem, _) in enumerate(pairs):
-            if isinstance(problem, str) and not problem.strip():
-                raise InputError(f"the problem of completion {i} is empty: a reward without a problem means nothing")
+            try:
+                asked(problem, self.prm.manifest.recipe)
+            except RfprmError as wrong:
+                wrong.add_note(f"in the prompt of completion {i}")
+                raise
         found = self.prm.score_many(pairs, aggregate=self.aggregate, on_error="return")
         errors = [result for result in found if isinstance(result, RfprmError)]
         for error in errors:

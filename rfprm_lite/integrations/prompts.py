@@ -8,26 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from rfprm_lite.conversation import Problem
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.prm import Response
 from rfprm_lite.trace import Trace
 
 Message: TypeAlias = Mapping[str, object]
 Prompt: TypeAlias = str | Sequence[Message]
-ProblemOf: TypeAlias = Callable[[Prompt], str]
+ProblemOf: TypeAlias = Callable[[Prompt], Problem]
 """How a prompt becomes the problem that the PRM reads."""
 
 _RENDERED = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<｜User｜>")
 
 
-def plain_problem(prompt: Prompt) -> str:
-    """A prompt that is the problem: its text, or that of its one user message.
+def plain_problem(prompt: Prompt) -> Problem:
+    """A prompt that is the problem: its text, or the conversation as it is, which `PRM.score` takes in its place.
 
-    Raises InputError for any other conversation, and for text that a chat template has rendered, since the PRM would
-    read the template's words as part of the problem.
+    Raises InputError for text that a chat template has rendered, since the PRM would read the template's words as part
+    of the problem.
     """
     if not isinstance(prompt, str):
-        return one_user_message(prompt)
+        return [{"role": str(message["role"]), "content": _text(message.get("content"))} for message in prompt]
     for marker in _RENDERED:
         if marker in prompt:
             raise InputError(
@@ -35,16 +36,6 @@ def plain_problem(prompt: Prompt) -> str:
                 "stands in it, as with between('<|im_start|>user\\n', '<|im_end|>')"
             )
     return prompt
-
-
-def one_user_message(messages: Sequence[Message]) -> str:
-    """The text of a conversation of one user message: what PRMs are trained on. Raises InputError for any other."""
-    roles = [message["role"] for message in messages]
-    if roles != ["user"]:
-        raise InputError(
-            f"a problem is one user message, not {roles}: say by problem_of how the conversation becomes one"
-        )
-    return _text(messages[0].get("content"))
 
 
 def between(before: str, after: str) -> ProblemOf:

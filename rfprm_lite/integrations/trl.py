@@ -1,4 +1,4 @@
-"""A reward function for TRL's GRPOTrainer, and for others of its trainers that take reward functions (RLOO).
+"""A reward function for TRL's GRPOTrainer.
 
     from rfprm_lite.integrations.trl import RewardFunction
 
@@ -35,8 +35,7 @@ class RewardFunction:
     aggregate: as in `PRM.score`: r_hat is `Score.reward`.
     unscorable: r_hat of a completion that is empty or too long to be read: 0.0, the lowest there is, or None, which
         TRL leaves out of the group. They are counted in `unscored`, and each call that has one logs a warning.
-    problem_of: how a prompt, text or a conversation, becomes the problem. By default the text itself, or that of the
-        only message; anything else raises InputError.
+    problem_of: how a prompt, text or a conversation, becomes the problem. By default it is the problem as it is.
     name: under which TRL logs: `rewards/NAME/mean`, and, as far as the installed TRL lets reward functions log, the
         means `NAME/r_hat`, `NAME/step_reward`, `NAME/unscorable`, and each completion's `NAME/step_rewards` in its
         table of completions.
