@@ -16,13 +16,15 @@ from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import ray
 
-from rfprm_lite import PRM, ContextLengthError, DeviceError, InputError
-from rfprm_lite.ray import score_dataset
+ray = pytest.importorskip("ray", reason="make integration installs it")  # collected without it as well
+
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
+
+from rfprm_lite import PRM, ContextLengthError, DeviceError, InputError  # noqa: E402
+from rfprm_lite.ray import score_dataset  # noqa: E402
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # Ray's of itself
 
