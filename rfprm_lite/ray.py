@@ -84,7 +84,7 @@ def score_dataset(
     problem, response: names of columns; a response is text or a list of steps.
     aggregate: as in `PRM.score`.
     device: "cpu"; or "cuda", where each actor takes the GPU that Ray gives it. (Never run on CUDA.)
-    batch_rows: that an actor takes at a time, and that are lost at most twice over where it dies.
+    batch_rows: that an actor takes at a time. Where one dies, the batches that it held, two at most, are scored again.
     group: bring rows of equal problems together, however far apart, so that their prefix is computed once: the rows,
         texts and all, are sorted over the cluster before the first is scored and again after the last. False where
         they are neighbours already, or where problems do not come again: then rows stream through.

@@ -89,13 +89,15 @@ def test_a_killed_worker_loses_nothing(one_process: PRM) -> None:
     done = threading.Event()
 
     def kill() -> None:
+        polls = 0
         while not done.is_set():
             running = actors()
             seen.update(running)
-            if len(running) == 2 and not killed:
-                time.sleep(1)  # into the middle of its work
-                os.kill(running[0], signal.SIGKILL)
-                killed.append(running[0])
+            busy = [pid for pid, title in running.items() if b".submit" in title]
+            polls += bool(busy)
+            if polls > 5 and busy and not killed:  # in the middle of a batch, not of its first
+                os.kill(busy[0], signal.SIGKILL)
+                killed.append(busy[0])
             time.sleep(0.1)
 
     killer = threading.Thread(target=kill)
@@ -106,18 +108,19 @@ def test_a_killed_worker_loses_nothing(one_process: PRM) -> None:
         done.set()
         killer.join()
     assert killed
-    assert len(seen) == 3, "another actor took its place before the job was over"
+    assert len(seen) > 2, "another actor took its place before the job was over"
     assert [row["id"] for row in found] == list(range(600))
     assert rewards(found) == expected(one_process, rows)
 
 
-def actors() -> list[int]:
-    """Processes of this cluster's actors, and no other's."""
-    found = []
+def actors() -> dict[int, bytes]:
+    """Processes of this cluster's actors, and no other's, and what Ray says that each is at."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"_Scorer" in (folder / "cmdline").read_bytes() and os.getpid() in ancestors(int(folder.name)):
-                found.append(int(folder.name))
+            title = (folder / "cmdline").read_bytes()
+            if b"_Scorer" in title and os.getpid() in ancestors(int(folder.name)):
+                found[int(folder.name)] = title
         except OSError:
             continue  # ended meanwhile
     return found
