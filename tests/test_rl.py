@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from checkpoints import DEMO_CHECKPOINT
 from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, Score, Tokens, Trace
 from rfprm_lite.integrations import openrlhf, verl
-from rfprm_lite.integrations.prompts import between, one_user_message, plain_problem, response_of
+from rfprm_lite.integrations.prompts import between, plain_problem, response_of
 from rfprm_lite.integrations.trl import RewardFunction
 from rfprm_lite.rl import mixed, token_offsets, token_rewards
 
@@ -242,13 +242,14 @@ def test_trl_a_completion_that_cannot_be_scored_is_counted_and_logged(
 def test_trl_what_is_wrong_with_the_run_is_raised(demo: PRM) -> None:
     system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROBLEM}]
     said = [{"role": "assistant", "content": RIGHT}]
-    with pytest.raises(InputError, match=r"one user message, not \['system', 'user'\]: say by problem_of"):
-        RewardFunction(demo)([system], [said])
+    assert RewardFunction(demo)([system], [said]) == [demo.score(system, RIGHT).reward]
+    with pytest.raises(InputError, match="ends with a message of the user"):
+        RewardFunction(demo)([system[:1]], [said])
     last = RewardFunction(demo, problem_of=lambda messages: str(messages[-1]["content"]))  # type: ignore[index]
     assert last([system], [said]) == [demo.score(PROBLEM, RIGHT).reward]
     with pytest.raises(InputError, match="rollouts with tools are not judged"):
         RewardFunction(demo)([PROBLEM], [[*said, {"role": "tool", "content": "14"}]])
-    with pytest.raises(InputTypeError, match="the problem must be a str, not int"):
+    with pytest.raises(InputTypeError, match="a problem is text or a list of messages, not int"):
         RewardFunction(demo, problem_of=lambda prompt: 3)([PROBLEM], [RIGHT])  # type: ignore[arg-type,return-value]
     with pytest.raises(InputError, match="the problem of completion 1 is empty"):
         RewardFunction(demo)([PROBLEM, " "], [RIGHT, RIGHT])
@@ -305,9 +306,9 @@ def test_prompts_and_completions() -> None:
     with pytest.raises(InputTypeError, match="not list"):
         problem_of([])
     with pytest.raises(InputError, match=r"reads text alone, and a message has parts \['text', 'image'\]"):
-        one_user_message([{"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image"}]}])
+        plain_problem([{"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image"}]}])
     with pytest.raises(InputTypeError, match="not int"):
-        one_user_message([{"role": "user", "content": 3}])
+        plain_problem([{"role": "user", "content": 3}])
     assert response_of([{"role": "assistant", "content": None}]) == ""
 
 

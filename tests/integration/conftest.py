@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-TOKENIZER = Path(__file__).parents[1] / "examples" / "train_demo_prm" / "demo-prm" / "tokenizer.json"
+TOKENIZER = Path(__file__).parents[2] / "examples" / "train_demo_prm" / "demo-prm" / "tokenizer.json"
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -18,7 +18,7 @@ from rfprm_lite import PRM, RfprmError
 from rfprm_lite.integrations.trl import RewardFunction
 from rfprm_lite.rl import mixed
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "grpo" / "train.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "grpo" / "train.py"
 PROBLEMS = [f"Tom has {a} apples. He buys 5 more. How many apples does Tom have now?" for a in range(12, 24)]
 SIZES = {"max_steps": 3, "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 24}
 
