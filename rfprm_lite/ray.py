@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rfprm_lite import columns
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle import DEMO
 from rfprm_lite.device import DeviceSpec
@@ -43,13 +44,12 @@ if TYPE_CHECKING:
 OnError = Literal["raise", "keep"]
 
 REWARDS: dict[str, tuple[pa.DataType, Callable[[Score], object]]] = {
-    "rfprm_reward": (pa.float64(), lambda score: score.reward),
-    "rfprm_trajectory_reward": (pa.float64(), lambda score: score.trajectory_reward),
-    "rfprm_step_rewards": (pa.list_(pa.float32()), lambda score: score.step_rewards),
+    columns.REWARD: (pa.float64(), lambda score: score.reward),
+    columns.TRAJECTORY_REWARD: (pa.float64(), lambda score: score.trajectory_reward),
+    columns.STEP_REWARDS: (pa.list_(pa.float32()), lambda score: score.step_rewards),
 }
 """Columns that every row gets, their types, and what of a score stands in them; null where there is an error."""
 
-ERROR = "rfprm_error"
 _ROW, _GROUP = "rfprm_row", "rfprm_group"
 _MOST_SHOWN = 60
 
@@ -81,7 +81,7 @@ def score_dataset(
     workers: actors, each with a model of its own; (least, most) for a pool that grows with its work, on a cluster
         that grows with it. Reading and sorting take a CPU besides.
     threads: of one actor, which reserves as many CPUs.
-    problem, response: names of columns; a response is text or a list of steps.
+    problem, response: names of columns; a problem is text or a conversation, a response text or a list of steps.
     aggregate: as in `PRM.score`.
     device: "cpu"; or "cuda", where each actor takes the GPU that Ray gives it. (Never run on CUDA.)
     batch_rows: that an actor takes at a time. Where one dies, the batches that it held, two at most, are scored again.
@@ -181,7 +181,7 @@ def _with_rewards(batch: pa.Table, results: Sequence[Score | RfprmError], on_err
         batch = batch.append_column(name, pa.array(values, kind))
     if on_error == "keep":
         messages = [None if isinstance(result, Score) else str(result) for result in results]
-        batch = batch.append_column(ERROR, pa.array(messages, pa.string()))
+        batch = batch.append_column(columns.ERROR, pa.array(messages, pa.string()))
     return batch
 
 
@@ -231,6 +231,6 @@ def _require_columns(names: Iterable[str], needed: tuple[str, str]) -> None:
     for name in needed:
         if name not in found:
             raise InputError(f"there is no column {name!r}: there are {', '.join(found) or 'none'}")
-    for name in (*REWARDS, ERROR, _ROW, _GROUP):
+    for name in (*REWARDS, columns.ERROR, _ROW, _GROUP):
         if name in found:
             raise InputError(f"there is a column {name!r} already: drop or rename it")

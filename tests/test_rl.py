@@ -251,7 +251,7 @@ def test_trl_what_is_wrong_with_the_run_is_raised(demo: PRM) -> None:
         RewardFunction(demo)([PROBLEM], [[*said, {"role": "tool", "content": "14"}]])
     with pytest.raises(InputTypeError, match="a problem is text or a list of messages, not int"):
         RewardFunction(demo, problem_of=lambda prompt: 3)([PROBLEM], [RIGHT])  # type: ignore[arg-type,return-value]
-    with pytest.raises(InputError, match="the problem of completion 1 is empty"):
+    with pytest.raises(InputError, match=r"the problem is empty(?s:.*)in the prompt of completion 1"):
         RewardFunction(demo)([PROBLEM, " "], [RIGHT, RIGHT])
     with pytest.raises(InputError, match="gave 1 rewards for 2 completions"):
         RewardFunction(demo, outcome=lambda **_: [1.0])([PROBLEM] * 2, [RIGHT, WRONG])

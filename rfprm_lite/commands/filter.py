@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rfprm_lite import filtering, tables
 from rfprm_lite.commands.files import FORMAT, PROBLEM, RESPONSE
+from rfprm_lite.commands.on_ray import ROWS_AHEAD, on_ray
 from rfprm_lite.commands.shared import Session, console, scores
 from rfprm_lite.conversation import Problem
 from rfprm_lite.errors import RfprmError
@@ -40,6 +41,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--rewards", type=FILE, help="Also write every row, kept or not, with its rewards here.")
 @click.option("--histogram", type=FILE, help="Also draw how the rewards are spread, as a .png, .svg or .pdf.")
 @click.option("--restart", is_flag=True, help="Forget what an earlier run has scored.")
+@click.option("--ray", is_flag=True, help="Score by actors on a Ray cluster: RAY_ADDRESS's, or one of this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Actors of --ray; as many as there are CPUs for.")
 @FORMAT
 @PROBLEM
 @RESPONSE
@@ -55,6 +58,8 @@ def filter_traces(
     rewards: Path | None,
     histogram: Path | None,
     restart: bool,
+    ray: bool,
+    workers: int | None,
     format: Format | None,
     problem_column: str,
     response_column: str,
@@ -76,9 +81,10 @@ def filter_traces(
     path = output.with_name(f"{output.name}.ledger")
     if restart:
         forget(path)
+    score_all, ahead = (on_ray(session, workers), ROWS_AHEAD) if ray else (_here(session), filtering.ROWS_AHEAD)
     with closing(Ledger(path, _job(session, source))) as ledger:
         try:
-            _score(source, _here(session), ledger, skip=on_error == "skip")
+            _score(source, filtering.score_rows(source, score_all, ledger, skip=on_error == "skip", ahead=ahead))
         except KeyboardInterrupt:
             click.echo(f"stopped: the same command goes on behind {ledger.totals().rows} recorded rows", err=True)
             sys.exit(STOPPED)
@@ -116,7 +122,7 @@ def _job(session: Session, source: Source) -> dict[str, str]:
     }
 
 
-def _score(source: Source, score_all: filtering.ScoreAll, ledger: Ledger, *, skip: bool) -> None:
+def _score(source: Source, run: Iterator[filtering.Progress]) -> None:
     """With a bar on standard error, where that is a terminal."""
     shown = Console(stderr=True)
     bar = Progress(
@@ -128,7 +134,7 @@ def _score(source: Source, score_all: filtering.ScoreAll, ledger: Ledger, *, ski
     )
     with bar:
         task = bar.add_task("", total=source.count() if shown.is_terminal else None, aside="")
-        for progress in filtering.score_rows(source, score_all, ledger, skip=skip):
+        for progress in run:
             aside = f"{progress.aside} could not be scored" if progress.aside else ""
             bar.update(task, completed=progress.rows, aside=aside)
 

@@ -1,0 +1,74 @@
+"""Scoring for `rfprm filter --ray`: by actors on a Ray cluster, as `rfprm_lite.ray` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from rfprm_lite import columns
+from rfprm_lite.bundle import DEMO
+from rfprm_lite.commands.shared import Session
+from rfprm_lite.conversation import Problem
+from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
+from rfprm_lite.filtering import ScoreAll
+from rfprm_lite.ledger import Scored
+from rfprm_lite.prm import Response
+
+ROWS_AHEAD = 65_536
+"""Rows of one Ray job: its actors load the model anew for each."""
+
+
+def on_ray(session: Session, workers: int | None) -> ScoreAll:
+    """By `workers` actors, or as many as the cluster has CPUs for. Joins RAY_ADDRESS's cluster, or starts one here.
+
+    Raises MissingExtraError, and InputError for options that actors can't have.
+    """
+    options = session.model
+    if options.cache_dir is not None or options.local_files_only:
+        raise InputError(
+            "--cache-dir and --local-files-only are for one process: with --ray set HF_HOME, HF_HUB_OFFLINE"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+
+        from rfprm_lite.ray import score_dataset
+    except ImportError as error:
+        raise MissingExtraError("--ray needs Ray Data", "ray") from error
+    if not ray.is_initialized():
+        ray.init(logging_level="warning", log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    threads = options.threads or 1
+    most = workers or max(int(ray.cluster_resources().get("CPU", 1)) // threads - 1, 1)
+
+    def score_all(pairs: Sequence[tuple[Problem, Response]]) -> Iterator[Scored | RfprmError]:
+        if not pairs:
+            return
+        rows = [{"problem": problem, "response": response} for problem, response in pairs]
+        scored = score_dataset(
+            ray.data.from_items(rows),
+            model=options.model or DEMO,
+            workers=(min(workers or 1, most), most),
+            threads=threads,
+            aggregate=session.aggregate,
+            variant=options.variant,
+            device=options.device,
+            revision=options.revision,
+            group=False,  # equal problems are neighbours already
+            on_error="keep",
+        )
+        for row in scored.iter_rows():
+            yield _result(row)
+
+    return score_all
+
+
+def _result(row: dict[str, Any]) -> Scored | RfprmError:
+    error = row[columns.ERROR]
+    if error is not None:
+        return InputError(str(error))
+    rewards = [row[name] for name in (columns.REWARD, columns.TRAJECTORY_REWARD)]
+    return Scored(*map(float, rewards), np.array(row[columns.STEP_REWARDS], np.float32))
