@@ -113,7 +113,7 @@ def score_rows(
     for held in tables.chunks(source.rows(), ahead):
         asked, wrong = _read(held, source.columns)
         keys = {number: Key.of(row.problem, row.response) for number, row in asked.items()}
-        new = sorted(ledger.new(keys), key=lambda number: (keys[number].problem, number))
+        new = sorted(ledger.new(keys), key=lambda number: (kind(asked[number]), keys[number].problem, number))
         results = score_all([(asked[number].problem, asked[number].response) for number in new])
         for batch in tables.chunks(zip(new, results, strict=True), WINDOW):
             good = [(number, keys[number], result) for number, result in batch if isinstance(result, Scored)]
@@ -124,6 +124,11 @@ def score_rows(
         _set_aside(ledger, [row for row in held if row.number in wrong], wrong, skip=skip)
         progress = Progress(progress.rows + len(held), progress.scored, progress.aside + len(wrong))
         yield progress
+
+
+def kind(row: ScoreRow) -> tuple[bool, bool]:
+    """Whether the problem and the response are text. Rows of a kind come together, for scorers that hold columns."""
+    return isinstance(row.problem, str), isinstance(row.response, str)
 
 
 def check(source: Source, outputs: Outputs) -> None:

@@ -42,7 +42,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--histogram", type=FILE, help="Also draw how the rewards are spread, as a .png, .svg or .pdf.")
 @click.option("--restart", is_flag=True, help="Forget what an earlier run has scored.")
 @click.option("--ray", is_flag=True, help="Score by actors on a Ray cluster: RAY_ADDRESS's, or one of this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Actors of --ray; as many as there are CPUs for.")
+@click.option("--workers", type=click.IntRange(min=1), help="Actors of --ray at most; as many as there are CPUs for.")
 @FORMAT
 @PROBLEM
 @RESPONSE

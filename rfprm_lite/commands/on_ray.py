@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ ROWS_AHEAD = 65_536
 
 
 def on_ray(session: Session, workers: int | None) -> ScoreAll:
-    """By `workers` actors, or as many as the cluster has CPUs for. Joins RAY_ADDRESS's cluster, or starts one here.
+    """By at most `workers` actors, or as many as there are CPUs for, of RAY_ADDRESS's cluster or one that is started here.
 
     Raises MissingExtraError, and InputError for options that actors can't have.
     """
@@ -45,13 +46,14 @@ def on_ray(session: Session, workers: int | None) -> ScoreAll:
     most = workers or max(int(ray.cluster_resources().get("CPU", 1)) // threads - 1, 1)
 
     def score_all(pairs: Sequence[tuple[Problem, Response]]) -> Iterator[Scored | RfprmError]:
-        if not pairs:
-            return
-        rows = [{"problem": problem, "response": response} for problem, response in pairs]
+        for _, own in groupby(pairs, key=lambda pair: [isinstance(value, str) for value in pair]):  # Arrow's columns
+            yield from score_some([{"problem": problem, "response": response} for problem, response in own])
+
+    def score_some(rows: list[dict[str, object]]) -> Iterator[Scored | RfprmError]:
         scored = score_dataset(
             ray.data.from_items(rows),
             model=options.model or DEMO,
-            workers=(min(workers or 1, most), most),
+            workers=(1, most),
             threads=threads,
             aggregate=session.aggregate,
             variant=options.variant,
@@ -70,5 +72,5 @@ def _result(row: dict[str, Any]) -> Scored | RfprmError:
     error = row[columns.ERROR]
     if error is not None:
         return InputError(str(error))
-    rewards = [row[name] for name in (columns.REWARD, columns.TRAJECTORY_REWARD)]
-    return Scored(*map(float, rewards), np.array(row[columns.STEP_REWARDS], np.float32))
+    steps = np.array(row[columns.STEP_REWARDS], np.float32)
+    return Scored(float(row[columns.REWARD]), float(row[columns.TRAJECTORY_REWARD]), steps)

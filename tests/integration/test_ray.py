@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import signal
@@ -20,8 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from click.testing import CliRunner
 
 from rfprm_lite import PRM, ContextLengthError, DeviceError, InputError
+from rfprm_lite.cli import main
 from rfprm_lite.ray import score_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's of itself
@@ -247,3 +250,24 @@ def test_the_page_s_examples(one_process: PRM, tmp_path: Path, monkeypatch: pyte
     assert not list(Path("scored/1").iterdir())
     found = pq.read_table("scored/2").to_pylist()
     assert rewards(found) == expected(one_process, rows[20:])
+
+
+def test_filter_on_ray_keeps_what_one_process_keeps(tmp_path: Path) -> None:
+    """`rfprm filter --ray`, with steps, conversations and a bad row among the texts."""
+    rows: list[dict[str, Any]] = traces(30)
+    rows[3]["answer"] = "\n\n".join(rows[3]["answer"])
+    rows[4]["problem"] = [{"role": "user", "content": rows[4]["problem"]}]
+    rows[5]["answer"] = " "
+    source = tmp_path / "traces.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    kept = {}
+    for name, options in (("here", []), ("ray", ["--ray", "--workers", "2"])):
+        output = tmp_path / f"{name}.jsonl"
+        command = ["filter", str(source), "--response-column", "answer", "--model", "demo", "--threads", "1"]
+        result = CliRunner().invoke(main, [*command, "--top", "40%", "-o", str(output), "--json", *options])
+        assert result.exit_code == 3, result.output
+        assert json.loads(result.stdout)["kept"] == 11
+        kept[name] = output.read_text(encoding="utf-8")
+        aside = Path(f"{output}.aside.jsonl").read_text(encoding="utf-8")
+        assert ("no step" in aside, json.loads(aside)["line"]) == (True, 6)
+    assert kept["here"] == kept["ray"]
