@@ -3,13 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint build bench benchmarks clean
+.PHONY: demo test integration lint docs notebooks build bench benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Ray on a local cluster, and the trainers' own code: TRL, verl, OpenRLHF. An environment of its own, of about 2 GB.
+integration: $(VENV)-integration/.done
+	$(VENV)-integration/bin/python -m pytest tests/integration
+
+docs: $(VENV)/.test
+	$(BIN)/python -m mkdocs build --strict --site-dir dist/site
+
+notebooks: $(VENV)/.test
+	$(BIN)/python docs/notebooks/run.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check
@@ -26,6 +36,7 @@ bench: $(VENV)/.test
 benchmarks: $(VENV)/.test
 	$(BIN)/python bench/run.py --install --save bench/results/$$(date +%F)-0.5b.json
 	$(BIN)/python bench/report.py
+	$(BIN)/python bench/scaling.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,8 +48,16 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 # torch comes first and alone, so that a CPU build that is at hand is taken and no other version is looked for.
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[export,dev]'
+	$(BIN)/pip install --quiet --editable '.[export,dev,docs]'
 	touch $@ $(VENV)/.demo
 
+# verl and OpenRLHF pin versions that exclude each other's: only their reward code is run.
+$(VENV)-integration/.done: pyproject.toml tests/integration/requirements.txt
+	$(PYTHON) -m venv $(VENV)-integration
+	$(VENV)-integration/bin/pip install --quiet torch==2.13.0
+	$(VENV)-integration/bin/pip install --quiet --editable '.[export,ray]' -r tests/integration/requirements.txt
+	$(VENV)-integration/bin/pip install --quiet --no-deps verl==0.9.1 openrlhf==0.11.2
+	touch $@
+
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) $(VENV)-integration dist

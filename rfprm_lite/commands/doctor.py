@@ -33,6 +33,7 @@ def doctor(as_json: bool) -> None:
         table.add_row(
             "instructions", "not known on this system" if known is None else ", ".join(known) or "none of note"
         )
+        table.add_row("int8 kernels", report.int8_kernels)
         table.add_row("cached models", ", ".join(report.cached_models) or "none")
         table.add_row("problems", "\n".join(report.problems) or "none found")
         console().print(table)

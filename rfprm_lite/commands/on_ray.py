@@ -23,7 +23,7 @@ ROWS_AHEAD = 65_536
 
 
 def on_ray(session: Session, workers: int | None) -> ScoreAll:
-    """By at most `workers` actors, or as many as there are CPUs for, of RAY_ADDRESS's cluster or one that is started here.
+    """By at most `workers` actors, or as many as the cluster has CPUs for: RAY_ADDRESS's, or one started here.
 
     Raises MissingExtraError, and InputError for options that actors can't have.
     """
