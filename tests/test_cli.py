@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from huggingface_hub.errors import LocalTokenNotFoundError
@@ -18,7 +20,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 from checkpoints import DEMO_CHECKPOINT
 from conftest import Exported
 from rfprm_export.cli import main as export_main
-from rfprm_lite import PRM, Aggregate, __version__, doctor
+from rfprm_lite import PRM, Aggregate, __version__, doctor, tables
 from rfprm_lite.cli import main
 from rfprm_lite.view import plain
 
@@ -115,6 +117,72 @@ def test_the_final_reward_by_option(run: Run) -> None:
     expected = prm.score(PROBLEM, RIGHT, aggregate=Aggregate("mean+final", 0.5, "response"))
     assert json.loads(result.output)["reward"] == pytest.approx(expected.reward, abs=1e-6)
     assert json.loads(result.output)["aggregate"] == "mean + 0.5 * response"
+
+
+def test_rows_in_every_format_with_columns_by_option(run: Run, tmp_path: Path) -> None:
+    rows = [{"q": PROBLEM, "a": RIGHT}, {"q": PROBLEM, "a": WRONG}]
+    columns = ("--problem-column", "q", "--response-column", "a", "--model", "demo", "--json")
+    found = []
+    for suffix in ("jsonl", "csv", "parquet"):
+        tables.write(path := tmp_path / f"rows.{suffix}", lambda: rows, tables.format_of(path))
+        lines = [json.loads(line) for line in run("score", str(path), *columns).output.splitlines()]
+        assert [line["problem"] for line in lines] == [PROBLEM, PROBLEM]
+        found.append([line["reward"] for line in lines])
+        result = CliRunner().invoke(main, ["score", *columns, "--format", suffix], input=path.read_bytes())
+        assert [json.loads(line)["reward"] for line in result.output.splitlines()] == found[0]
+    assert found[0] == found[1] == found[2]
+    assert found[0][0] > found[0][1]
+    assert "line 1 has no 'problem'" in run("score", str(tmp_path / "rows.jsonl")).stderr
+    (tmp_path / "rows.txt").write_text("", encoding="utf-8")
+    assert "ends with none of" in run("score", str(tmp_path / "rows.txt")).stderr
+
+
+def test_best_of_n_reads_parquet(run: Run, tmp_path: Path) -> None:
+    rows = [{"problem": PROBLEM, "candidates": [WRONG, RIGHT]}]
+    tables.write(path := tmp_path / "rows.parquet", lambda: rows, "parquet")
+    assert json.loads(run("best-of-n", str(path), "--model", "demo", "--json").output)["index"] == 1
+
+
+def test_a_conversation_in_the_problems_place(run: Run) -> None:
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROBLEM}]
+    result = run("score", "--model", "demo", "--json", input=json.dumps({"problem": asked, "response": RIGHT}))
+    assert json.loads(result.output)["reward"] == PRM.from_pretrained("demo").score(asked, RIGHT).reward
+
+
+def all_commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_commands(command, *names, name)
+        else:
+            yield (*names, name), command
+
+
+@pytest.mark.parametrize(("names", "command"), [*all_commands(main)], ids=str)
+def test_every_command_has_an_example_and_json(run: Run, names: tuple[str, ...], command: click.Command) -> None:
+    assert f"Example: rfprm {' '.join(names)}" in " ".join(run(*names, "--help").output.split())
+    assert "--json" in {option for own in command.params for option in own.opts} or names == ("completion",)
+
+
+def test_demo_json(run: Run) -> None:
+    assert json.loads(run("demo", "--json").output)["index"] == 1
+
+
+def test_completion(run: Run) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "_RFPRM_COMPLETE" in run("completion", shell).output
+    words = {"COMP_WORDS": "rfprm filter --per", "COMP_CWORD": "2", "_RFPRM_COMPLETE": "bash_complete"}
+    command = [sys.executable, "-c", "from rfprm_lite.cli import main; main(prog_name='rfprm')"]
+    completed = subprocess.run(command, env={**os.environ, **words}, capture_output=True, text=True, check=True)
+    assert completed.stdout == "plain,--per-problem\n"
+
+
+def test_scores_are_seen(run: Run, tmp_path: Path) -> None:
+    """From rewards to a page."""
+    rows = [json.dumps({"problem": PROBLEM, "response": text}) for text in (RIGHT, WRONG)]
+    scores = run("score", "--model", "demo", "--json", input="\n".join(rows)).output
+    result = run("view", "-", "-o", str(tmp_path / "page.html"), "--json", input=scores)
+    assert json.loads(result.output) == {"page": str(tmp_path / "page.html"), "shown": 2, "left_out": 0}
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("Tom has 12 apples") == 1
 
 
 def test_best_of_n(run: Run, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 
 import click
 import msgspec
+from rich.console import Console
+from rich.progress import Progress
 
 from rfprm_lite import columns, tables
 from rfprm_lite.commands.files import Source, reads
@@ -56,13 +58,19 @@ def score(session: Session, input: BinaryIO, problem: str | None, source: Source
 
 
 def _write(session: Session, source: Source, input: BinaryIO, output: Path) -> None:
-    """All rows with their rewards, at once or not at all."""
+    """All rows with their rewards, at once or not at all; they are held until then."""
     format = tables.format_of(output)
     held = list(source.rows(input))
     rows = list(read_rows(held, ScoreRow, source.columns))
     if held:
         columns.require_free(_values(held[0].values))
-    results = [result for batch in batches(iter(rows)) for result in _scored(session, batch)]
+    results: list[Score] = []
+    shown = Console(stderr=True)
+    with Progress(*Progress.get_default_columns(), console=shown, disable=not shown.is_terminal) as bar:
+        task = bar.add_task("scoring", total=len(rows))
+        for batch in batches(iter(rows)):
+            results += _scored(session, batch)
+            bar.update(task, completed=len(results))
     made = [{**_values(row.values), **columns.of(result)} for row, result in zip(held, results, strict=True)]
     written = tables.write(output, lambda: made, format)
     click.echo(f"{output}: {written} rows", err=True)
