@@ -136,6 +136,10 @@ def check(source: Source, outputs: Outputs) -> None:
     MissingExtraError where a library that it needs is missing."""
     paths = [path for path in (outputs.kept, outputs.rewards, outputs.histogram) if path is not None]
     for path in paths:
+        if str(path) == "-":
+            raise InputError(
+                "standard output can't be an output: what is recorded needs a place beside it; name a file"
+            )
         if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}")
         if path.resolve() == source.path.resolve():

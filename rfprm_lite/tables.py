@@ -88,7 +88,10 @@ def write(path: Path, rows: Callable[[], Iterable[Values]], format: Format) -> i
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when all is written and on the disk; an error leaves what was there.
-    Raises InputError where it can't be written."""
+    "-" is standard output. Raises InputError where it can't be written."""
+    if str(path) == "-":
+        yield sys.stdout.buffer
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

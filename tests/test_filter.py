@@ -172,6 +172,7 @@ def test_what_changed_since_is_refused(tmp_path: Path) -> None:
         (["-o", "kept.txt", "--top", "1"], "ends with none of"),
         (["-o", "no/kept.jsonl", "--top", "1"], "there is no folder no"),
         (["-o", "traces.jsonl", "--top", "1"], "is the input"),
+        (["-o", "-", "--top", "1"], "standard output can't be an output"),
         (["-o", "kept.jsonl", "--rewards", "kept.jsonl", "--top", "1"], "two outputs have the same name"),
         (["-o", "kept.jsonl", "--top", "1", "--problem-column", "question"], "no 'question'"),
     ],
@@ -272,3 +273,14 @@ def test_scored_rows_beside_their_input(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert [row["id"] for row in read(tmp_path / "scored.csv")] == [row["id"] for row in traces(2)]
     assert all(0 <= float(str(row["rfprm_reward"])) <= 2 for row in read(tmp_path / "scored.csv"))
+
+
+def test_standard_input_and_output(tmp_path: Path) -> None:
+    text = "\n".join(json.dumps(row) for row in traces(3))
+    command = ["filter", "-", "--model", "demo", "--per-problem", "1", "-o", str(tmp_path / "kept.csv")]
+    result = CliRunner().invoke(main, command, input=text)
+    assert result.exit_code == 0, result.output
+    assert len(read(tmp_path / "kept.csv")) == 3
+    assert len(read(tmp_path / "kept.csv.input.jsonl")) == 9
+    result = CliRunner().invoke(main, ["score", "--model", "demo", "-o", "-"], input=text)
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [row["id"] for row in traces(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -64,7 +65,7 @@ def filter_traces(
     problem_column: str,
     response_column: str,
 ) -> None:
-    """Score the traces in INPUT and keep the best: rows with problem and response.
+    """Score the traces in INPUT, a file or -, and keep the best: rows with problem and response.
 
     A trace's reward is its aggregate's: the paper's mean of step rewards + alpha * final for ReasonFlux-PRM-7B. Of
     --per-problem, --min-reward and --top each narrows what the one before left. Rows keep their order and columns.
@@ -75,6 +76,8 @@ def filter_traces(
     Example: rfprm filter traces.jsonl --model bundles/reasonflux-7b --top 10% --per-problem 1 -o kept.parquet
     """
     selection = Selection.of(top, min_reward, per_problem)
+    if str(input) == "-" and str(output) != "-":
+        input, format = _spooled(output, format or "jsonl"), format or "jsonl"
     source = Source(input, format or tables.format_of(input), {"problem": problem_column, "response": response_column})
     outputs = Outputs(output, rewards, histogram)
     filtering.check(source, outputs)
@@ -95,6 +98,15 @@ def filter_traces(
         console().print(summary.histogram.view(), _summary(summary, outputs))
     if summary.aside:
         sys.exit(DONE_BUT)
+
+
+def _spooled(output: Path, format: Format) -> Path:
+    """Standard input as a file beside the output: it is read twice, and again by a run that goes on."""
+    path = output.with_name(f"{output.name}.input.{format}")
+    with tables.replaced(path) as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    click.echo(f"standard input is kept in {path}", err=True)
+    return path
 
 
 def _here(session: Session) -> filtering.ScoreAll:

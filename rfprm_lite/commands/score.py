@@ -28,7 +28,7 @@ from rfprm_lite.view import score_view, tokens_view
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the rows with their rewards beside them to this .jsonl, .csv or .parquet.",
+    help="Write the rows with their rewards beside them to this .jsonl, .csv or .parquet; - for JSON lines.",
 )
 @scores
 def score(session: Session, input: BinaryIO, problem: str | None, source: Source, output: Path | None) -> None:
