@@ -24,6 +24,7 @@ Each is also the builtin that a caller would catch without knowing rfprm-lite.
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 
@@ -103,7 +104,7 @@ class MissingExtraError(RfprmError, ImportError):
     """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what}: pip install 'rfprm-lite[{extra}]'")
+        super().__init__(f"{what}: pip install '{_distribution()}[{extra}]'")
         self.what = what
         self.extra = extra
 
@@ -154,3 +155,12 @@ class BundleFileError(BundleError):
 
 class VariantError(BundleError):
     """The bundle has no such variant."""
+
+
+def _distribution() -> str:
+    """The one of the two wheels that is installed: the other would overwrite its files."""
+    try:
+        metadata.version("rfprm-lite-gpu")
+    except metadata.PackageNotFoundError:
+        return "rfprm-lite"
+    return "rfprm-lite-gpu"

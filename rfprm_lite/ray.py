@@ -23,7 +23,7 @@ from rfprm_lite import columns
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle import DEMO
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.errors import InputError, RfprmError
+from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
 from rfprm_lite.many import WINDOW
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
@@ -34,9 +34,7 @@ try:
     from ray.data import ActorPoolStrategy
     from ray.data.expressions import monotonically_increasing_id
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"scoring on Ray needs {missing.name}: pip install 'rfprm-lite[ray]'", name=missing.name
-    ) from None
+    raise MissingExtraError(f"scoring on Ray needs {missing.name}", "ray") from None
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import scaling
+from rfprm_lite import MissingExtraError
 from scaling import Rate
 
 
@@ -30,5 +31,5 @@ def test_sixteen_responses_share_a_problem() -> None:
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "rfprm_lite.ray", raising=False)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rfprm-lite\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'rfprm-lite\[ray\]'"):
         import rfprm_lite.ray  # noqa: F401

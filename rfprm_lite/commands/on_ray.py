@@ -13,7 +13,7 @@ from rfprm_lite import columns
 from rfprm_lite.bundle import DEMO
 from rfprm_lite.commands.shared import Session
 from rfprm_lite.conversation import Problem
-from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
+from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.filtering import ScoreAll
 from rfprm_lite.ledger import Scored
 from rfprm_lite.prm import Response
@@ -33,12 +33,11 @@ def on_ray(session: Session, workers: int | None) -> ScoreAll:
             "--cache-dir and --local-files-only are for one process: with --ray set HF_HOME, HF_HUB_OFFLINE"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
+    import rfprm_lite.ray as on_cluster  # first: it says what is missing
 
-        from rfprm_lite.ray import score_dataset
-    except ImportError as error:
-        raise MissingExtraError("--ray needs Ray Data", "ray") from error
+    # isort: split
+    import ray
+
     if not ray.is_initialized():
         ray.init(logging_level="warning", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -50,7 +49,7 @@ def on_ray(session: Session, workers: int | None) -> ScoreAll:
             yield from score_some([{"problem": problem, "response": response} for problem, response in own])
 
     def score_some(rows: list[dict[str, object]]) -> Iterator[Scored | RfprmError]:
-        scored = score_dataset(
+        scored = on_cluster.score_dataset(
             ray.data.from_items(rows),
             model=options.model or DEMO,
             workers=(1, most),
