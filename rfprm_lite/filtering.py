@@ -16,8 +16,8 @@ import numpy as np
 
 from rfprm_lite import columns, tables
 from rfprm_lite.conversation import Problem
-from rfprm_lite.errors import InputError, RfprmError
-from rfprm_lite.histogram import Histogram, require_matplotlib
+from rfprm_lite.errors import InputError, LedgerError, RfprmError
+from rfprm_lite.histogram import Histogram, require_picture
 from rfprm_lite.ledger import Entry, Key, Ledger, Scored
 from rfprm_lite.many import WINDOW
 from rfprm_lite.prm import Response
@@ -27,6 +27,10 @@ from rfprm_lite.tables import Format, Row
 
 ScoreAll = Callable[[Sequence[tuple[Problem, Response]]], Iterator[Scored | RfprmError]]
 """Scores pairs in order, as far as they are asked for; an error stands in the place of its score."""
+
+Joined = tuple[Mapping[str, Any], Entry]
+"""A row's values, and what is recorded of it."""
+RequireSame = Callable[[int, bytes, Key | None], None]
 
 ROWS_AHEAD = 1024
 """Rows that are read before they are scored, equal problems together, so that they share their prefix."""
@@ -44,6 +48,13 @@ class Source:
         """Read anew each time."""
         with self._open() as file:
             yield from tables.read(file, self.format)
+
+    def schema(self) -> Any:
+        """The types of its columns, pyarrow's, where it is Parquet."""
+        if self.format != "parquet":
+            return None
+        with self._open() as file:
+            return tables.schema_of(file)
 
     def count(self) -> int:
         """How many rows it has."""
@@ -74,7 +85,7 @@ class Outputs:
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
     """Of all rows that are recorded. aside: rows that could not be scored. lowest_kept and the means are rewards, None
-    where there is no row. tokens: of the texts; computed: of them, the others were shared."""
+    where there is no row. tokens: of the texts; computed: of them, the others were shared; None where not known."""
 
     scored: int
     kept: int
@@ -82,8 +93,8 @@ class Summary:
     mean_reward: float | None
     mean_kept: float | None
     lowest_kept: float | None
-    tokens: int
-    computed: int
+    tokens: int | None
+    computed: int | None
     histogram: Histogram
 
     def to_dict(self) -> dict[str, object]:
@@ -94,7 +105,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """rows: read so far. scored: of them by this run. aside: of them that could not be."""
+    """rows: done so far. scored: of them by this run. aside: of them that could not be."""
 
     rows: int = 0
     scored: int = 0
@@ -107,23 +118,32 @@ def score_rows(
     """Score what the ledger has not; yields after every batch that it has recorded.
 
     skip: set a row that can't be scored aside, with its error; otherwise that is raised, when all before it that were
-    scored are recorded.
+    scored are recorded. Raises LedgerError where the input is not what it was when rows of it were recorded.
     """
-    progress = Progress()
+    first = next((row.columns for row in source.rows() if row.columns), ())
+    columns.require_free(first)  # of the first row: the run ends at once; of others they are set aside
+    rows = scored = aside = known = 0
     for held in tables.chunks(source.rows(), ahead):
-        asked, wrong = _read(held, source.columns)
-        keys = {number: Key.of(row.problem, row.response) for number, row in asked.items()}
+        asked, keys, wrong = _read(held, source.columns)
         new = sorted(ledger.new(keys), key=lambda number: (kind(asked[number]), keys[number].problem, number))
+        known += len(keys) - len(new)
+        rows += len(held) - len(new)
         results = score_all([(asked[number].problem, asked[number].response) for number in new])
         for batch in tables.chunks(zip(new, results, strict=True), WINDOW):
             good = [(number, keys[number], result) for number, result in batch if isinstance(result, Scored)]
             ledger.add(good)
             wrong |= {number: result for number, result in batch if isinstance(result, RfprmError)}
-            progress = Progress(progress.rows, progress.scored + len(good), progress.aside)
-            yield progress
+            rows, scored = rows + len(batch), scored + len(good)
+            yield Progress(rows, scored, aside + len(wrong))
         _set_aside(ledger, [row for row in held if row.number in wrong], wrong, skip=skip)
-        progress = Progress(progress.rows + len(held), progress.scored, progress.aside + len(wrong))
-        yield progress
+        aside += len(wrong)
+        yield Progress(rows, scored, aside)
+    missing = ledger.totals().rows - known - scored
+    if missing:
+        raise LedgerError(
+            f"{missing} recorded rows are no longer in {source.path}, or can't be read any more: it has changed. "
+            "Score it anew with --restart, or write to another output"
+        )
 
 
 def kind(row: ScoreRow) -> tuple[bool, bool]:
@@ -134,27 +154,20 @@ def kind(row: ScoreRow) -> tuple[bool, bool]:
 def check(source: Source, outputs: Outputs) -> None:
     """Before anything is scored: raises InputError where an output can't be written or would overwrite the input, and
     MissingExtraError where a library that it needs is missing."""
-    paths = [path for path in (outputs.kept, outputs.rewards, outputs.histogram) if path is not None]
+    paths = [path for path in (outputs.kept, outputs.rewards, outputs.histogram, outputs.aside) if path is not None]
     for path in paths:
         if str(path) == "-":
             raise InputError(
-                "standard output can't be an output: what is recorded needs a place beside it; name a file"
+                "standard output can't be an output: what is recorded needs a place beside it. Name a file"
             )
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent}")
-        if path.resolve() == source.path.resolve():
-            raise InputError(f"{path} is the input: write to another file")
+        tables.require_place(path, source.path)
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("two outputs have the same name")
+        raise InputError(f"two outputs have the same name: {', '.join(map(str, paths))}")
     for table in (outputs.kept, outputs.rewards):
         if table is not None:
             tables.require(tables.format_of(table))
     if outputs.histogram is not None:
-        require_matplotlib()
-    for row in source.rows():
-        if not isinstance(row.values, InputError):
-            columns.require_free(row.values)
-            return
+        require_picture(outputs.histogram)
 
 
 def write(
@@ -162,12 +175,10 @@ def write(
 ) -> Summary:
     """Write what the selection keeps, each file as a whole, and sum up."""
 
-    def rows(*, all_rows: bool) -> Callable[[], Iterator[Mapping[str, Any]]]:
-        return lambda: joined(source.rows(), ledger.entries(selection), all_rows=all_rows)
-
-    tables.write(outputs.kept, rows(all_rows=False), tables.format_of(outputs.kept))
+    tables.clear_partial(path for path in (outputs.kept, outputs.rewards, outputs.aside) if path)
+    _write(source, outputs.kept, ledger, selection, all_rows=False)
     if outputs.rewards is not None:
-        tables.write(outputs.rewards, rows(all_rows=True), tables.format_of(outputs.rewards))
+        _write(source, outputs.rewards, ledger, selection, all_rows=True)
     aside = tables.write(outputs.aside, lambda: _aside(ledger), "jsonl")
     if not aside:
         outputs.aside.unlink()
@@ -191,19 +202,29 @@ def write(
     )
 
 
-def joined(rows: Iterable[Row], entries: Iterable[Entry], *, all_rows: bool) -> Iterator[Mapping[str, Any]]:
+def _write(source: Source, path: Path, ledger: Ledger, selection: Selection, *, all_rows: bool) -> None:
     """The rows that are kept, or all that are recorded with a column that tells, with their rewards beside them."""
-    entry_of = iter(entries)
-    entry = next(entry_of, None)
-    for row in rows:
-        if entry is None:
-            return
-        if row.number != entry.row:
-            continue
-        if not isinstance(row.values, InputError) and (all_rows or entry.kept):
-            kept = {columns.KEPT: entry.kept} if all_rows else {}
-            yield {**row.values, **columns.of(entry.scored), **kept}
-        entry = next(entry_of, None)
+
+    def rows() -> Iterator[Mapping[str, Any]]:
+        for values, entry in joined(source.rows(), ledger.entries(selection), source.columns, ledger.require_same):
+            if all_rows or entry.kept:
+                kept = {columns.KEPT: entry.kept} if all_rows else {}
+                yield {**values, **columns.of(entry.scored), **kept}
+
+    tables.write(path, rows, tables.format_of(path), source.schema())
+
+
+def joined(
+    rows: Iterable[Row], entries: Iterable[Entry], names: Columns, require_same: RequireSame
+) -> Iterator[Joined]:
+    """Each recorded row with its entry. Raises LedgerError where the rows are others than those that were scored."""
+    rest = iter(rows)
+    for entry in entries:
+        row = next((row for row in rest if row.number >= entry.row), None)
+        found = _read([row] if row and row.number == entry.row else [], names)[1]
+        require_same(entry.row, entry.digest, found.get(entry.row))
+        if row is not None and not isinstance(row.values, InputError):
+            yield row.values, entry
 
 
 def _aside(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
@@ -211,16 +232,20 @@ def _aside(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
     return ({"line": row, "error": error, "row": content} for row, error, content in ledger.aside())
 
 
-def _read(held: Sequence[Row], names: Columns) -> tuple[dict[int, ScoreRow], dict[int, RfprmError]]:
-    """The rows that can be read, and what is wrong with the others, by number."""
+def _read(held: Sequence[Row], names: Columns) -> tuple[dict[int, ScoreRow], dict[int, Key], dict[int, RfprmError]]:
+    """By number: the rows that can be read, their keys, and what is wrong with the others."""
     asked: dict[int, ScoreRow] = {}
+    keys: dict[int, Key] = {}
     wrong: dict[int, RfprmError] = {}
     for row in held:
         try:
-            asked[row.number] = read_row(row, ScoreRow, names)
+            read = read_row(row, ScoreRow, names)
+            columns.require_free(row.columns)
+            keys[row.number] = Key.of(read.problem, read.response)
+            asked[row.number] = read
         except InputError as error:
             wrong[row.number] = error
-    return asked, wrong
+    return asked, keys, wrong
 
 
 def _set_aside(ledger: Ledger, rows: Sequence[Row], wrong: Mapping[int, RfprmError], *, skip: bool) -> None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from rfprm_lite.errors import MissingExtraError
+from rfprm_lite.errors import InputError, MissingExtraError
 
+PICTURES = (".png", ".svg", ".pdf")
 BINS = 20
 BAR_CELLS = 40
 
@@ -55,8 +56,8 @@ class Histogram:
         return {"edges": self.edges.tolist(), "traces": self.traces.tolist(), "kept": self.kept.tolist()}
 
     def save(self, path: Path) -> None:
-        """Write a picture of what the path ends with. Raises MissingExtraError."""
-        require_matplotlib()
+        """Write a picture of what the path ends with. Raises InputError, MissingExtraError."""
+        require_picture(path)
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 3.2), layout="constrained")
@@ -68,7 +69,9 @@ class Histogram:
         figure.savefig(path, dpi=150)
 
 
-def require_matplotlib() -> None:
-    """Raises MissingExtraError where it is missing."""
+def require_picture(path: Path) -> None:
+    """Raises InputError where the path ends with no kind of picture, MissingExtraError where matplotlib is missing."""
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f"{path}: a picture's name ends with {', '.join(PICTURES)}")
     if find_spec("matplotlib") is None:
         raise MissingExtraError("a histogram as a picture needs matplotlib", "plot")

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS aside (row INTEGER PRIMARY KEY, error TEXT NOT NULL, 
 CREATE INDEX IF NOT EXISTS by_reward ON rewards (reward DESC, row);
 DELETE FROM aside;
 """
+_FORGETTING = "BEGIN IMMEDIATE; DELETE FROM job; DELETE FROM rewards; COMMIT;"
 _KEPT = """
 SELECT row FROM (
     SELECT row, reward, ROW_NUMBER() OVER (PARTITION BY problem ORDER BY reward DESC, row) AS place FROM rewards
@@ -68,33 +69,29 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """A row that is recorded, and whether a selection keeps it."""
+    """A row that is recorded, and whether a selection keeps it. digest: of the row, as `Key.row`."""
 
     row: int
+    digest: bytes
     scored: Scored
     kept: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of all scored rows: their number, and their tokens, of which some were computed."""
+    """Of all scored rows: their number, and their tokens, of which some were computed; None where not known."""
 
     rows: int
-    tokens: int
-    computed: int
-
-
-def forget(path: Path) -> None:
-    """Remove a ledger, if there is one."""
-    for own in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-        own.unlink(missing_ok=True)
+    tokens: int | None
+    computed: int | None
 
 
 class Ledger:
     """Open for one job, which is what the rewards depend on, in words. Closed by `close`."""
 
-    def __init__(self, path: Path, job: Mapping[str, str]) -> None:
-        """Raises LedgerError where the file is another job's, is in use, or is no ledger."""
+    def __init__(self, path: Path, job: Mapping[str, str], *, restart: bool = False) -> None:
+        """restart: forget what is recorded. Raises LedgerError where the file is another job's, is in use, or is no
+        ledger."""
         self._path = path
         try:
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -102,6 +99,8 @@ class Ledger:
             raise LedgerError(f"{path} can't be written: {error}") from error
         try:
             self._database.executescript(_OPENING)
+            if restart:
+                self._database.executescript(_FORGETTING)
             self._claim(job)
         except sqlite3.OperationalError as error:
             self.close()
@@ -121,17 +120,19 @@ class Ledger:
         """The rows that are not scored yet, in order. Raises LedgerError where a scored row has changed since."""
         if not keys:
             return []
-        found = self._database.execute(
-            "SELECT row, digest FROM rewards WHERE row BETWEEN ? AND ?", (min(keys), max(keys))
-        )
-        scored = dict(found.fetchall())
-        for row in sorted(scored.keys() & keys.keys()):
-            if scored[row] != keys[row].row:
-                raise LedgerError(
-                    f"row {row} is not what it was when {self._path} recorded its reward: the input has changed. "
-                    "Score it anew with --restart, or write to another output"
-                )
+        between = "SELECT row, digest FROM rewards WHERE row BETWEEN ? AND ?"
+        scored = dict(self._execute(between, (min(keys), max(keys))).fetchall())
+        for row in sorted(scored):
+            self.require_same(row, scored[row], keys.get(row))
         return sorted(keys.keys() - scored.keys())
+
+    def require_same(self, row: int, digest: bytes, key: Key | None) -> None:
+        """Raises LedgerError where a recorded row is now another, or none that can be scored (None)."""
+        if key is None or digest != key.row:
+            raise LedgerError(
+                f"row {row} is not what it was when {self._path} recorded its reward: the input has changed. "
+                "Score it anew with --restart, or write to another output"
+            )
 
     def add(self, scores: Sequence[tuple[int, Key, Scored]]) -> None:
         """Record a batch: all of it or, where the process dies, nothing."""
@@ -148,37 +149,37 @@ class Ledger:
 
     def set_aside(self, row: int, error: str, content: str) -> None:
         """Record a row that can't be scored, with its content, until the next run, which tries it again."""
-        self._database.execute("INSERT OR REPLACE INTO aside VALUES (?, ?, ?)", (row, error, content))
+        self._execute("INSERT OR REPLACE INTO aside VALUES (?, ?, ?)", (row, error, content))
 
     def aside(self) -> Iterator[tuple[int, str, str]]:
         """Row, error and content of each that is set aside, in order."""
-        yield from self._database.execute("SELECT row, error, content FROM aside ORDER BY row")
+        yield from self._execute("SELECT row, error, content FROM aside ORDER BY row")
 
     def entries(self, selection: Selection) -> Iterator[Entry]:
         """Every scored row in order, and whether it is kept."""
-        self._database.execute("CREATE TEMP TABLE IF NOT EXISTS kept (row INTEGER PRIMARY KEY)")
-        self._database.execute("DELETE FROM kept")
+        self._execute("CREATE TEMP TABLE IF NOT EXISTS kept (row INTEGER PRIMARY KEY)")
+        self._execute("DELETE FROM kept")
         most = selection.limit(self.totals().rows)
-        self._database.execute(
-            f"INSERT INTO kept {_KEPT}",  # our own text
+        self._execute(
+            f"INSERT INTO kept {_KEPT}",
             {
-                "per_problem": selection.per_problem or _EVERY,
+                "per_problem": min(selection.per_problem or _EVERY, _EVERY),
                 "min_reward": -np.inf if selection.min_reward is None else selection.min_reward,
-                "most": -1 if most is None else most,
+                "most": _EVERY if most is None else min(most, _EVERY),
             },
         )
-        found = self._database.execute(
-            "SELECT rewards.row, reward, trajectory_reward, step_rewards, kept.row IS NOT NULL "
+        found = self._execute(
+            "SELECT rewards.row, digest, reward, trajectory_reward, step_rewards, kept.row IS NOT NULL "
             "FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
         )
-        for row, reward, trajectory_reward, steps, kept in found:
+        for row, digest, reward, trajectory_reward, steps, kept in found:
             step_rewards = np.frombuffer(steps, "<f4").astype(np.float32)
-            yield Entry(row, Scored(reward, trajectory_reward, step_rewards), bool(kept))
+            yield Entry(row, digest, Scored(reward, trajectory_reward, step_rewards), bool(kept))
 
     def totals(self) -> Totals:
         """Of all that is recorded."""
-        sums = "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(computed), 0) FROM rewards"
-        return Totals(*self._database.execute(sums).fetchone())
+        sums = "SELECT COUNT(*), SUM(tokens), SUM(computed) FROM rewards"
+        return Totals(*self._execute(sums).fetchone())
 
     def _claim(self, job: Mapping[str, str]) -> None:
         """Make an empty ledger the job's. Raises LedgerError where it is another's."""
@@ -197,15 +198,22 @@ class Ledger:
                 "output"
             )
 
+    def _execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{self._path}: {error}. What is recorded is not lost") from error
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:
+                self._execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
 
 
 def _digest(value: object) -> bytes:

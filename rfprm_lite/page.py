@@ -59,7 +59,7 @@ class Page:
         text = _problem_text(row.problem)
         if isinstance(row, BestOfNRecord):
             cards = [_sortable(best_of_n_card(row, i), score) for i, score in enumerate(row.scores)]
-            self.problems[where] = Problem(f"{where}: {text}" if text else where, cards)
+            self.problems[len(self.problems)] = Problem(f"{where}: {text}" if text else where, cards)
             return
         problem = self.problems.setdefault(("problem", text) if text else where, Problem(text or where))
         problem.cards.append(_sortable(score_element(row, where), row))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import glob
 import io
 import os
 import sys
@@ -36,6 +37,8 @@ SUFFIXES: dict[str, Format] = {
     ".pq": "parquet",
 }
 ROWS_A_BATCH = 1024
+PREFIX = "rfprm_"
+"""Of the columns that rfprm-lite adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class Row:
     number: int
     values: Values | InputError
     content: str = ""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Their names; none where the row can't be read."""
+        return [] if isinstance(self.values, InputError) else list(self.values)
 
 
 def format_of(path: str | Path) -> Format:
@@ -78,11 +86,36 @@ def require(format: Format) -> None:
         _pyarrow()
 
 
-def write(path: Path, rows: Callable[[], Iterable[Values]], format: Format) -> int:
-    """Write a file at once or not at all; returns the number of rows. `rows` may be called twice: Parquet needs to know
-    all columns before the first row."""
+def require_place(path: Path, source: Path) -> None:
+    """Raises InputError where an output can't be written there, or would overwrite the input."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}")
+    if path.resolve() == source.resolve():
+        raise InputError(f"{path} is the input: write to another file")
+
+
+def write(path: Path, rows: Callable[[], Iterable[Values]], format: Format, schema: Any = None) -> int:
+    """Write a file at once or not at all; returns the number of rows. `rows` may be called twice: CSV and Parquet need
+    to know all columns before the first row. schema: of those that Parquet is to keep as they are, pyarrow's."""
     with replaced(path) as file:
-        return {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet}[format](file, rows)
+        if format == "parquet":
+            return _write_parquet(file, rows, schema)
+        return (_write_csv if format == "csv" else _write_jsonl)(file, rows)
+
+
+def schema_of(file: BinaryIO) -> Any:
+    """The schema of a Parquet file, pyarrow's. Raises InputError."""
+    try:
+        return _pyarrow("parquet").ParquetFile(file).schema_arrow
+    except (_pyarrow("lib").ArrowException, OSError) as error:
+        raise InputError(f"the input is no Parquet: {error}") from error
+
+
+def clear_partial(paths: Iterable[Path]) -> None:
+    """Remove what writes that were killed have left of these. Nobody else may be writing them."""
+    for path in paths:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -92,6 +125,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     if str(path) == "-":
         yield sys.stdout.buffer
         return
+    path = path.resolve()  # what a link leads to is replaced, not the link
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -124,41 +158,68 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Row]:
     for number, line in numbered(file):
         try:
             yield Row(number, msgspec.json.decode(line, type=dict[str, Any]))
-        except (msgspec.DecodeError, UnicodeError) as error:
-            yield Row(number, InputError(f"line {number} is no JSON object: {error}"), line.decode(errors="replace"))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            wrong = InputError(f"line {number} is no JSON object: {error}")
+            yield Row(number, wrong, line.decode(errors="backslashreplace"))
 
 
 def _read_csv(file: BinaryIO) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # the module's own limit is shorter than traces are
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    reader = csv.reader(text, strict=True)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
+        reader = csv.reader(text, strict=True)
         names = next(reader, [])
+        _require_single(names)
         while True:
             number = reader.line_num + 1
-            values = next(reader, None)
-            if values is None:
+            try:
+                values = next(reader)
+            except StopIteration:
                 return
-            if len(values) == len(names):
-                yield Row(number, dict(zip(names, values, strict=True)))
-            elif values:
-                wrong = InputError(f"line {number} has {len(values)} fields, the first line {len(names)}")
-                yield Row(number, wrong, _cell(values))
-    except (csv.Error, UnicodeError) as error:  # what comes behind can't be told apart any more
-        raise InputError(f"line {reader.line_num} is no CSV in UTF-8: {error}") from error
+            except csv.Error as error:
+                yield Row(number, InputError(f"line {number} is no CSV: {error}"))
+            else:
+                if values:
+                    yield _csv_row(number, names, values)
     finally:
-        text.detach()
+        if not file.closed:
+            text.detach()
+
+
+def _csv_row(number: int, names: Sequence[str], values: Sequence[str]) -> Row:
+    content = _cell([value.encode(errors="surrogateescape").decode(errors="backslashreplace") for value in values])
+    if any(not value.isascii() and _has_surrogate(value) for value in values):
+        return Row(number, InputError(f"line {number} is no UTF-8"), content)
+    if len(values) != len(names):
+        return Row(number, InputError(f"line {number} has {len(values)} fields, the first line {len(names)}"), content)
+    return Row(number, dict(zip(names, values, strict=True)))
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _require_single(names: Sequence[str]) -> None:
+    """Raise InputError where two columns have one name: a row can't hold both."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"several columns are called {', '.join(map(repr, twice))}: rename or drop all but one")
 
 
 def _read_parquet(file: BinaryIO) -> Iterator[Row]:
-    parquet = _pyarrow("parquet")
+    parquet, pa = _pyarrow("parquet"), _pyarrow()
     try:
-        source = file if file.seekable() else io.BytesIO(file.read())
-        batches = parquet.ParquetFile(source).iter_batches(batch_size=ROWS_A_BATCH)
-        rows = (values for batch in batches for values in batch.to_pylist())
-        yield from (Row(number, values) for number, values in enumerate(rows, start=1))
-    except _pyarrow("lib").ArrowException as error:
-        raise InputError(f"the input is no Parquet: {error}") from error
+        opened = parquet.ParquetFile(file if file.seekable() else io.BytesIO(file.read()))
+        _require_single(opened.schema_arrow.names)
+        number = 0
+        for batch in opened.iter_batches(batch_size=ROWS_A_BATCH):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(number, values)
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"the input is no Parquet that can be read: {error}") from error
 
 
 def _write_jsonl(file: BinaryIO, rows: Callable[[], Iterable[Values]]) -> int:
@@ -172,7 +233,7 @@ def _write_csv(file: BinaryIO, rows: Callable[[], Iterable[Values]]) -> int:
     writer.writeheader()
     written = 0
     for row in rows():
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: _csv_cell(name, value) for name, value in row.items()})
         written += 1
     text.flush()
     text.detach()
@@ -180,28 +241,38 @@ def _write_csv(file: BinaryIO, rows: Callable[[], Iterable[Values]]) -> int:
 
 
 def _cell(value: Any) -> Any:
+    """Lists and objects as JSON."""
     return msgspec.json.encode(value).decode() if isinstance(value, (list, dict)) else value
 
 
-def _write_parquet(file: BinaryIO, rows: Callable[[], Iterable[Values]]) -> int:
+def _csv_cell(name: str, value: Any) -> Any:
+    if isinstance(value, (list, dict)) and not name.startswith(PREFIX):
+        raise InputError(f"column {name!r} holds lists or objects, which CSV gives back as text: write .jsonl")
+    return _cell(value)
+
+
+def _write_parquet(file: BinaryIO, rows: Callable[[], Iterable[Values]], known: Any) -> int:
     pa, parquet = _pyarrow(), _pyarrow("parquet")
+    known = pa.schema([]) if known is None else known
     try:
-        schema = pa.unify_schemas(
-            [pa.schema([]), *(_columns(pa, batch).schema for batch in chunks(rows(), ROWS_A_BATCH))],
+        found = pa.unify_schemas(
+            [pa.schema([]), *(_columns(pa, batch, known.names).schema for batch in chunks(rows(), ROWS_A_BATCH))],
             promote_options="permissive",
         )
+        schema = pa.schema([*known, *found])
         written = 0
         with parquet.ParquetWriter(file, schema) as writer:
             for batch in chunks(rows(), ROWS_A_BATCH):
                 writer.write_table(pa.Table.from_pylist(list(batch), schema=schema))
                 written += len(batch)
-    except pa.ArrowException as error:
-        raise InputError(f"Parquet can't hold a column of several kinds of values, .jsonl can: {error}") from error
+    except (pa.ArrowException, OverflowError) as error:
+        raise InputError(f"Parquet can't hold these values in one column, .jsonl can: {error}") from error
     return written
 
 
-def _columns(pa: Any, rows: Sequence[Values]) -> Any:
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def _columns(pa: Any, rows: Sequence[Values], known: Sequence[str]) -> Any:
+    """The columns of rows, without the known ones."""
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]
     return pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
 
 

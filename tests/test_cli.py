@@ -211,7 +211,6 @@ def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.L
         (["score", "--problem", "p", "--aggregate", "mean+final", "--alpha", "-1"], "a", "alpha=-1"),
         (["score", "--problem", "p", "--final", "response"], "<think>a", "needs a response"),
         (["score", "--problem", "p", "--device", "cuda"], "a", "install rfprm-lite-gpu"),
-        (["score", "--problem", "p", "--aggregate", "median"], "a", "'median'"),
         (["best-of-n"], '{"problem": "p", "candidates": []}', "no candidates.*line 1"),
         (["score", "--problem", "p", "--model", "no/such/folder"], "a", "neither a folder nor a hub id"),
     ],
@@ -226,6 +225,7 @@ def test_errors_are_a_line_and_exit_code_1(run: Run, arguments: list[str], input
 
 def test_usage_errors_are_exit_code_2(run: Run) -> None:
     assert run("score", "--threads", "0").exit_code == 2
+    assert run("score", "--aggregate", "median").exit_code == 2
     assert run("nonsense").exit_code == 2
     assert run("--version").output.strip().endswith(__version__)
 

@@ -13,15 +13,19 @@ import time
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, InputError, LedgerError, Tokens, tables
+from rfprm_lite import PRM, InputError, LedgerError, Tokens, filtering, tables
 from rfprm_lite.cli import main
+from rfprm_lite.filtering import Summary
 from rfprm_lite.ledger import Key, Ledger, Scored
 from rfprm_lite.selection import Selection
 
@@ -152,7 +156,11 @@ def test_what_changed_since_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "traces.jsonl", rows)
     assert run(source, "--top", 3, "-o", output).exit_code == 0
     result = run(source, "--top", 3, "-o", output, "--aggregate", "min")
-    assert "aggregate was mean + 1 * last and is min" in result.stderr
+    assert "aggregate was mean+final and is min" in result.stderr
+    result = run(source, "--top", 3, "-o", output, "--final", "response")
+    assert "final was last and is response" in result.stderr
+    result = run(source, "--top", 3, "-o", output, "--alpha", 1.0000001)
+    assert "alpha was 1.0 and is 1.0000001" in result.stderr
     write(source, [{**rows[0], "response": "5"}, *rows[1:]])
     result = run(source, "--top", 3, "-o", output)
     assert (result.exit_code, "row 1 is not what it was" in result.stderr) == (1, True)
@@ -162,29 +170,112 @@ def test_what_changed_since_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "message"),
     [
-        (["-o", "kept.jsonl"], "nothing says what is kept"),
-        (["-o", "kept.jsonl", "--top", "0"], "top='0'"),
-        (["-o", "kept.jsonl", "--top", "101%"], "top='101%'"),
-        (["-o", "kept.jsonl", "--top", "1.5"], "a part of them has a %"),
-        (["-o", "kept.jsonl", "--per-problem", "0"], "per_problem=0"),
-        (["-o", "kept.txt", "--top", "1"], "ends with none of"),
-        (["-o", "no/kept.jsonl", "--top", "1"], "there is no folder no"),
-        (["-o", "traces.jsonl", "--top", "1"], "is the input"),
-        (["-o", "-", "--top", "1"], "standard output can't be an output"),
-        (["-o", "kept.jsonl", "--rewards", "kept.jsonl", "--top", "1"], "two outputs have the same name"),
-        (["-o", "kept.jsonl", "--top", "1", "--problem-column", "question"], "no 'question'"),
+        (["-o", "kept.jsonl"], 1, "nothing says what is kept"),
+        (["-o", "kept.jsonl", "--top", "0"], 2, "top='0'"),
+        (["-o", "kept.jsonl", "--top", "101%"], 2, "top='101%'"),
+        (["-o", "kept.jsonl", "--top", "1.5"], 2, "a part of them has a %"),
+        (["-o", "kept.jsonl", "--per-problem", "0"], 2, "0 is not in the range"),
+        (["-o", "kept.txt", "--top", "1"], 1, "ends with none of"),
+        (["-o", "no/kept.jsonl", "--top", "1"], 1, "there is no folder no"),
+        (["-o", "traces.jsonl", "--top", "1"], 1, "is the input"),
+        (["-o", "-", "--top", "1"], 1, "standard output can't be an output"),
+        (["-o", "kept.jsonl", "--rewards", "kept.jsonl", "--top", "1"], 1, "two outputs have the same name"),
+        (
+            ["-o", "kept.jsonl", "--rewards", "kept.jsonl.aside.jsonl", "--top", "1"],
+            1,
+            "two outputs have the same name",
+        ),
+        (["-o", "kept.jsonl", "--histogram", "picture.txt", "--top", "1"], 1, "ends with .png, .svg, .pdf"),
+        (["-o", "kept.jsonl", "--top", "1", "--problem-column", "question"], 1, "no 'question'"),
     ],
 )
 def test_errors_come_before_any_scoring(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], code: int, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "traces.jsonl", traces(1))
     result = run("traces.jsonl", "--on-error", "fail", *options)
-    assert result.exit_code == 1
-    assert message in result.stderr
+    assert result.exit_code == code
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_row_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    source, output = write(tmp_path / "traces.jsonl", traces(3)), tmp_path / "kept.jsonl"
+    lines = source.read_text(encoding="utf-8").splitlines()
+    assert run(source, "--top", "100%", "-o", output).exit_code == 0
+    for changed in (["", *lines[1:]], ["{bad", *lines[1:]], lines[:4], [lines[1], lines[0], *lines[2:]], []):
+        source.write_text("\n".join(changed), encoding="utf-8")
+        result = run(source, "--top", "100%", "-o", output)
+        assert (result.exit_code, "changed" in result.stderr) == (1, True)
+        assert len(read(output)) == 9
+
+
+def test_an_input_that_is_replaced_during_the_run_gets_no_other_rows_rewards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "traces.jsonl", traces(3))
+
+    def replace_it(*arguments: Any) -> Summary:
+        write(source, traces(3)[::-1])
+        return write_outputs(*arguments)
+
+    write_outputs = filtering.write
+    monkeypatch.setattr(filtering, "write", replace_it)
+    result = run(source, "--top", "100%", "-o", tmp_path / "kept.jsonl")
+    assert "the input has changed" in result.stderr
+    assert not (tmp_path / "kept.jsonl").exists()
+
+
+def test_a_restart_waits_for_nobody_and_takes_nothing_from_a_run(tmp_path: Path) -> None:
+    source = write(tmp_path / "traces.jsonl", traces(2))
+    with closing(Ledger(tmp_path / "kept.jsonl.ledger", {})):
+        result = run(source, "--top", 1, "-o", tmp_path / "kept.jsonl", "--restart")
+        assert "another run may be writing it" in result.stderr
+    assert run(source, "--top", 1, "-o", tmp_path / "kept.jsonl", "--restart").exit_code == 0
+
+
+def test_what_a_killed_write_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".kept.jsonl.99999.partial").write_text("half", encoding="utf-8")
+    (tmp_path / ".other.jsonl.99999.partial").write_text("half", encoding="utf-8")
+    run(write(tmp_path / "traces.jsonl", traces(2)), "--top", 1, "-o", tmp_path / "kept.jsonl")
+    assert [path.name for path in tmp_path.glob(".*partial")] == [".other.jsonl.99999.partial"]
+
+
+def test_a_rewards_column_of_a_later_row_is_not_overwritten(tmp_path: Path) -> None:
+    rows = traces(2)
+    rows[2]["rfprm_reward"] = "precious"
+    result = run(write(tmp_path / "traces.jsonl", rows), "--top", "100%", "-o", tmp_path / "kept.jsonl")
+    assert result.exit_code == 3
+    (aside,) = read(tmp_path / "kept.jsonl.aside.jsonl")
+    assert "precious" in str(aside["row"])
+    result = CliRunner().invoke(
+        main, ["score", str(tmp_path / "traces.jsonl"), "--model", "demo", "-o", str(tmp_path / "b.csv")]
+    )
+    assert "rfprm_reward already" in result.stderr
+
+
+def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "problem": pa.array(["What is 1 + 1?"] * 2).dictionary_encode(),
+            "response": ["1 + 1 = 2", "1 + 1 = 3"],
+            "small": pa.array([1, 2], pa.int8()),
+            "half": pa.array([0.5, 1.5], pa.float32()),
+            "nothing": pa.array([None, None], pa.string()),
+            "at": pa.array([1, 2], pa.timestamp("ms")),
+            "pairs": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int32())),
+        }
+    )
+    pq.write_table(table, tmp_path / "traces.parquet")
+    for top in ("100%", "1"):
+        assert run(tmp_path / "traces.parquet", "--top", top, "-o", tmp_path / "kept.parquet").exit_code == 0
+        kept = pq.read_table(tmp_path / "kept.parquet")
+        assert kept.select(table.column_names).schema.equals(table.schema)
+        assert kept.select(table.column_names).to_pylist() == table.to_pylist()[: len(kept)]
+    run(tmp_path / "traces.parquet", "--min-reward", 9, "-o", tmp_path / "kept.parquet")
+    assert pq.read_table(tmp_path / "kept.parquet").schema.names[:7] == table.column_names
 
 
 def test_rewards_of_an_earlier_run_are_not_overwritten(tmp_path: Path) -> None:
@@ -284,3 +375,6 @@ def test_standard_input_and_output(tmp_path: Path) -> None:
     assert len(read(tmp_path / "kept.csv.input.jsonl")) == 9
     result = CliRunner().invoke(main, ["score", "--model", "demo", "-o", "-"], input=text)
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [row["id"] for row in traces(3)]
+    other = CliRunner().invoke(main, command, input=text[:100])
+    assert "is there from an earlier run" in other.stderr
+    assert CliRunner().invoke(main, [command[0], str(tmp_path / "kept.csv.input.jsonl"), *command[2:]]).exit_code == 0

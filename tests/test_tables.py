@@ -6,6 +6,8 @@ import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ def test_parquet_knows_columns_that_come_late(tmp_path: Path) -> None:
     found = read_back(tmp_path / "late.parquet")
     assert found[0] == {"a": 1.0, "b": None}
     assert found[-1] == rows[-1]
-    with pytest.raises(InputError, match="several kinds of values"):
+    with pytest.raises(InputError, match="can't hold these values in one column"):
         tables.write(tmp_path / "mixed.parquet", lambda: [{"a": 1}, {"a": "x"}], "parquet")
     assert not list(tmp_path.glob("*mixed*"))
 
@@ -82,6 +84,31 @@ def test_what_is_wrong_with_a_row_is_told_with_its_line() -> None:
         raise rows[1].values  # type: ignore[misc]
 
 
+def test_one_bad_row_does_not_end_a_file() -> None:
+    data = b'a,b\n1,caf\xe9\n"x"y,2\n3,4\n'
+    rows = [*tables.read(io.BytesIO(data), "csv")]
+    assert [row.number for row in rows] == [2, 3, 4]
+    assert "line 2 is no UTF-8" in str(rows[0].values)
+    assert "\\xe9" in rows[0].content
+    assert "line 3 is no CSV" in str(rows[1].values)
+    assert rows[2].values == {"a": "3", "b": "4"}
+    rows = [*tables.read(io.BytesIO(b"[" * 100_000 + b'\n{"a": "\xe9"}\n{"a": 1}\n'), "jsonl")]
+    assert [isinstance(row.values, InputError) for row in rows] == [True, True, False]
+    assert "\\xe9" in rows[1].content
+
+
+def test_csv_holds_no_lists_but_ours(tmp_path: Path) -> None:
+    tables.write(tmp_path / "a.csv", lambda: [{"rfprm_step_rewards": [0.5]}], "csv")
+    with pytest.raises(InputError, match="'steps' holds lists or objects"):
+        tables.write(tmp_path / "b.csv", lambda: [{"steps": ["a"]}], "csv")
+
+
+def parquet_with_a_column_twice() -> bytes:
+    data = io.BytesIO()
+    pq.write_table(pa.table([[1], [2]], names=["a", "a"]), data)
+    return data.getvalue()
+
+
 def test_long_fields_and_a_byte_order_mark() -> None:
     long = "x" * 300_000
     (row,) = tables.read(io.BytesIO(b"\xef\xbb\xbfproblem,response\np," + long.encode() + b"\n"), "csv")
@@ -93,7 +120,8 @@ def test_long_fields_and_a_byte_order_mark() -> None:
 def test_files_that_are_none() -> None:
     with pytest.raises(InputError, match="no Parquet"):
         [*tables.read(io.BytesIO(b"text"), "parquet")]
-    with pytest.raises(InputError, match="no CSV in UTF-8"):
-        [*tables.read(io.BytesIO(b"a,b\n\xff,1\n"), "csv")]
+    for format, data in (("csv", b"a,a\n1,2\n"), ("parquet", parquet_with_a_column_twice())):
+        with pytest.raises(InputError, match="several columns are called 'a'"):
+            [*tables.read(io.BytesIO(data), format)]
     with pytest.raises(InputError, match=r"traces\.txt: what it holds"):
         tables.format_of("traces.txt")

@@ -19,12 +19,13 @@ from rfprm_lite.commands.files import FORMAT, PROBLEM, RESPONSE
 from rfprm_lite.commands.on_ray import ROWS_AHEAD, on_ray
 from rfprm_lite.commands.shared import Session, console, scores
 from rfprm_lite.conversation import Problem
-from rfprm_lite.errors import RfprmError
+from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.filtering import Outputs, Source, Summary
-from rfprm_lite.ledger import Ledger, Scored, forget
+from rfprm_lite.ledger import Ledger, Scored
 from rfprm_lite.prm import Response
 from rfprm_lite.selection import Selection
 from rfprm_lite.tables import Format
+from rfprm_lite.view import plain
 
 DONE_BUT = 3
 """Exit code where all is done but rows that could not be scored."""
@@ -32,15 +33,25 @@ STOPPED = 130
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
+def checked(_context: click.Context, _option: click.Parameter, top: str | None) -> str | None:
+    """--top, before a model is loaded."""
+    try:
+        Selection.of(top, 0.0, None)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    return top
+
+
 @click.command("filter")
 @click.argument("input", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Where the kept rows go: .jsonl, .csv or .parquet.")
-@click.option("--top", help="Keep the best so many traces, 500, or such a part of them, 10%.")
+@click.option("--top", callback=checked, help="Keep the best so many traces, 500, or such a part of them, 10%.")
 @click.option("--min-reward", type=float, help="Keep traces with at least this reward.")
-@click.option("--per-problem", type=int, help="Keep at most so many traces of a problem, the best.")
+@click.option("--per-problem", type=click.IntRange(min=1), help="Keep at most so many traces of a problem, the best.")
 @click.option("--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True)
 @click.option("--rewards", type=FILE, help="Also write every row, kept or not, with its rewards here.")
 @click.option("--histogram", type=FILE, help="Also draw how the rewards are spread, as a .png, .svg or .pdf.")
+@click.option("--ledger", type=FILE, help="What is scored is recorded here; OUTPUT.ledger where not given.")
 @click.option("--restart", is_flag=True, help="Forget what an earlier run has scored.")
 @click.option("--ray", is_flag=True, help="Score by actors on a Ray cluster: RAY_ADDRESS's, or one of this machine.")
 @click.option("--workers", type=click.IntRange(min=1), help="Actors of --ray at most; as many as there are CPUs for.")
@@ -58,6 +69,7 @@ def filter_traces(
     on_error: str,
     rewards: Path | None,
     histogram: Path | None,
+    ledger: Path | None,
     restart: bool,
     ray: bool,
     workers: int | None,
@@ -76,22 +88,23 @@ def filter_traces(
     Example: rfprm filter traces.jsonl --model bundles/reasonflux-7b --top 10% --per-problem 1 -o kept.parquet
     """
     selection = Selection.of(top, min_reward, per_problem)
-    if str(input) == "-" and str(output) != "-":
-        input, format = _spooled(output, format or "jsonl"), format or "jsonl"
-    source = Source(input, format or tables.format_of(input), {"problem": problem_column, "response": response_column})
     outputs = Outputs(output, rewards, histogram)
+    spool = str(input) == "-" and str(output) != "-"
+    format = format or tables.format_of(input)
+    path = output.with_name(f"{output.name}.input.{format}") if spool else input
+    source = Source(path, format, {"problem": problem_column, "response": response_column})
     filtering.check(source, outputs)
-    path = output.with_name(f"{output.name}.ledger")
-    if restart:
-        forget(path)
     score_all, ahead = (on_ray(session, workers), ROWS_AHEAD) if ray else (_here(session), filtering.ROWS_AHEAD)
-    with closing(Ledger(path, _job(session, source))) as ledger:
+    recorded = ledger or output.with_name(f"{output.name}.ledger")
+    with closing(Ledger(recorded, _job(session, source), restart=restart)) as record:
+        if spool:
+            _spool(path, restart=restart)
         try:
-            _score(source, filtering.score_rows(source, score_all, ledger, skip=on_error == "skip", ahead=ahead))
+            _score(source, filtering.score_rows(source, score_all, record, skip=on_error == "skip", ahead=ahead))
         except KeyboardInterrupt:
-            click.echo(f"stopped: the same command goes on behind {ledger.totals().rows} recorded rows", err=True)
+            click.echo(f"stopped: the same command goes on behind {record.totals().rows} recorded rows", err=True)
             sys.exit(STOPPED)
-        summary = filtering.write(source, outputs, ledger, selection, session.aggregate.reward_range)
+        summary = filtering.write(source, outputs, record, selection, session.aggregate.reward_range)
     if session.as_json:
         click.echo(json.dumps(summary.to_dict()))
     else:
@@ -100,13 +113,15 @@ def filter_traces(
         sys.exit(DONE_BUT)
 
 
-def _spooled(output: Path, format: Format) -> Path:
-    """Standard input as a file beside the output: it is read twice, and again by a run that goes on."""
-    path = output.with_name(f"{output.name}.input.{format}")
+def _spool(path: Path, *, restart: bool) -> None:
+    """Keep standard input as a file beside the output: it is read twice, and again by a run that goes on."""
+    if path.exists() and not restart:
+        raise InputError(
+            f"{path} is there from an earlier run: go on by giving it as INPUT, or replace it by --restart"
+        )
     with tables.replaced(path) as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     click.echo(f"standard input is kept in {path}", err=True)
-    return path
 
 
 def _here(session: Session) -> filtering.ScoreAll:
@@ -129,7 +144,9 @@ def _job(session: Session, source: Source) -> dict[str, str]:
         "model": f"{manifest.source.name} {variant.name}",
         "weights": " ".join(file.sha256 for file in variant.files),
         "recipe": manifest.recipe.name,
-        "aggregate": str(session.aggregate),
+        "aggregate": session.aggregate.name,
+        "alpha": repr(float(session.aggregate.alpha)),
+        "final": session.aggregate.final,
         "columns": ", ".join(source.columns.values()),
     }
 
@@ -143,6 +160,7 @@ def _score(source: Source, run: Iterator[filtering.Progress]) -> None:
         TextColumn("{task.fields[aside]}"),
         console=shown,
         disable=not shown.is_terminal,
+        speed_estimate_period=3600,
     )
     with bar:
         task = bar.add_task("", total=source.count() if shown.is_terminal else None, aside="")
@@ -153,12 +171,13 @@ def _score(source: Source, run: Iterator[filtering.Progress]) -> None:
 
 def _summary(summary: Summary, outputs: Outputs) -> Table:
     table = Table(box=None, show_header=False)
-    table.add_row("kept", f"{summary.kept} of {summary.scored} traces, in {outputs.kept}")
+    table.add_row("kept", plain(f"{summary.kept} of {summary.scored} traces, in {outputs.kept}"))
     if summary.lowest_kept is not None:
         table.add_row("rewards kept", f"{summary.lowest_kept:.3f} and more, {summary.mean_kept:.3f} on average")
         table.add_row("rewards of all", f"{summary.mean_reward:.3f} on average")
-    saved = 1 - summary.computed / summary.tokens if summary.tokens else 0.0
-    table.add_row("tokens", f"{summary.tokens}, of which {saved:.0%} were shared and not computed")
+    if summary.tokens and summary.computed is not None:
+        saved = 1 - summary.computed / summary.tokens
+        table.add_row("tokens", f"{summary.tokens}, of which {saved:.0%} were shared and not computed")
     if summary.aside:
-        table.add_row("not scored", f"{summary.aside}, with what is wrong in {outputs.aside}")
+        table.add_row("not scored", plain(f"{summary.aside}, with what is wrong in {outputs.aside}"))
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -40,6 +41,7 @@ def on_ray(session: Session, workers: int | None) -> ScoreAll:
 
     if not ray.is_initialized():
         ray.init(logging_level="warning", log_to_driver=False)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     threads = options.threads or 1
     most = workers or max(int(ray.cluster_resources().get("CPU", 1)) // threads - 1, 1)

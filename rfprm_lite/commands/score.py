@@ -60,10 +60,14 @@ def score(session: Session, input: BinaryIO, problem: str | None, source: Source
 def _write(session: Session, source: Source, input: BinaryIO, output: Path) -> None:
     """All rows with their rewards, at once or not at all; they are held until then."""
     format = tables.format_of(output)
+    tables.require(format)
+    if str(output) != "-":
+        tables.require_place(output, Path(getattr(input, "name", "-")))
     held = list(source.rows(input))
     rows = list(read_rows(held, ScoreRow, source.columns))
-    if held:
-        columns.require_free(_values(held[0].values))
+    for row in held:
+        with line_number(row.number):
+            columns.require_free(row.columns)
     results: list[Score] = []
     shown = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), console=shown, disable=not shown.is_terminal) as bar:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from rich.console import Console
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import Aggregate, Name
 from rfprm_lite.errors import InputError, InputTypeError, RfprmError
 from rfprm_lite.prm import PRM
+from rfprm_lite.records import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ OPTIONS = (
     click.option("--variant", help="Such as fp32; the bundle's default where not given."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
     click.option("--threads", type=click.IntRange(min=1), help="Threads of one run; one a physical core by default."),
-    click.option("--aggregate", help="mean, min, product, last or mean+final; the recipe's own where not given."),
+    click.option("--aggregate", type=click.Choice(get_args(Name)), help="The recipe's own where not given."),
     click.option("--alpha", type=float, help="Weight of the final reward in mean+final."),
     click.option("--final", type=click.Choice(["last", "response"]), help="What the final reward is."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON lines in place of tables."),
@@ -111,7 +112,7 @@ def reported_errors() -> Iterator[None]:
         yield
     except RfprmError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        click.echo(f"error: {error}{notes}", err=True)
+        click.echo(visible(f"error: {error}{notes}"), err=True)
         sys.exit(1)
 
 

@@ -43,11 +43,12 @@ def view(files: Sequence[BinaryIO], output: Path | None, title: str | None, limi
         path = output or _temporary()
         with replaced(path) as file:
             file.write(text.encode())
+    aside = str(path) == "-"  # the page itself is on standard output
     if as_json:
-        click.echo(json.dumps({"page": str(path), "shown": page.shown, "left_out": page.left_out}))
+        click.echo(json.dumps({"page": str(path), "shown": page.shown, "left_out": page.left_out}), err=aside)
     else:
         left_out = f", {page.left_out} left out by --limit {limit}" if page.left_out else ""
-        click.echo(f"{path}: {page.shown} traces{left_out}")
+        click.echo(f"{path}: {page.shown} traces{left_out}", err=aside)
     if output is None and not webbrowser.open(path.as_uri()):
         click.echo("no browser could be opened: open that file in one", err=True)
 
