@@ -3,20 +3,22 @@
 In: a problem or a conversation, and a recipe. Out: the pieces of the template up to where the steps begin. Knows
 nothing of tokens.
 
-A conversation is a list of messages, each a mapping of `role` (system, user or assistant) and `content` (text), as chat
-APIs have them. It ends with a message of the user: the response to it is what is judged. It is written as the
-checkpoint's own chat template writes it: a system message of its own takes the place of the recipe's.
+A conversation is a list of messages, each a mapping of `role` (system, user or assistant) and `content` (text, or parts
+of type text), as chat APIs have them; what else a message has is passed over. It ends with a message of the user: the
+response to it is what is judged. It is written as the checkpoint's own chat template writes it: a system message of its
+own takes the place of the recipe's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.recipe import Piece, Recipe, Slot, Text, written
 from rfprm_lite.trace import require_text
 
-Conversation = Sequence[Mapping[str, str]]
+Conversation = Sequence[Mapping[str, Any]]
 Problem = str | Conversation
 
 ROLES = ("system", "user", "assistant")
@@ -70,8 +72,22 @@ def _message(i: int, message: object) -> tuple[str, str]:
     role, content = message["role"], message["content"]
     if role not in ROLES:
         raise InputError(f"message {i} of the conversation is of role {role!r}; there are {', '.join(ROLES)}")
-    _require_content(f"message {i} of the conversation", content)
-    return role, content
+    text = text_of(content)
+    _require_content(f"message {i} of the conversation", text)
+    return role, text
+
+
+def text_of(content: object) -> str:
+    """The text of a message, which may come in parts; of one without content, none. Raises InputError and
+    InputTypeError."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
+        raise InputTypeError(f"the content of a message is text or a list of parts, not {type(content).__name__}")
+    kinds = [part.get("type") for part in content]
+    if set(kinds) - {"text"}:
+        raise InputError(f"a PRM reads text alone, and a message has parts {kinds}")
+    return "".join(str(part.get("text", "")) for part in content)
 
 
 def _require_content(what: str, content: object) -> None:

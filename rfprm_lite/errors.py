@@ -7,7 +7,7 @@
     ├── ForkError (RuntimeError)             a PRM in a process forked from the one that loaded it
     ├── InputTypeError (TypeError)           a problem or response of the wrong type
     ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
-    ├── EngineError (RuntimeError)           ONNX Runtime failed in a run
+    ├── EngineError (RuntimeError)           ONNX Runtime failed in a run, or math-verify to start
     ├── StoppedError (RuntimeError)          the call was stopped from outside
     ├── LedgerError (RuntimeError)           the record of a run is another's, in use, or damaged
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
@@ -86,7 +86,7 @@ class DeviceError(RfprmError, RuntimeError):
 
 
 class EngineError(RfprmError, RuntimeError):
-    """ONNX Runtime failed in a run, for want of memory, say; the message is its own."""
+    """ONNX Runtime failed in a run, for want of memory, say, or math-verify to start; the message is its own."""
 
 
 class StoppedError(RfprmError, RuntimeError):

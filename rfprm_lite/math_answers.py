@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from importlib.util import find_spec
 from typing import Any, Self
 
-from rfprm_lite.errors import MissingExtraError
+from rfprm_lite.errors import EngineError, MissingExtraError
+from rfprm_lite.math_worker import READY
 
 TAIL = 2_000
 """Characters at the end of a candidate in which its answer is looked for."""
@@ -26,7 +28,8 @@ STARTING = 60.0
 class MathAnswers:
     """Use it in a `with`, for many votes one: the process takes a second or two to start. Not for several threads.
 
-    seconds: that one candidate or one comparison may take. What takes longer has no answer, or is another one.
+    seconds: that one candidate or one comparison may take. What takes longer has no answer, or is another one. What
+        can't be compared with a plain number in that time is no answer, so that a hostile one costs its time once.
     """
 
     def __init__(self, seconds: float = 5.0) -> None:
@@ -60,16 +63,27 @@ class MathAnswers:
 
     def _ask(self, *request: str) -> Any:
         if self._process is None:
-            command = [sys.executable, "-m", "rfprm_lite.math_worker"]
-            self._process = subprocess.Popen(  # noqa: S603  # our own module
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="ascii"
-            )
-            self._line(self._process, "", STARTING)
+            self._process = self._start()
         answer = self._line(self._process, json.dumps(request) + "\n", self._seconds)
         if not answer:  # it was ended, by us or for want of memory
             self.close()
             return None
         return json.loads(answer)
+
+    def _start(self) -> subprocess.Popen[str]:
+        """Raises EngineError where it says anything but that it is ready."""
+        command = [sys.executable, "-P", "-m", "rfprm_lite.math_worker"]  # no module of the current folder
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(  # noqa: S603  # our own module
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, encoding="ascii"
+            )
+            if self._line(process, "", STARTING).strip() != json.dumps(READY):
+                process.kill()
+                process.communicate()
+                said.seek(0)
+                wrong = said.read().decode(errors="backslashreplace").strip()
+                raise EngineError(f"the process of math-verify did not start: {wrong[-500:] or 'it was too slow'}")
+        return process
 
     def _line(self, process: subprocess.Popen[str], request: str, seconds: float) -> str:
         """What the process says to a request; nothing where it takes longer."""

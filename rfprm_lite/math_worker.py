@@ -14,6 +14,8 @@ import logging
 import sys
 from typing import Any
 
+READY = "ready"
+PROBE = "7919"
 MEMORY = 2 * 2**30
 """Bytes of address space: a number with as many digits as there are atoms ends here. Not on Windows."""
 
@@ -24,12 +26,15 @@ def main() -> None:
     logging.disable()
     from math_verify import verify
 
-    print(json.dumps("ready"), flush=True)
+    print(json.dumps(READY), flush=True)
     for line in sys.stdin:
         kind, *texts = json.loads(line)
         parsed = [_parse(text) for text in texts]
         if kind == "find":
             answer: Any = (str(parsed[0][-1]) or None) if parsed[0] else None
+            verify(
+                parsed[0], _parse(PROBE), timeout_seconds=0
+            )  # what can't be compared in time is no answer to vote for
         else:
             answer = bool(verify(*parsed, timeout_seconds=0))
         print(json.dumps(answer), flush=True)

@@ -112,6 +112,8 @@ def _scan(cache_dir: Path | None) -> HFCacheInfo | None:
         return scan_cache_dir(cache_dir)
     except CacheNotFound:
         return None
+    except ValueError as error:  # it is a file
+        raise ModelNotFoundError(f"{cache_dir} is no cache of the hub: {error}") from error
 
 
 def _bundles(repo: CachedRepoInfo) -> Iterator[CachedBundle]:

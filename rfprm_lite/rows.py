@@ -6,7 +6,7 @@ In: rows of a file. Out: problems with their responses or candidates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -17,14 +17,14 @@ from rfprm_lite.tables import Row
 class ScoreRow(msgspec.Struct, frozen=True):
     """A problem (text, or a conversation) and a response: text, or a list of steps."""
 
-    problem: str | list[dict[str, str]]
+    problem: str | list[dict[str, Any]]
     response: str | list[str]
 
 
 class BestOfNRow(msgspec.Struct, frozen=True):
-    """A problem and its candidates, each a text or a list of steps."""
+    """A problem and its candidates, each a text or a list of steps. In CSV they are a list in JSON."""
 
-    problem: str | list[dict[str, str]]
+    problem: str | list[dict[str, Any]]
     candidates: list[str | list[str]]
 
 
@@ -43,9 +43,12 @@ def read_row(row: Row, kind: type[Asked], columns: Columns) -> Asked:
     if missing:
         found = ", ".join(row.values) or "nothing"
         raise InputError(f"line {row.number} has no {' and no '.join(missing)}: it has {found}")
+    values = {field: row.values[name] for field, name in columns.items()}
     try:
-        return msgspec.convert({field: row.values[name] for field, name in columns.items()}, kind)
-    except msgspec.ValidationError as error:
+        if isinstance(values.get("candidates"), str):
+            values["candidates"] = msgspec.json.decode(values["candidates"])
+        return msgspec.convert(values, kind)
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise InputError(f"line {row.number}: {error}") from error
 
 

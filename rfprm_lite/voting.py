@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -83,10 +84,11 @@ def _grouped(candidates: Sequence[str], found: Sequence[str | None], answers: An
     for i, answer in enumerate(found):
         if answer is None:
             continue
-        for group in groups:
-            if found[group[0]] == answer or answers.same(candidates[group[0]], candidates[i]):
-                group.append(i)
-                break
-        else:
+        written = (group for group in groups if found[group[0]] == answer)
+        meant = (group for group in groups if answers.same(candidates[group[0]], candidates[i]))
+        group = next(chain(written, meant), None)
+        if group is None:
             groups.append([i])
+        else:
+            group.append(i)
     return groups

@@ -25,6 +25,12 @@ def test_one_message_of_the_user_is_the_problem(prm: PRM) -> None:
     assert prm.score([ASKED], RIGHT).step_rewards.tolist() == prm.score(PROBLEM, RIGHT).step_rewards.tolist()
 
 
+def test_messages_as_chat_apis_have_them(prm: PRM) -> None:
+    parts = [{"type": "text", "text": PROBLEM[:9]}, {"type": "text", "text": PROBLEM[9:]}]
+    asked = {"role": "user", "content": parts, "name": None}
+    assert prm.score([asked], RIGHT).step_rewards.tolist() == prm.score(PROBLEM, RIGHT).step_rewards.tolist()
+
+
 def test_what_was_said_before_counts(prm: PRM) -> None:
     best = prm.best_of_n([SYSTEM, *BEFORE, ASKED], [RIGHT, "Tom now has 12 + 5 = 27 apples."], exhaustive=True)
     assert best.tokens.reused > 0
@@ -80,7 +86,8 @@ def test_a_recipe_without_a_template_reads_a_problem_alone() -> None:
         ([ASKED, SYSTEM, ASKED], InputError, "a system message comes first"),
         ([{"role": "tool", "content": "4"}, ASKED], InputError, "message 0 .* role 'tool'"),
         ([{"role": "user", "content": " "}], InputError, "message 0 of the conversation is empty"),
-        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], InputTypeError, "message 0 .* not list"),
+        ([{"role": "user", "content": [{"type": "image"}]}], InputError, r"parts \['image'\]"),
+        ([{"role": "user", "content": 3}], InputTypeError, "not int"),
         ([{"content": "a"}], InputTypeError, "no mapping with role and content"),
         (["a"], InputTypeError, "message 0 .* 'a'"),
         (ASKED, InputTypeError, "a problem is text or a list of messages, not dict"),

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from checkpoints import DEMO_CHECKPOINT
 from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, Score, Tokens, Trace
+from rfprm_lite.conversation import text_of
 from rfprm_lite.integrations import openrlhf, verl
 from rfprm_lite.integrations.prompts import between, plain_problem, response_of
 from rfprm_lite.integrations.trl import RewardFunction
@@ -306,9 +307,9 @@ def test_prompts_and_completions() -> None:
     with pytest.raises(InputTypeError, match="not list"):
         problem_of([])
     with pytest.raises(InputError, match=r"reads text alone, and a message has parts \['text', 'image'\]"):
-        plain_problem([{"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image"}]}])
+        text_of([{"type": "text", "text": "What?"}, {"type": "image"}])
     with pytest.raises(InputTypeError, match="not int"):
-        plain_problem([{"role": "user", "content": 3}])
+        text_of(3)
     assert response_of([{"role": "assistant", "content": None}]) == ""
 
 

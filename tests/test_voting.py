@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, InputError
+from rfprm_lite import PRM, EngineError, InputError
 from rfprm_lite.math_answers import MathAnswers
 from rfprm_lite.voting import weighted_majority
 
@@ -41,9 +42,21 @@ def test_with_the_rewards_of_a_prm(prm: PRM) -> None:
 @pytest.mark.parametrize("hostile", [r"\boxed{9^{9^{9^{9}}}}", r"\boxed{10^{10^{10}}!}"])
 def test_a_hostile_answer_costs_its_own_vote_alone(mathematics: MathAnswers, hostile: str) -> None:
     started = time.monotonic()
-    vote = weighted_majority([hostile, "The answer is 4.", "It is 2 + 2 = 4"], [1.0, 0.3, 0.3], answers=mathematics)
-    assert (1, 2) in [group.candidates for group in vote.groups]
-    assert time.monotonic() - started < 40
+    candidates = [hostile, "The answer is 4.", "It is 2 + 2 = 4", "So 8/2", r"\boxed{4.0}", "The answer is 5."]
+    vote = weighted_majority(candidates, [9.0, *[0.3] * 5], answers=mathematics)
+    assert [group.candidates for group in vote.groups] == [(1, 2, 3, 4), (5,)]
+    assert vote.unanswered == (0,)
+    assert time.monotonic() - started < 20  # 2 seconds, and a process that starts again
+
+
+def test_a_process_that_does_not_start_is_no_vote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "math_verify.py").write_text("raise ImportError('broken')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with MathAnswers() as answers:
+        assert answers.find("The answer is 4.") == "4"  # no module of the current folder is loaded
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with MathAnswers() as answers, pytest.raises(EngineError, match="did not start(?s:.*)broken"):
+        answers.find("The answer is 4.")
 
 
 class Letters:

@@ -35,7 +35,8 @@ def list_models(cache_dir: Path | None, as_json: bool) -> None:
 
     Example: rfprm models list --json
     """
-    bundles = cached_bundles(cache_dir)
+    with reported_errors():
+        bundles = cached_bundles(cache_dir)
     if as_json:
         for bundle in bundles:
             click.echo(json.dumps(bundle.to_dict()))

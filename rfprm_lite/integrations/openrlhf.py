@@ -65,7 +65,7 @@ class RewardFunction:
         ends: Sequence[str] = ENDS,
     ) -> None:
         self._judge = Judge(prm, aggregate, unscorable)
-        self._unscorable = unscorable
+        self._unscorable = float(unscorable)
         self._outcome = outcome
         self._beta = weight_of(outcome, beta)
         self._problem_of = problem_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from rfprm_lite.conversation import Problem
+from rfprm_lite.conversation import Problem, text_of
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.prm import Response
 from rfprm_lite.trace import Trace
@@ -28,7 +28,7 @@ def plain_problem(prompt: Prompt) -> Problem:
     of the problem.
     """
     if not isinstance(prompt, str):
-        return [{"role": str(message["role"]), "content": _text(message.get("content"))} for message in prompt]
+        return prompt
     for marker in _RENDERED:
         if marker in prompt:
             raise InputError(
@@ -70,18 +70,6 @@ def response_of(completion: Prompt) -> Response:
             f"a completion is one message of the assistant, not {roles}: rollouts with tools are not judged"
         )
     (message,) = completion
-    response = _text(message.get("content"))
-    thinking = _text(message.get("reasoning_content") or message.get("thinking"))
+    response = text_of(message.get("content"))
+    thinking = text_of(message.get("reasoning_content") or message.get("thinking"))
     return Trace.from_parts(thinking=thinking, response=response) if thinking.strip() else response
-
-
-def _text(content: object) -> str:
-    """The text of a message, which may come in parts; of one without content, none."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, Sequence):
-        raise InputTypeError(f"the content of a message is text or a list of parts, not {type(content).__name__}")
-    kinds = [part.get("type") for part in content]
-    if set(kinds) - {"text"}:
-        raise InputError(f"a PRM reads text alone, and a message has parts {kinds}")
-    return "".join(str(part["text"]) for part in content)
