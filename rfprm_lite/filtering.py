@@ -135,8 +135,11 @@ def score_rows(
             wrong |= {number: result for number, result in batch if isinstance(result, RfprmError)}
             rows, scored = rows + len(batch), scored + len(good)
             yield Progress(rows, scored, aside + len(wrong))
-        _set_aside(ledger, [row for row in held if row.number in wrong], wrong, skip=skip)
-        aside += len(wrong)
+        bad = [row for row in held if row.number in wrong]
+        if bad and not skip:
+            raise _located(wrong[bad[0].number], bad[0].number)
+        ledger.set_aside([(row.number, str(wrong[row.number]), _content(row)) for row in bad])
+        aside += len(bad)
         yield Progress(rows, scored, aside)
     missing = ledger.totals().rows - known - scored
     if missing:
@@ -174,7 +177,6 @@ def write(
     source: Source, outputs: Outputs, ledger: Ledger, selection: Selection, reward_range: tuple[float, float]
 ) -> Summary:
     """Write what the selection keeps, each file as a whole, and sum up."""
-
     tables.clear_partial(path for path in (outputs.kept, outputs.rewards, outputs.aside) if path)
     _write(source, outputs.kept, ledger, selection, all_rows=False)
     if outputs.rewards is not None:
@@ -248,12 +250,12 @@ def _read(held: Sequence[Row], names: Columns) -> tuple[dict[int, ScoreRow], dic
     return asked, keys, wrong
 
 
-def _set_aside(ledger: Ledger, rows: Sequence[Row], wrong: Mapping[int, RfprmError], *, skip: bool) -> None:
-    for row in rows:
-        error = wrong[row.number]
-        if not skip:
-            if f"line {row.number}" not in str(error):
-                error.add_note(f"line {row.number}")
-            raise error
-        content = row.content if isinstance(row.values, InputError) else msgspec.json.encode(row.values).decode()
-        ledger.set_aside(row.number, str(error), content)
+def _located(error: RfprmError, number: int) -> RfprmError:
+    """The error, with the line where it does not say it itself."""
+    if f"line {number}" not in str(error):
+        error.add_note(f"line {number}")
+    return error
+
+
+def _content(row: Row) -> str:
+    return row.content if isinstance(row.values, InputError) else msgspec.json.encode(row.values).decode()

@@ -147,9 +147,10 @@ class Ledger:
         with self._transaction():
             self._database.executemany("INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
-    def set_aside(self, row: int, error: str, content: str) -> None:
-        """Record a row that can't be scored, with its content, until the next run, which tries it again."""
-        self._execute("INSERT OR REPLACE INTO aside VALUES (?, ?, ?)", (row, error, content))
+    def set_aside(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        """Record rows that can't be scored, each with its error and content, until the next run, which tries again."""
+        with self._transaction():
+            self._database.executemany("INSERT OR REPLACE INTO aside VALUES (?, ?, ?)", rows)
 
     def aside(self) -> Iterator[tuple[int, str, str]]:
         """Row, error and content of each that is set aside, in order."""
