@@ -32,7 +32,6 @@ CREATE TABLE IF NOT EXISTS rewards (
     trajectory_reward REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER, computed INTEGER
 );
 CREATE TABLE IF NOT EXISTS aside (row INTEGER PRIMARY KEY, error TEXT NOT NULL, content TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS by_reward ON rewards (reward DESC, row);
 DELETE FROM aside;
 """
 _FORGETTING = "BEGIN IMMEDIATE; DELETE FROM job; DELETE FROM rewards; COMMIT;"

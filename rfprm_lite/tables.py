@@ -27,7 +27,6 @@ Format = Literal["jsonl", "csv", "parquet"]
 Values = Mapping[str, Any]
 Item = TypeVar("Item")
 
-FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet")
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -167,17 +166,19 @@ def _read_csv(file: BinaryIO) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # the module's own limit is shorter than traces are
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
-        reader = csv.reader(text, strict=True)
+        taken: list[str] = []  # the lines of the row at hand
+        reader = csv.reader(_noted(text, taken), strict=True)
         names = next(reader, [])
         _require_single(names)
         while True:
             number = reader.line_num + 1
+            taken.clear()
             try:
                 values = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(number, InputError(f"line {number} is no CSV: {error}"))
+                yield Row(number, InputError(f"line {number} is no CSV: {error}"), _legible("".join(taken)))
             else:
                 if values:
                     yield _csv_row(number, names, values)
@@ -187,12 +188,24 @@ def _read_csv(file: BinaryIO) -> Iterator[Row]:
 
 
 def _csv_row(number: int, names: Sequence[str], values: Sequence[str]) -> Row:
-    content = _cell([value.encode(errors="surrogateescape").decode(errors="backslashreplace") for value in values])
+    content = _cell([_legible(value) for value in values])
     if any(not value.isascii() and _has_surrogate(value) for value in values):
         return Row(number, InputError(f"line {number} is no UTF-8"), content)
     if len(values) != len(names):
         return Row(number, InputError(f"line {number} has {len(values)} fields, the first line {len(names)}"), content)
     return Row(number, dict(zip(names, values, strict=True)))
+
+
+def _noted(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    """The lines, each put down as it is taken."""
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _legible(text: str) -> str:
+    """With the bytes that are no UTF-8 written as escapes."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _has_surrogate(text: str) -> bool:

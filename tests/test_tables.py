@@ -91,6 +91,7 @@ def test_one_bad_row_does_not_end_a_file() -> None:
     assert "line 2 is no UTF-8" in str(rows[0].values)
     assert "\\xe9" in rows[0].content
     assert "line 3 is no CSV" in str(rows[1].values)
+    assert rows[1].content == '"x"y,2\n'
     assert rows[2].values == {"a": "3", "b": "4"}
     rows = [*tables.read(io.BytesIO(b"[" * 100_000 + b'\n{"a": "\xe9"}\n{"a": 1}\n'), "jsonl")]
     assert [isinstance(row.values, InputError) for row in rows] == [True, True, False]
