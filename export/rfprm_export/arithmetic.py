@@ -23,11 +23,11 @@ class Weights(Protocol):
     def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
         """Tensors of the checkpoint one above the other, along their first axis, under a new name."""
 
-    def quantised(
-        self, name: str, sources: Sequence[str], *, transposed: bool, finely: bool = False
-    ) -> tuple[ir.Value, ir.Value]:
-        """The same in s8, or its transpose, and the scale of each of its rows, float32 [rows]. finely: in two terms,
-        the rows of the second below those of the first."""
+    def quantised(self, name: str, sources: Sequence[str]) -> tuple[ir.Value, ir.Value]:
+        """The transpose of that in s8, to be multiplied with, and the scale of each of its columns, float32."""
+
+    def table(self, name: str) -> tuple[ir.Value, ir.Value]:
+        """A tensor of the checkpoint in s8, to be looked up in, and the scale of each of its rows, float32 [rows]."""
 
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         """The shape of the stack; in 4 bits, u8 [rows, blocks, bytes of a block]; the scale of each block, float32

@@ -14,24 +14,28 @@ from numpy.typing import NDArray
 
 from rfprm_export.arithmetic import Operand
 from rfprm_export.floating import RotatedArithmetic
+from rfprm_export.gptq import Round, nearest
 from rfprm_export.int8 import SMALLEST, lookup_s8
 
 BLOCK = 32
 ZERO = 8
 """What stands for 0 among 0 to 15, MatMulNBits' default."""
+RANGE = (-ZERO, ZERO - 1)
 SHRINKINGS = np.arange(0.8, 1.06, 0.05, dtype=np.float32)
 """Scales that are tried, as parts of the one that maps a block's largest magnitude to the end of the range."""
 INT8_ACTIVATIONS = 4
 
 
-def quantise_blocks(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def quantise_blocks(
+    rows: NDArray[np.float32], rounding: Round = nearest
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """4-bit values, two in a byte (the first in its low half), and scales.
 
     rows: [rows, columns]. Returns u8 [rows, blocks, BLOCK / 2] and float32 [rows, blocks]; a last block that is not
     full is filled with zeros.
     """
-    filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % BLOCK)))
-    blocks = filled.reshape(len(rows), -1, BLOCK)
+    padding = ((0, 0), (0, -rows.shape[1] % BLOCK))
+    blocks = np.pad(rows, padding).reshape(len(rows), -1, BLOCK)
     ends = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
     # The largest magnitude goes to -8, the end that has no counterpart.
     widest = np.where(np.abs(ends) > SMALLEST, ends / -ZERO, 1).astype(np.float32)
@@ -39,19 +43,15 @@ def quantise_blocks(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArr
     for shrinking in SHRINKINGS:
         tried = widest * shrinking
         # The best scale for the values that the tried one rounds to.
-        values = _rounded(blocks, tried)
+        values = np.clip(np.rint(blocks / tried), *RANGE)
         square = (values * values).sum(-1, keepdims=True)
         fitted = np.where(square > 0, (values * blocks).sum(-1, keepdims=True) / np.maximum(square, SMALLEST), tried)
         error = ((blocks - fitted * values) ** 2).sum(-1, keepdims=True)
         scales, least = np.where(error < least, fitted, scales), np.minimum(error, least)
     scales = np.where(scales == 0, 1, scales).astype(np.float32)
-    nibbles = (_rounded(blocks, scales) + ZERO).astype(np.uint8)
+    values = rounding(rows, np.repeat(scales[..., 0], BLOCK, axis=1)[:, : rows.shape[1]], *RANGE)
+    nibbles = (np.pad(values, padding).reshape(blocks.shape) + ZERO).astype(np.uint8)
     return np.bitwise_or(nibbles[..., 0::2], np.left_shift(nibbles[..., 1::2], 4, dtype=np.uint8)), scales[..., 0]
-
-
-def _rounded(blocks: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    rounded: NDArray[np.float32] = np.clip(np.rint(blocks / scales), -ZERO, ZERO - 1)
-    return rounded
 
 
 class Int4Arithmetic(RotatedArithmetic):

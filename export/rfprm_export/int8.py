@@ -14,45 +14,36 @@ from numpy.typing import NDArray
 
 from rfprm_export.arithmetic import FLOAT, Operand, Weights
 from rfprm_export.floating import RotatedArithmetic
+from rfprm_export.gptq import Round, nearest
 from rfprm_export.nodes import Nodes
 
 ZERO_POINT = 128
 LARGEST = 127
-FINER = np.float32(2 * LARGEST)
-"""Units of the second term in one of the first, whose rest is half a unit at most."""
 SMALLEST_ROW = 1e-20
 """Stands in for the largest value of a row of zeros, so that nothing is divided by zero."""
 SMALLEST = np.float32(1e-30)
 """A row of weights without a larger value becomes zeros: its scale would leave the range in which float32 is exact."""
 
 
-def quantise_rows(block: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rows to the nearest of -127 to 127 times a scale of their own. block: [rows, columns]; s8 and float32 [rows]."""
+def row_scales(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scale of each row that maps its largest magnitude to 127. block: [rows, columns]; float32 [rows]."""
     largest = np.abs(block).max(axis=1, initial=0)
-    scales = np.where(largest > SMALLEST, largest / LARGEST, 1).astype(np.float32)
-    return np.rint(block / scales[:, None]).astype(np.int8), scales
+    return np.where(largest > SMALLEST, largest / LARGEST, 1).astype(np.float32)
 
 
-def quantise_rows_finely(block: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rows in two terms of 8 bits, the second for what the first leaves over: 15 bits in all.
-
-    block: [rows, columns]. Returns s8 [2, rows, columns] and float32 [2, rows].
-    """
-    coarse, scales = quantise_rows(block)
-    finer = scales / FINER
-    rest = (block - coarse * scales[:, None]) / finer[:, None]
-    return np.stack([coarse, np.clip(np.rint(rest), -LARGEST, LARGEST).astype(np.int8)]), np.stack([scales, finer])
+def quantise_rows(
+    block: NDArray[np.float32], rounding: Round = nearest
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Rows to -127 to 127 times a scale of their own. block: [rows, columns]; s8 and float32 [rows]."""
+    scales = row_scales(block)
+    return rounding(block, scales[:, None], -LARGEST, LARGEST), scales
 
 
 def lookup_s8(n: Nodes, weights: Weights, name: str, ids: ir.Value) -> ir.Value:
     """Rows of a table that is kept in s8: int64 [tokens] -> float32 [tokens, features]."""
-    table, scales = (n.keep(value) for value in weights.quantised(name, [name], transposed=False))
+    table, scales = (n.keep(value) for value in weights.table(name))
     rows = n.op("Cast", [n.op("Gather", [table, ids])], to=FLOAT)
     return n.op("Mul", [rows, n.op("Unsqueeze", [n.op("Gather", [scales, ids]), n.int64([1])])])
-
-
-FINE = ".self_attn."
-"""Products whose weights are kept in two terms: small ones, whose rounding made most of the error (bench/LOG.md)."""
 
 
 class Int8Arithmetic(RotatedArithmetic):
@@ -74,13 +65,9 @@ class Int8Arithmetic(RotatedArithmetic):
 
     def raw(self, name: str, x: Operand, sources: Sequence[str]) -> ir.Value:
         n = self._nodes
-        finely = FINE in name
-        weight, scale = self._weights.quantised(name, [f"{s}.weight" for s in sources], transposed=True, finely=finely)
+        weight, scale = self._weights.quantised(name, [f"{s}.weight" for s in sources])
         inputs = [x.values, n.keep(weight), n.float32(1), n.keep(scale), n.small(np.array(ZERO_POINT, np.uint8))]
-        product = n.op("MatMulIntegerToFloat", inputs, domain="com.microsoft")
-        if not finely:
-            return product
-        return n.op("Add", n.ops("Split", [product], 2, axis=1, num_outputs=2))
+        return n.op("MatMulIntegerToFloat", inputs, domain="com.microsoft")
 
     def linear(self, name: str, x: Operand, sources: Sequence[str], *, bias: bool = False) -> ir.Value:
         n = self._nodes

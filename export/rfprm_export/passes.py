@@ -5,7 +5,7 @@ In: an architecture and the statistics of its activations. Out: `Passes`, and a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,10 @@ class Transform(Protocol):
         """The blocks of rows of a tensor, changed. read: gives any tensor as it is."""
 
 
+Reads = Callable[[str, Block], Block]
+"""A weight of a layer and what products with it read, as `Rotation.reads` -> that, as the changed network has it."""
+
+
 class AsItIs:
     """Changes nothing."""
 
@@ -31,10 +35,12 @@ class AsItIs:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """wide: layers whose MLP is float32. said: for the manifest."""
+    """wide: layers whose MLP is float32. reads: of the changed network, where weights are rounded by what they are
+    multiplied with; None where they are rounded to the nearest. said: for the manifest."""
 
     transform: Transform = field(default_factory=AsItIs)
     wide: Collection[int] = ()
+    reads: Reads | None = None
     said: tuple[str, ...] = ()
 
 
@@ -45,7 +51,7 @@ def rotated(architecture: Architecture, statistics: Statistics, head: str) -> Pa
     """No channel stands out. head: the tensor that reads the final norm."""
     turned = rotation(architecture, statistics, head)
     said = f"residual stream and values rotated, inputs of down_proj mixed by {len(turned.mixing)}"
-    return Passes(turned, said=(said,))
+    return Passes(turned, reads=turned.reads, said=(said, "weights rounded with error feedback (GPTQ)"))
 
 
 def without_overflow(_architecture: Architecture, statistics: Statistics, _head: str) -> Passes:

@@ -15,14 +15,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export import calibration, parity
+from rfprm_export import parity
 from rfprm_export import plan as plans
 from rfprm_export.assertions import assert_template, assert_tokens
-from rfprm_export.calibration import Statistics
+from rfprm_export.calibration import Statistics, measure
 from rfprm_export.checkpoint import Architecture, Checkpoint, locate
 from rfprm_export.errors import ExportError
+from rfprm_export.gptq import Round
 from rfprm_export.head import Tensors, load_head
 from rfprm_export.model_card import model_card
+from rfprm_export.moments import Moments
 from rfprm_export.parity import Material, StepRewards
 from rfprm_export.passes import AS_IT_IS
 from rfprm_export.plan import VariantPlan
@@ -31,7 +33,7 @@ from rfprm_export.recipes import ExportRecipe, choose
 from rfprm_export.reference import Reference
 from rfprm_export.report import report
 from rfprm_export.variants import VARIANTS, VariantRecipe
-from rfprm_export.write import write_tokenizer, write_variant
+from rfprm_export.write import to_nearest, write_tokenizer, write_variant
 from rfprm_lite import ContextLengthError, __version__
 from rfprm_lite.bundle import Bundle, check_files
 from rfprm_lite.encoding import Encoder
@@ -109,14 +111,12 @@ def export(request: Request, progress: Progress = lambda _variant, _bytes: None)
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
         texts = parity.material(encoder, request.most_traces)
         assert_template(checkpoint, spec, encoder, texts.traces)
-        statistics: Statistics = ()
-        calibrated = ""
-        if any(variant.passes for variant in chosen):
-            statistics, calibrated = _calibrate(checkpoint, encoder, request.most_traces)
+        needed = any(variant.passes for variant in chosen)
+        calibration = _Calibration.on(checkpoint, encoder, request.most_traces) if needed else None
         expected = model.reference(texts)
         made: list[Variant] = []
         for recipe in chosen:
-            written = _write(folder, recipe, model, statistics, calibrated, partial(progress, recipe.name))
+            written = _write(folder, recipe, model, calibration, partial(progress, recipe.name))
             bundle = Bundle(folder, manifest, written)
             measured = parity.measure(bundle, encoder, texts, expected, by_layer=request.low_memory)
             parity.require(recipe.name, measured, recipe.bound)
@@ -168,31 +168,45 @@ def _chosen(request: Request) -> list[VariantRecipe]:
     return [variant for name, variant in VARIANTS.items() if name in request.variants]
 
 
-def _calibrate(checkpoint: Checkpoint, encoder: Encoder, most: int | None) -> tuple[Statistics, str]:
-    """Statistics of activations, and of what, in words."""
-    sequences: list[NDArray[np.int64]] = []
-    for problem, trace in calibration_traces()[:most]:
-        with suppress(ContextLengthError):
-            sequences.append(encoder.step_sequences(problem, trace)[-1].ids)
-    said = f"calibrated on {len(sequences)} traces of PRMBench, {sum(map(len, sequences))} tokens"
-    _log.info(said)
-    return calibration.measure(checkpoint, sequences), said
+@dataclass(frozen=True, slots=True)
+class _Calibration:
+    """texts: token ids. said: what they are, for the manifest."""
+
+    texts: list[NDArray[np.int64]]
+    statistics: Statistics
+    said: str
+
+    @classmethod
+    def on(cls, checkpoint: Checkpoint, encoder: Encoder, most: int | None) -> _Calibration:
+        texts: list[NDArray[np.int64]] = []
+        for problem, trace in calibration_traces()[:most]:
+            with suppress(ContextLengthError):
+                texts.append(encoder.step_sequences(problem, trace)[-1].ids)
+        if not texts:
+            raise ExportError(
+                "the model reads so few tokens that no text for calibration fits it: only fp32 can be made"
+            )
+        said = f"calibrated on {len(texts)} traces of PRMBench, {sum(map(len, texts))} tokens"
+        _log.info(said)
+        return cls(texts, measure(checkpoint, texts), said)
 
 
 def _write(
     folder: Path,
     recipe: VariantRecipe,
     model: _Model,
-    statistics: Statistics,
-    calibrated: str,
+    calibration: _Calibration | None,
     written: Callable[[int], None],
 ) -> Variant:
     _log.info("writing %s", recipe.name)
-    passes, made_by = AS_IT_IS, recipe.made_by
-    if recipe.passes:
-        passes = recipe.passes(model.checkpoint.architecture, statistics, model.spec.head.names[0][0])
-        made_by = (*passes.said, calibrated, *made_by)
-    files = write_variant(folder, recipe, model.checkpoint, model.spec, model.head, passes, written)
+    checkpoint, passes, made_by = model.checkpoint, AS_IT_IS, recipe.made_by
+    rounding: Callable[[str], Round] = to_nearest
+    if recipe.passes and calibration:
+        passes = recipe.passes(checkpoint.architecture, calibration.statistics, model.spec.head.names[0][0])
+        made_by = (*passes.said, calibration.said, *made_by)
+        if passes.reads:
+            rounding = Moments(checkpoint, calibration.texts, passes.reads).round
+    files = write_variant(folder, recipe, checkpoint, model.spec, model.head, passes, rounding, written)
     return Variant(recipe.name, files, recipe.dtype, recipe.kv_dtype, recipe.lanes, recipe.devices, made_by, None)
 
 

@@ -20,6 +20,7 @@ from rfprm_export.arithmetic import FLOAT
 from rfprm_export.checkpoint import BLOCK_BYTES, Architecture
 from rfprm_export.errors import ExportError
 from rfprm_export.int4 import BLOCK
+from rfprm_export.moments import MOST_COLUMNS
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.variants import VariantRecipe
 
@@ -66,22 +67,23 @@ class _Counter:
     def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
         return self._add(name, self._stack(sources), dtype, held=3 * BLOCK_BYTES)
 
-    def quantised(
-        self, name: str, sources: Sequence[str], *, transposed: bool, finely: bool = False
-    ) -> tuple[ir.Value, ir.Value]:
+    def quantised(self, name: str, sources: Sequence[str]) -> tuple[ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
-        stacked = (2 if finely else 1) * rows
-        shape = (columns, stacked) if transposed else (stacked, columns)
-        # Blocks in float32; if it is transposed, it is no table, and the whole is rotated in float32 and kept in s8.
-        whole = (4 * rows + stacked) * columns if transposed else 0
-        weight = self._add(f"{name}.weight_s8", shape, INT8, held=4 * BLOCK_BYTES + whole)
-        return weight, self._add(f"{name}.scale", (stacked,), FLOAT, held=0)
+        # Rotated, what is still to be rounded of it, and in s8 twice.
+        held = 4 * BLOCK_BYTES + 10 * rows * columns + _moments_bytes(columns)
+        weight = self._add(f"{name}.weight_s8", (columns, rows), INT8, held)
+        return weight, self._add(f"{name}.scale", (rows,), FLOAT, held=0)
+
+    def table(self, name: str) -> tuple[ir.Value, ir.Value]:
+        shape = self._shapes[name]
+        weight = self._add(f"{name}.weight_s8", shape, INT8, held=4 * BLOCK_BYTES)
+        return weight, self._add(f"{name}.scale", shape[:1], FLOAT, held=0)
 
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
         blocks = -(-columns // BLOCK)
         # A block in float32 and what its scales are sought with; the whole rotated, and in 4 bits twice: parts, joined.
-        held = 8 * BLOCK_BYTES + 5 * rows * columns
+        held = 8 * BLOCK_BYTES + 5 * rows * columns + _moments_bytes(columns)
         values = self._add(f"{name}.weight_u4", (rows, blocks, BLOCK // 2), UINT8, held)
         return (rows, columns), values, self._add(f"{name}.scale", (rows, blocks), FLOAT, held=0)
 
@@ -97,3 +99,9 @@ class _Counter:
         self.bytes += int(np.prod(shape) * dtype.itemsize)
         self.held_bytes = max(self.held_bytes, held)
         return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def _moments_bytes(columns: int) -> int:
+    """Of what the columns of a weight are rounded by, and of one group while it is made, at most."""
+    group = min(columns, MOST_COLUMNS)
+    return 4 * columns * group + 3 * 8 * group**2

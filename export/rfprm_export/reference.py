@@ -72,22 +72,44 @@ Watch = Callable[[int, torch.nn.Module], AbstractContextManager[object]]
 """Given a layer's index and the layer with its weights, before the texts pass through it."""
 
 
-@torch.inference_mode()
 def through_layers(
     checkpoint: Checkpoint, ids: Sequence[torch.Tensor], watch: Watch = lambda _index, _layer: nullcontext()
 ) -> tuple[list[torch.Tensor], torch.nn.Module]:
     """The residual stream behind the last layer, [1, tokens, hidden_size] for each text, and the final norm."""
-    hidden = _embed(checkpoint, ids)
-    model = _one_layer(checkpoint)
-    norm = model.norm
-    model.set_submodule("norm", torch.nn.Identity())
-    for i in range(checkpoint.architecture.num_layers):
-        for name, parameter in model.layers[0].named_parameters():
-            _fill(parameter, checkpoint, f"model.layers.{i}.{name}")
-        with watch(i, model.layers[0]):
-            hidden = [model(inputs_embeds=h, use_cache=False).last_hidden_state for h in hidden]
-    _fill(norm.weight, checkpoint, "model.norm.weight")
-    return hidden, norm
+    layers = Layers(checkpoint, ids)
+    for _ in range(checkpoint.architecture.num_layers):
+        layers.advance(watch)
+    return layers.hidden, layers.norm()
+
+
+class Layers:
+    """Texts on their way through the network. hidden: the residual stream of each behind `passed` layers, float32
+    [1, tokens, hidden_size]."""
+
+    @torch.inference_mode()
+    def __init__(self, checkpoint: Checkpoint, ids: Sequence[torch.Tensor]) -> None:
+        self._checkpoint = checkpoint
+        self.passed = 0
+        self.hidden = _embed(checkpoint, ids)
+        self._model = _one_layer(checkpoint)
+        self._norm = self._model.norm
+        self._model.set_submodule("norm", torch.nn.Identity())
+
+    @torch.inference_mode()
+    def advance(self, watch: Watch) -> None:
+        """Through the next layer."""
+        layer = self._model.layers[0]
+        for name, parameter in layer.named_parameters():
+            _fill(parameter, self._checkpoint, f"model.layers.{self.passed}.{name}")
+        with watch(self.passed, layer):
+            self.hidden = [self._model(inputs_embeds=h, use_cache=False).last_hidden_state for h in self.hidden]
+        self.passed += 1
+
+    @torch.inference_mode()
+    def norm(self) -> torch.nn.Module:
+        """The final one."""
+        _fill(self._norm.weight, self._checkpoint, "model.norm.weight")
+        return self._norm
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:

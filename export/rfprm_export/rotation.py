@@ -72,6 +72,18 @@ class Rotation:
             return self._writing(_times(block[:, self.order[layer]], self.mixing) for block in read(name))
         return read(name)
 
+    def reads(self, weight: str, x: Block) -> Block:
+        """What a product with this weight of a layer reads, turned as the weight's columns are.
+
+        x: [tokens, columns]; behind a norm, its rows with a mean square of 1, not yet multiplied by its weight.
+        """
+        layer, part = int(weight.split(".")[2]), weight.split(".", 3)[3]
+        if part == "self_attn.o_proj.weight":
+            return _times(x, self.values)
+        if part == "mlp.down_proj.weight":
+            return _times(x[:, self.order[layer]], self.mixing)
+        return x @ self.residual
+
     def _reading(self, name: str, norm: str, read: Read) -> Iterator[Block]:
         """Of a weight that reads the residual stream through a norm."""
         weight = np.concatenate(list(read(norm)))

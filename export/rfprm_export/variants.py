@@ -73,7 +73,7 @@ INT8 = VariantRecipe(
     QUANTISED,
     CPU_LANES,
     (
-        "s8 weights, a scale an output channel; in two terms in attention",
+        "s8 weights, a scale an output channel",
         "u8 activations, a scale a token",
         "s8 embeddings, a scale a token",
     ),

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from rfprm_export import graph
 from rfprm_export.arithmetic import FLOAT
 from rfprm_export.checkpoint import BLOCK_BYTES, Checkpoint, read_json
+from rfprm_export.gptq import Round, nearest
 from rfprm_export.head import Tensors
 from rfprm_export.int4 import quantise_blocks
-from rfprm_export.int8 import quantise_rows, quantise_rows_finely
-from rfprm_export.passes import AS_IT_IS, Passes
+from rfprm_export.int8 import quantise_rows
+from rfprm_export.passes import AS_IT_IS, Passes, Transform
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.variants import VariantRecipe
 from rfprm_export.weights import WeightFile
@@ -28,46 +29,61 @@ from rfprm_lite.manifest import File
 
 
 class CheckpointWeights:
-    """A checkpoint's tensors and its head's, streamed into a data file as the graph asks for them."""
+    """A checkpoint's tensors and its head's, streamed into a data file as the graph asks for them. rounding: how to
+    round a weight that is quantised to be multiplied with, by its name."""
 
-    def __init__(self, checkpoint: Checkpoint, head: Tensors, file: WeightFile, passes: Passes) -> None:
-        self._checkpoint, self._head, self._file, self._passes = checkpoint, head, file, passes
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        head: Tensors,
+        file: WeightFile,
+        transform: Transform,
+        rounding: Callable[[str], Round],
+    ) -> None:
+        self._checkpoint, self._head, self._file = checkpoint, head, file
+        self._transform, self._rounding = transform, rounding
 
     def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
         """The sources one above the other, along their first axis."""
-        return self._file.add(name, self._stack(sources), self._all_blocks(sources), dtype)
+        blocks = (block for source in sources for block in self._blocks(source))
+        return self._file.add(name, self._stack(sources), blocks, dtype)
 
-    def quantised(
-        self, name: str, sources: Sequence[str], *, transposed: bool, finely: bool = False
-    ) -> tuple[ir.Value, ir.Value]:
-        """The sources stacked and in s8, or the transpose of that; and the scale of each row of the stack."""
+    def quantised(self, name: str, sources: Sequence[str]) -> tuple[ir.Value, ir.Value]:
+        """The transpose of the sources stacked, in s8, and the scale of each of its columns."""
         rows, columns = self._stack(sources)
-        terms = 2 if finely else 1
-        scales = np.empty((terms, rows), np.float32)
-
-        def quantised_blocks() -> Iterator[tuple[int, NDArray[np.int8]]]:
-            at = 0
-            for block in self._all_blocks(sources):
-                values, own = quantise_rows_finely(block) if finely else quantise_rows(block)
-                scales[:, at : at + len(block)] = own
-                yield at, values.reshape(terms, *block.shape)
+        whole, scales, at = np.empty((columns, rows), np.int8), np.empty(rows, np.float32), 0
+        for source in sources:
+            for block in self._blocks(source):
+                own = slice(at, at + len(block))
+                values, scales[own] = quantise_rows(block, self._rounding(source))
+                whole[:, own] = values.T
                 at += len(block)
+        weight = self._file.add(f"{name}.weight_s8", whole.shape, [whole], ir.DataType.INT8)
+        return weight, self._file.add(f"{name}.scale", scales.shape, [scales])
 
-        if transposed:
-            whole = np.empty((columns, terms, rows), np.int8)
-            for at, values in quantised_blocks():
-                whole[:, :, at : at + values.shape[1]] = values.transpose(2, 0, 1)
-            shape, blocks = (columns, terms * rows), iter([whole])
-        else:
-            shape, blocks = (terms * rows, columns), (values[0] for _, values in quantised_blocks())
-        weight = self._file.add(f"{name}.weight_s8", shape, blocks, ir.DataType.INT8)
-        return weight, self._file.add(f"{name}.scale", (terms * rows,), [scales])
+    def table(self, name: str) -> tuple[ir.Value, ir.Value]:
+        """A tensor in s8, and the scale of each of its rows."""
+        parts: list[NDArray[np.float32]] = []
+
+        def quantised_blocks() -> Iterator[NDArray[np.int8]]:
+            for block in self._blocks(name):
+                values, scales = quantise_rows(block)
+                parts.append(scales)
+                yield values
+
+        shape = self._shape(name)
+        weight = self._file.add(f"{name}.weight_s8", shape, quantised_blocks(), ir.DataType.INT8)
+        return weight, self._file.add(f"{name}.scale", shape[:1], parts)
 
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         """The sources stacked, in 4 bits; and the scale of each block."""
         rows, columns = self._stack(sources)
-        blocks = (part for block in self._all_blocks(sources) for part in np.array_split(block, _parts(block)))
-        parts = [quantise_blocks(block) for block in blocks]
+        parts = [
+            quantise_blocks(part, self._rounding(source))
+            for source in sources
+            for block in self._blocks(source)
+            for part in np.array_split(block, _parts(block))
+        ]
         values, scales = (np.concatenate(part) for part in zip(*parts, strict=True))
         weight = self._file.add(f"{name}.weight_u4", values.shape, [values], ir.DataType.UINT8)
         return (rows, columns), weight, self._file.add(f"{name}.scale", scales.shape, [scales])
@@ -82,11 +98,8 @@ class CheckpointWeights:
     def _shape(self, name: str) -> tuple[int, ...]:
         return self._head[name].shape if name in self._head else self._checkpoint.shape(name)
 
-    def _all_blocks(self, sources: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-        return (block for source in sources for block in self._blocks(source))
-
     def _blocks(self, name: str) -> Iterable[NDArray[np.float32]]:
-        return self._passes.transform.blocks(name, self._read)
+        return self._transform.blocks(name, self._read)
 
     def _read(self, name: str) -> Iterable[NDArray[np.float32]]:
         return iter([self._head[name]]) if name in self._head else self._checkpoint.blocks(name)
@@ -97,6 +110,11 @@ def _parts(block: NDArray[np.float32]) -> int:
     return max(1, block.nbytes // BLOCK_BYTES)
 
 
+def to_nearest(_weight: str) -> Round:
+    """The rounding of every weight, where nothing is known of what it is multiplied with."""
+    return nearest
+
+
 def write_variant(
     folder: Path,
     variant: VariantRecipe,
@@ -104,14 +122,16 @@ def write_variant(
     spec: ExportRecipe,
     head: Tensors,
     passes: Passes = AS_IT_IS,
+    rounding: Callable[[str], Round] = to_nearest,
     written: Callable[[int], None] = lambda _bytes: None,
 ) -> tuple[File, ...]:
-    """model.onnx and model.onnx.data in a folder of the variant's name below `folder`. written: told the bytes."""
+    """model.onnx and model.onnx.data in a folder of the variant's name below `folder`. rounding: of a quantised weight,
+    by its name. written: told the bytes."""
     (folder / variant.name).mkdir()
     path = folder / variant.name / "model.onnx"
     data = path.with_name("model.onnx.data")
     with WeightFile(data, written) as file:
-        weights = CheckpointWeights(checkpoint, head, file, passes)
+        weights = CheckpointWeights(checkpoint, head, file, passes.transform, rounding)
         model = graph.build(
             checkpoint.architecture,
             spec.recipe.head,

@@ -1,0 +1,122 @@
+"""GPTQ: what feedback may change, and that it makes products with real inputs more exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Exported
+from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.gptq import LAZY, nearest, with_feedback
+from rfprm_export.int4 import BLOCK, RANGE, quantise_blocks
+from rfprm_export.int8 import LARGEST, quantise_rows, row_scales
+from rfprm_export.moments import MOST_COLUMNS, READERS, Moments, _Seen
+
+Get = Callable[[str], Exported]
+
+
+def inputs(columns: int, seed: int, tokens: int = 400) -> np.ndarray:
+    """Rows whose columns go together, as those of a network do."""
+    random = np.random.default_rng(seed)
+    return (random.standard_normal((tokens, 8)) @ random.standard_normal((8, columns))).astype(
+        np.float32
+    ) + 0.1 * random.standard_normal((tokens, columns)).astype(np.float32)
+
+
+def weights(rows: int, columns: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed + 1).standard_normal((rows, columns)).astype(np.float32)
+
+
+def feedback(x: np.ndarray, groups: int = 1):  # type: ignore[no-untyped-def]
+    return with_feedback([torch.from_numpy(part.T @ part) for part in np.array_split(x, groups, axis=1)])
+
+
+def error(rows: np.ndarray, rounded: np.ndarray, x: np.ndarray) -> float:
+    return float(np.linalg.norm(x @ (rows - rounded).T) / np.linalg.norm(x @ rows.T))
+
+
+@given(st.integers(1, 9), st.integers(1, 3 * LAZY), st.integers(1, 3), st.integers(0, 99))
+def test_values_are_in_range_and_groups_and_blocks_of_rows_do_not_matter_to_each_other(
+    rows: int, columns: int, groups: int, seed: int
+) -> None:
+    groups = min(groups, columns)
+    x, whole = inputs(columns, seed, tokens=20), weights(rows, columns, seed)
+    scales = row_scales(whole)[:, None]
+    rounding = feedback(x, groups)
+    values = rounding(whole, scales, -LARGEST, LARGEST)
+    assert (values.shape, values.dtype) == (whole.shape, np.int8)
+    assert np.abs(values.astype(int)).max() <= LARGEST
+    by_row = [rounding(whole[i : i + 1], scales[i : i + 1], -LARGEST, LARGEST) for i in range(rows)]
+    assert np.abs(np.concatenate(by_row).astype(int) - values).max() <= 1  # products round by their shape
+    parts = zip(*(np.array_split(part, groups, axis=1) for part in (x, whole)), strict=True)
+    apart = [feedback(inner)(part, scales, -LARGEST, LARGEST) for inner, part in parts]
+    assert (np.concatenate(apart, axis=1) == values).all()
+
+
+@given(st.integers(1, 9), st.integers(1, 2 * LAZY), st.integers(0, 99))
+def test_inputs_that_never_occur_together_leave_each_value_to_itself(rows: int, columns: int, seed: int) -> None:
+    whole = weights(rows, columns, seed)
+    given = (whole, row_scales(whole)[:, None], -LARGEST, LARGEST)
+    for moment in (torch.eye(columns), torch.zeros(columns, columns)):
+        assert (with_feedback([moment])(*given) == nearest(*given)).all()
+
+
+@pytest.mark.parametrize("columns", [96, 2 * LAZY + 1])
+def test_products_with_such_inputs_become_more_exact(columns: int) -> None:
+    x, unseen = np.split(inputs(columns, 0, tokens=800), 2)
+    rows = weights(30, columns, 0)
+    errors = []
+    for rounding in (nearest, feedback(x)):
+        values, scales = quantise_rows(rows, rounding)
+        errors.append(error(rows, values * scales[:, None], unseen))
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_in_blocks_of_4_bits_too() -> None:
+    x, unseen = np.split(inputs(3 * BLOCK - 5, 0, tokens=800), 2)
+    rows = weights(30, 3 * BLOCK - 5, 0)
+    errors = []
+    for rounding in (nearest, feedback(x)):
+        packed, scales = quantise_blocks(rows, rounding)
+        values = np.stack([packed & 15, packed >> 4], -1).reshape(*scales.shape, BLOCK).astype(np.float32) + RANGE[0]
+        restored = (values * scales[..., None]).reshape(30, -1)[:, : rows.shape[1]]
+        errors.append(error(rows, restored, unseen))
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_moments_are_of_what_the_layers_read(exported: Get) -> None:
+    """By another way: the inputs of the modules themselves, whose norms have their weights in them."""
+    checkpoint = Checkpoint.open(exported("reasonflux-prm-7b").checkpoint)
+    texts = [np.arange(5, 30), np.arange(100, 140)]
+    asked: dict[str, list[np.ndarray]] = {}
+
+    def reads(weight: str, x: np.ndarray) -> np.ndarray:
+        asked.setdefault(weight, []).append(x)
+        return x
+
+    moments = Moments(checkpoint, texts, reads)
+    for weight in ("model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.v_proj.weight"):
+        assert moments.round(weight) is not None
+    with pytest.raises(ValueError, match="model.layers.0.self_attn.q_proj.weight comes too late"):
+        moments.round("model.layers.0.self_attn.q_proj.weight")
+    assert len(asked) == 2 * len(READERS)
+    embedded = checkpoint.tensor("model.embed_tokens.weight")[texts[0]]
+    (first, second) = asked["model.layers.0.self_attn.q_proj.weight"]
+    assert (len(first), len(second)) == (25, 40)
+    epsilon = checkpoint.architecture.norm_epsilon
+    np.testing.assert_allclose(
+        first, embedded / np.sqrt((embedded**2).mean(-1, keepdims=True) + epsilon), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_wide_inputs_are_seen_in_groups() -> None:
+    seen = _Seen(lambda x: x)
+    x = torch.randn(3, 2 * MOST_COLUMNS // 1024 + 1, generator=torch.Generator().manual_seed(0)).repeat(1, 1024)
+    seen.see(torch.nn.Identity(), (x[None],))
+    assert [len(moment) for moment in seen.moments] == [len(part) for part in x.T.tensor_split(3)]
+    torch.testing.assert_close(seen.moments[0][:4, :4], x[:, :4].T @ x[:, :4])
