@@ -40,9 +40,10 @@ print(ready - started, time.perf_counter() - ready, score.tokens.total, float(sc
 @click.option("--variants", default="int8,int4", show_default=True)
 @click.option("--traces", default=24, show_default=True, help="For calibration and parity, as rfprm-export's.")
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE)
-def main(model: str, variants: str, traces: int, cache: Path) -> None:
+@click.option("--layers", type=int, help="Of random weights, in place of the shape's own number.")
+def main(model: str, variants: str, traces: int, cache: Path, layers: int | None) -> None:
     """Measure MODEL: a shape's name (0.5b, 1.5b, 7b) or a checkpoint's folder."""
-    checkpoint = checkpoint_of(model, cache)
+    checkpoint = checkpoint_of(model, cache, layers)
     bundle = cache / "bundles" / f"{checkpoint.name}-low-memory"
     found: dict[str, Any] = {"model": model, "checkpoint_bytes": _bytes(checkpoint)}
     command = ["rfprm-export", str(checkpoint), str(bundle), "--recipe", RECIPE, "--variants", variants]

@@ -39,16 +39,16 @@ def _current(bundle: Path) -> bool:
     return {variant.name for variant in manifest.variants} >= set(CONTENDING)
 
 
-def checkpoint_of(name: str, cache: Path) -> Path:
-    """demo, a shape's name or a folder."""
+def checkpoint_of(name: str, cache: Path, layers: int | None = None) -> Path:
+    """demo, a shape's name or a folder. layers: in place of the shape's own number."""
     if name == "demo":
         return DEMO_CHECKPOINT
     if name not in SHAPES:
         return Path(name).resolve()
-    checkpoint = cache / "checkpoints" / name
+    checkpoint = cache / "checkpoints" / (f"{name}-{layers}-layers" if layers else name)
     if not checkpoint.exists():
-        layout = replace(LAYOUTS[RECIPE], layers=LAYERS[name], shards=SHARDS[name], config=SHAPES[name])
-        partial = checkpoint.with_name(f"{name}.partial")
+        layout = replace(LAYOUTS[RECIPE], layers=layers or LAYERS[name], shards=SHARDS[name], config=SHAPES[name])
+        partial = checkpoint.with_name(f"{checkpoint.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         make_checkpoint(partial, layout).rename(checkpoint)
     return checkpoint

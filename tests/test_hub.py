@@ -268,7 +268,7 @@ def test_a_file_altered_on_the_server(hub: HubServer, load: Load, cache: Path) -
 
 def test_a_disk_that_is_full(hub: HubServer, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
-    message = r"org/prm needs 2\.6 MB more, the disk of .* has 1\.0 MB free: free 1\.6 MB or more.*HF_HOME"
+    message = r"org/prm needs 2\.3 MB more, the disk of .* has 1\.0 MB free: free 1\.3 MB or more.*HF_HOME"
     with pytest.raises(DiskSpaceError, match=message) as caught:
         load()
     assert hub.downloaded() == ["manifest.json"]

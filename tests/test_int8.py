@@ -84,7 +84,8 @@ def test_nothing_is_measured_on_what_was_calibrated_on() -> None:
 def test_a_bound_names_what_is_missed() -> None:
     parity = Parity(0.2, 0.06, float("nan"), None, None, 0, 1, 1, "", None, "", "", "", "")
     assert INT8.bound.missed(parity) == (
-        "nan on average, where 1e-02 is allowed; 6.00e-02 at the 99th percentile, where 5e-02 is allowed"
+        "nan on average, where 1e-02 is allowed; 6.00e-02 at the 99th percentile, where 5e-02 is allowed; "
+        "1 rewards compared, where 300 are needed to tell"
     )
     assert Bound(needed=True, maximum=0.2).missed(parity) is None
 

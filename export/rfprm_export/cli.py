@@ -58,7 +58,11 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
 @click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--variants", default="int8,fp32,fp16,int4", show_default=True, help="Comma-separated.")
-@click.option("--traces", type=click.IntRange(min=1), help="Calibrate and measure on fewer traces, to save time.")
+@click.option(
+    "--traces",
+    type=click.IntRange(min=1),
+    help="Calibrate and measure on fewer traces, to save time; what is quantised is then no default.",
+)
 @click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
 @click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
