@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from rfprm_export import agreement
+from rfprm_lite import manifest as manifests
 from rfprm_lite.bundle import open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
@@ -44,10 +45,14 @@ Rewards = list[list[NDArray[np.float32]]]
 def main(bundle: Path, folder: Path, variant: str, problems: int) -> None:
     """Measure the variant."""
     read = list(pools.read(folder, bundle / "tokenizer.json", slice(0, problems), CANDIDATES))
+    show(bundle, variant, read, rewards(bundle, variant, read))
+
+
+def show(bundle: Path, name: str, read: Pools, found: Rewards) -> None:
+    """A table, and one JSON object, of how far what was found is from the bundle's FP32."""
     expected = rewards(bundle, "fp32", read)
-    found = rewards(bundle, variant, read)
-    scheme = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False).manifest.recipe.aggregate
-    result = {"variant": variant, **compare(read, expected, found, lambda steps: scheme(steps, float(steps[-1])))}
+    scheme = manifests.read(bundle / manifests.FILE_NAME).recipe.aggregate
+    result = {"variant": name, **compare(read, expected, found, lambda steps: scheme(steps, float(steps[-1])))}
     table = Table("measure", "value", "bound")
     for name, value in result.items():
         table.add_row(name, str(value) if isinstance(value, str | int) else f"{value:.4f}", str(BOUNDS.get(name, "")))
