@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.gptq import LAZY, nearest, with_feedback
 from rfprm_export.int4 import BLOCK, RANGE, quantise_blocks
 from rfprm_export.int8 import LARGEST, quantise_rows, row_scales
-from rfprm_export.moments import MOST_COLUMNS, READERS, Moments, _Seen
+from rfprm_export.moments import MOST_COLUMNS, NORMS, READERS, Moments, _Seen
+from rfprm_export.reference import through_layers
 
 Get = Callable[[str], Exported]
 
@@ -86,14 +88,23 @@ def test_in_blocks_of_4_bits_too() -> None:
 
 
 def test_moments_are_of_what_the_layers_read(exported: Get) -> None:
-    """By another way: the inputs of the modules themselves, whose norms have their weights in them."""
+    """By another way: what the modules themselves read, that behind norms divided by their weights."""
     checkpoint = Checkpoint.open(exported("reasonflux-prm-7b").checkpoint)
     texts = [np.arange(5, 30), np.arange(100, 140)]
     asked: dict[str, list[np.ndarray]] = {}
+    read: dict[str, list[np.ndarray]] = {}
 
     def reads(weight: str, x: np.ndarray) -> np.ndarray:
         asked.setdefault(weight, []).append(x)
         return x
+
+    def watch(index: int, layer: torch.nn.Module) -> nullcontext[None]:
+        if index == 0:
+            for weights in READERS.values():
+                own = read.setdefault(f"model.layers.0.{weights[0]}", [])
+                module = layer.get_submodule(weights[0].removesuffix(".weight"))
+                module.register_forward_pre_hook(lambda _module, inputs, own=own: own.append(inputs[0][0].numpy()))
+        return nullcontext()
 
     moments = Moments(checkpoint, texts, reads)
     for weight in ("model.layers.0.mlp.up_proj.weight", "model.layers.1.self_attn.v_proj.weight"):
@@ -101,13 +112,14 @@ def test_moments_are_of_what_the_layers_read(exported: Get) -> None:
     with pytest.raises(ValueError, match="model.layers.0.self_attn.q_proj.weight comes too late"):
         moments.round("model.layers.0.self_attn.q_proj.weight")
     assert len(asked) == 2 * len(READERS)
-    embedded = checkpoint.tensor("model.embed_tokens.weight")[texts[0]]
-    (first, second) = asked["model.layers.0.self_attn.q_proj.weight"]
-    assert (len(first), len(second)) == (25, 40)
-    epsilon = checkpoint.architecture.norm_epsilon
-    np.testing.assert_allclose(
-        first, embedded / np.sqrt((embedded**2).mean(-1, keepdims=True) + epsilon), rtol=1e-4, atol=1e-6
-    )
+    through_layers(checkpoint, [torch.from_numpy(text)[None] for text in texts], watch)
+    for module, weights in READERS.items():
+        weight = f"model.layers.0.{weights[0]}"
+        norm = checkpoint.tensor(f"model.layers.0.{module}.weight") if module in NORMS else 1
+        for seen, expected in zip(
+            asked[weight], read[weight][:2], strict=True
+        ):  # both texts pass the first layer first
+            np.testing.assert_allclose(seen * norm, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_wide_inputs_are_seen_in_groups() -> None:

@@ -1,9 +1,8 @@
-"""What PyTorch in BF16, as the authors run it, makes of the rewards: against the FP32 variant of a bundle.
+"""What PyTorch in BF16, the precision of the authors' README, makes of the rewards: against a bundle's FP32 variant.
 
-    python bench/fidelity/bfloat16.py CHECKPOINT BUNDLE POOLS
+    PYTHONPATH=bench python bench/fidelity/bfloat16.py CHECKPOINT BUNDLE POOLS
 
-CHECKPOINT: by make_prm.py. BUNDLE and POOLS: as for compare.py, whose table this prints. It says how much of a
-difference the authors' own precision makes, which a variant need not be held to be better than.
+CHECKPOINT: by make_prm.py. BUNDLE and POOLS: as for compare.py, whose table this prints.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ import numpy as np
 import pools
 import torch
 from rich.progress import track
-from safetensors.torch import load_file
-from torch import nn
-from transformers import AutoModel
+
+from contenders.torch_prm import TorchPRM
 
 
 @click.command()
@@ -30,25 +28,14 @@ from transformers import AutoModel
 def main(checkpoint: Path, bundle: Path, folder: Path, problems: int) -> None:
     """Measure it."""
     read = list(pools.read(folder, bundle / "tokenizer.json", slice(0, problems), compare.CANDIDATES))
-    model = AutoModel.from_pretrained(checkpoint).to(torch.bfloat16).eval()
-    head = reward_head(checkpoint).to(torch.bfloat16)
+    prm = TorchPRM(str(checkpoint), torch.get_num_threads(), "bfloat16")
 
     def rewards(candidate: pools.Candidate) -> np.ndarray:
         ids = torch.from_numpy(candidate.sequence.ids)[None]
-        hidden = model(input_ids=ids, use_cache=False).last_hidden_state[0, candidate.sequence.reads]
-        return head(hidden).float().softmax(-1)[:, 1].numpy()
+        hidden = prm.model(input_ids=ids, use_cache=False).last_hidden_state[0]
+        return np.array(prm.rewards(hidden[candidate.sequence.reads]), np.float32)
 
     compare.show(bundle, "PyTorch, bfloat16", read, [[rewards(c) for c in pool] for pool in track(read, "bfloat16")])
-
-
-def reward_head(checkpoint: Path) -> nn.Sequential:
-    """The 7B layout's: two layers, softmax over two classes."""
-    loaded = {k: v for shard in checkpoint.glob("*.safetensors") for k, v in load_file(shard).items()}
-    tensors = {k.removeprefix("score."): v for k, v in loaded.items() if k.startswith("score.")}
-    hidden = tensors["0.weight"].shape[1]
-    head = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2))
-    head.load_state_dict(tensors)
-    return head
 
 
 if __name__ == "__main__":

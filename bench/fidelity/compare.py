@@ -48,11 +48,11 @@ def main(bundle: Path, folder: Path, variant: str, problems: int) -> None:
     show(bundle, variant, read, rewards(bundle, variant, read))
 
 
-def show(bundle: Path, name: str, read: Pools, found: Rewards) -> None:
+def show(bundle: Path, variant: str, read: Pools, found: Rewards) -> None:
     """A table, and one JSON object, of how far what was found is from the bundle's FP32."""
     expected = rewards(bundle, "fp32", read)
     scheme = manifests.read(bundle / manifests.FILE_NAME).recipe.aggregate
-    result = {"variant": name, **compare(read, expected, found, lambda steps: scheme(steps, float(steps[-1])))}
+    result = {"variant": variant, **compare(read, expected, found, lambda steps: scheme(steps, float(steps[-1])))}
     table = Table("measure", "value", "bound")
     for name, value in result.items():
         table.add_row(name, str(value) if isinstance(value, str | int) else f"{value:.4f}", str(BOUNDS.get(name, "")))

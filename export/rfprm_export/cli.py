@@ -61,7 +61,7 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
 @click.option(
     "--traces",
     type=click.IntRange(min=1),
-    help="Calibrate and measure on fewer traces, to save time; what is quantised is then no default.",
+    help="Calibrate and measure on fewer traces, to save time; below 300 rewards nothing quantised is a default.",
 )
 @click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
