@@ -14,12 +14,13 @@ from hypothesis.extra.numpy import arrays
 
 from checkpoints import LAYOUTS
 from conftest import Exported
-from rfprm_export import calibration
+from rfprm_export import calibration, pipeline
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.int8 import SMALLEST, quantise_rows
 from rfprm_export.probes import PROBES, calibration_traces, pools
 from rfprm_export.reference import through_layers
 from rfprm_export.variants import INT8, VARIANTS, Bound
+from rfprm_lite.encoding import Encoder
 from rfprm_lite.manifest import Parity
 
 Get = Callable[[str], Exported]
@@ -76,9 +77,23 @@ def test_calibration_sees_what_the_layers_read(exported: Get) -> None:
 
 
 def test_nothing_is_measured_on_what_was_calibrated_on() -> None:
-    assert len(calibration_traces()) == 24
+    assert len(calibration_traces()) == 200
     assert [len(pool) for pool in pools()] == [8] * 6
     assert not {problem for problem, _ in calibration_traces()} & {pool[0][0] for pool in pools()}
+
+
+def test_calibration_reads_as_many_traces_as_memory_is_meant_for(
+    exported: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = exported("reasonflux-prm-7b")
+    checkpoint = Checkpoint.open(made.checkpoint)
+    encoder = Encoder.from_file(made.bundle / "tokenizer.json", made.prm.manifest.recipe, 32_768)
+    tokens = [len(encoder.step_sequences(*trace)[-1].ids) for trace in calibration_traces()[:5]]
+    bytes_a_token = 4 * checkpoint.architecture.hidden_size
+    for short, expected in ((0, 5), (1, 4)):
+        monkeypatch.setattr(pipeline, "MOST_CALIBRATION_BYTES", (sum(tokens) - short) * bytes_a_token)
+        calibration = pipeline._Calibration.on(checkpoint, encoder, None)
+        assert [len(text) for text in calibration.texts] == tokens[:expected]
 
 
 def test_a_bound_names_what_is_missed() -> None:
@@ -100,4 +115,4 @@ def test_a_variant_that_misses_its_bound_is_no_default(exported: Get) -> None:
     made_by = manifest.variant("int8").made_by
     assert made_by[0] == "residual stream and values rotated, inputs of down_proj mixed by 32"
     assert made_by[1] == "weights rounded with error feedback (GPTQ)"
-    assert made_by[2].startswith("calibrated on 8 traces of PRMBench, ")
+    assert made_by[2].startswith("calibrated on 7 traces of PRMBench and StrictPRMBench, ")

@@ -67,9 +67,10 @@ def _round_group(
 def _factor(moment: torch.Tensor) -> torch.Tensor:
     """The upper Cholesky factor of the inverse. Row i, divided by its diagonal, is how column i's error is made up for
     by the columns after it."""
-    damped = moment.double()
+    matrix = moment.double()
     # Without any inputs all columns are alike.
-    damped.diagonal().add_(DAMPING * float(damped.diagonal().mean()) or 1.0)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: torch.Tensor = torch.linalg.cholesky(inverse, upper=True).float()
+    matrix.diagonal().add_(DAMPING * float(matrix.diagonal().mean()) or 1.0)
+    matrix = torch.linalg.cholesky(matrix)  # one name for all, since each may be hundreds of megabytes
+    matrix = torch.cholesky_inverse(matrix)
+    factor: torch.Tensor = torch.linalg.cholesky(matrix, upper=True).float()
     return factor

@@ -57,7 +57,8 @@ class Moments:
         yield
         for hook in hooks:
             hook.remove()
-        for module, own in seen.items():
+        while seen:  # what one is made of is let go of before the next
+            module, own = seen.popitem()
             rounding = with_feedback(own.moments)
             self._rounds |= {f"model.layers.{index}.{weight}": rounding for weight in READERS[module]}
 

@@ -102,7 +102,8 @@ class Layers:
         for name, parameter in layer.named_parameters():
             _fill(parameter, self._checkpoint, f"model.layers.{self.passed}.{name}")
         with watch(self.passed, layer):
-            self.hidden = [self._model(inputs_embeds=h, use_cache=False).last_hidden_state for h in self.hidden]
+            for i, hidden in enumerate(self.hidden):  # one at a time, so that they are not in memory twice
+                self.hidden[i] = self._model(inputs_embeds=hidden, use_cache=False).last_hidden_state
         self.passed += 1
 
     @torch.inference_mode()
@@ -190,4 +191,5 @@ def _embed(checkpoint: Checkpoint, texts: Sequence[torch.Tensor]) -> list[torch.
         here = (ids >= row) & (ids < row + len(block))
         embedded[here] = block[ids[here] - row]
         row += len(block)
-    return list(torch.split(torch.from_numpy(embedded)[None], [text.shape[1] for text in texts], dim=1))
+    split = torch.split(torch.from_numpy(embedded)[None], [text.shape[1] for text in texts], dim=1)
+    return [own.clone() for own in split]  # each can be let go of by itself
