@@ -55,9 +55,11 @@ def test_quantised_rows_are_within_half_a_unit(block: np.ndarray) -> None:
 
 
 def test_calibration_sees_what_the_layers_read(exported: Get) -> None:
-    checkpoint = Checkpoint.open(exported(SEVEN).checkpoint)
+    made = exported(SEVEN)
+    checkpoint = Checkpoint.open(made.checkpoint)
     texts = [np.arange(5, 30), np.arange(100, 140)]
-    statistics = calibration.measure(checkpoint, texts)
+    statistics, rewards = calibration.measure(made.reference, texts)
+    assert [len(own) for own in rewards] == [len(text) for text in texts]
     assert len(statistics) == checkpoint.architecture.num_layers
     read: list[torch.Tensor] = []
 
@@ -86,14 +88,14 @@ def test_calibration_reads_as_many_traces_as_memory_is_meant_for(
     exported: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = exported("reasonflux-prm-7b")
-    checkpoint = Checkpoint.open(made.checkpoint)
     encoder = Encoder.from_file(made.bundle / "tokenizer.json", made.prm.manifest.recipe, 32_768)
     tokens = [len(encoder.step_sequences(*trace)[-1].ids) for trace in calibration_traces()[:5]]
-    bytes_a_token = 4 * checkpoint.architecture.hidden_size
+    bytes_a_token = 4 * made.reference.checkpoint.architecture.hidden_size
     for short, expected in ((0, 5), (1, 4)):
         monkeypatch.setattr(pipeline, "MOST_CALIBRATION_BYTES", (sum(tokens) - short) * bytes_a_token)
-        calibration = pipeline._Calibration.on(checkpoint, encoder, None)
-        assert [len(text) for text in calibration.texts] == tokens[:expected]
+        calibrated = pipeline._Calibration.on(made.reference, encoder, None)
+        assert [len(text.ids) for text in calibrated.texts] == tokens[:expected]
+        assert [len(own) for own in calibrated.rewards] == [len(text.reads) for text in calibrated.texts]
 
 
 def test_a_bound_names_what_is_missed() -> None:

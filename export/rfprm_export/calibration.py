@@ -1,6 +1,7 @@
 """What the activations of a checkpoint are like, measured on texts.
 
-In: a checkpoint and token ids. Out: `LayerStatistics` of each layer. One layer is in memory at a time.
+In: the reference and token ids. Out: `LayerStatistics` of each layer, and the rewards. One layer is in memory at
+a time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint import Checkpoint
-from rfprm_export.reference import through_layers
+from rfprm_export.reference import Reference
 
 PRODUCTS = (*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
 """The modules of a layer that multiply by weights."""
@@ -37,8 +37,9 @@ class LayerStatistics:
 Statistics = Sequence[LayerStatistics]
 
 
-def measure(checkpoint: Checkpoint, ids: Sequence[NDArray[np.int64]]) -> Statistics:
-    """ids: int64 [tokens] for each text. Returns a LayerStatistics a layer."""
+def measure(reference: Reference, ids: Sequence[NDArray[np.int64]]) -> tuple[Statistics, list[Vector]]:
+    """ids: int64 [tokens] for each text. Returns a LayerStatistics a layer; and the rewards at every position of each
+    text, float32 [tokens]."""
     layers: list[LayerStatistics] = []
 
     @contextmanager
@@ -56,8 +57,8 @@ def measure(checkpoint: Checkpoint, ids: Sequence[NDArray[np.int64]]) -> Statist
         largest = {module: seen.largest for module, seen in outputs.items()}
         layers.append(LayerStatistics(mean_square, inner.largest, largest))
 
-    through_layers(checkpoint, [torch.from_numpy(text)[None] for text in ids], watch)
-    return layers
+    rewards = reference.rewards([torch.from_numpy(text)[None] for text in ids], watch)
+    return layers, rewards
 
 
 class _Seen:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rfprm_export import parity
 from rfprm_export import plan as plans
 from rfprm_export.assertions import assert_template, assert_tokens
+from rfprm_export.bias_correction import logit_shift, variant_rewards
 from rfprm_export.calibration import Statistics, measure
 from rfprm_export.checkpoint import Architecture, Checkpoint, locate
 from rfprm_export.errors import ExportError
@@ -33,10 +34,10 @@ from rfprm_export.recipes import ExportRecipe, choose
 from rfprm_export.reference import Reference
 from rfprm_export.report import report
 from rfprm_export.variants import VARIANTS, VariantRecipe
-from rfprm_export.write import to_nearest, write_tokenizer, write_variant
+from rfprm_export.write import shift_logit, to_nearest, write_tokenizer, write_variant
 from rfprm_lite import ContextLengthError, __version__
 from rfprm_lite.bundle import Bundle, check_files
-from rfprm_lite.encoding import Encoder
+from rfprm_lite.encoding import Encoder, TokenSequence
 from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Parity, Source, Variant, encode, read
 
 MOST_CALIBRATION_BYTES = 160 << 20
@@ -85,9 +86,12 @@ class _Model:
         head = {name: tensor.shape for name, tensor in self.head.items()}
         return plans.plan(self.checkpoint.architecture, self.spec, head, variant)
 
-    def reference(self, texts: Material) -> StepRewards:
+    def reference(self) -> Reference:
+        return Reference(self.checkpoint, self.spec, self.head)
+
+    def expected(self, texts: Material) -> StepRewards:
         _log.info("scoring %d traces in PyTorch", len(texts.traces))
-        return Reference(self.checkpoint, self.spec, self.head).step_rewards(texts.traces)
+        return self.reference().step_rewards(texts.traces)
 
 
 def export(request: Request, progress: Progress = lambda _variant, _bytes: None) -> Manifest:
@@ -116,11 +120,13 @@ def export(request: Request, progress: Progress = lambda _variant, _bytes: None)
         texts = parity.material(encoder, request.most_traces)
         assert_template(checkpoint, spec, encoder, texts.traces)
         needed = any(variant.passes for variant in chosen)
-        calibration = _Calibration.on(checkpoint, encoder, request.most_traces) if needed else None
-        expected = model.reference(texts)
+        calibration = _Calibration.on(model.reference(), encoder, request.most_traces) if needed else None
+        expected = model.expected(texts)
         made: list[Variant] = []
         for recipe in chosen:
             written = _write(folder, recipe, model, calibration, partial(progress, recipe.name))
+            if recipe.corrected and calibration:
+                written = _corrected(Bundle(folder, manifest, written), spec, calibration, by_layer=request.low_memory)
             bundle = Bundle(folder, manifest, written)
             measured = parity.measure(bundle, encoder, texts, expected, by_layer=request.low_memory)
             parity.require(recipe.name, measured, recipe.bound)
@@ -153,7 +159,7 @@ def verify(
     model = _Model.open(source, revision, manifest.recipe.name)
     encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
     texts = parity.material(encoder)
-    expected = model.reference(texts)
+    expected = model.expected(texts)
     for variant in manifest.variants:
         bundle = Bundle(folder, manifest, variant)
         check_files(bundle, contents=True)
@@ -174,30 +180,33 @@ def _chosen(request: Request) -> list[VariantRecipe]:
 
 @dataclass(frozen=True, slots=True)
 class _Calibration:
-    """texts: token ids. said: what they are, for the manifest."""
+    """rewards: PyTorch's, at the reads of each text, float32 [num_read]. said: what the texts are, for the manifest."""
 
-    texts: list[NDArray[np.int64]]
+    texts: list[TokenSequence]
     statistics: Statistics
+    rewards: list[NDArray[np.float32]]
     said: str
 
     @classmethod
-    def on(cls, checkpoint: Checkpoint, encoder: Encoder, most: int | None) -> _Calibration:
-        texts: list[NDArray[np.int64]] = []
-        room = MOST_CALIBRATION_BYTES // (4 * checkpoint.architecture.hidden_size)
+    def on(cls, reference: Reference, encoder: Encoder, most: int | None) -> _Calibration:
+        texts: list[TokenSequence] = []
+        room = MOST_CALIBRATION_BYTES // (4 * reference.checkpoint.architecture.hidden_size)
         for problem, trace in calibration_traces()[:most]:
             with suppress(ContextLengthError):
-                ids = encoder.step_sequences(problem, trace)[-1].ids
-                if room < len(ids):
+                text = encoder.step_sequences(problem, trace)[-1]
+                if room < len(text.ids):
                     break
-                room -= len(ids)
-                texts.append(ids)
+                room -= len(text.ids)
+                texts.append(text)
         if not texts:
             raise ExportError(
                 "the model reads so few tokens that no text for calibration fits it: only fp32 can be made"
             )
-        said = f"calibrated on {len(texts)} traces of PRMBench and StrictPRMBench, {sum(map(len, texts))} tokens"
+        ids = [text.ids for text in texts]
+        said = f"calibrated on {len(texts)} traces of PRMBench and StrictPRMBench, {sum(map(len, ids))} tokens"
         _log.info(said)
-        return cls(texts, measure(checkpoint, texts), said)
+        statistics, rewards = measure(reference, ids)
+        return cls(texts, statistics, [own[text.reads] for own, text in zip(rewards, texts, strict=True)], said)
 
 
 def _write(
@@ -214,9 +223,19 @@ def _write(
         passes = recipe.passes(checkpoint.architecture, calibration.statistics, model.spec.head.names[0][0])
         made_by = (*passes.said, calibration.said, *made_by)
         if passes.reads:
-            rounding = Moments(checkpoint, calibration.texts, passes.reads).round
+            rounding = Moments(checkpoint, [text.ids for text in calibration.texts], passes.reads).round
     files = write_variant(folder, recipe, checkpoint, model.spec, model.head, passes, rounding, written)
     return Variant(recipe.name, files, recipe.dtype, recipe.kv_dtype, recipe.lanes, recipe.devices, made_by, None)
+
+
+def _corrected(bundle: Bundle, spec: ExportRecipe, calibration: _Calibration, *, by_layer: bool) -> Variant:
+    """The variant without its mean error on the texts."""
+    found = variant_rewards(bundle, calibration.texts, by_layer=by_layer)
+    shift = logit_shift(np.concatenate(calibration.rewards), np.concatenate(found))
+    said = f"the head's bias shifted by {shift:+.4f}, the mean error on the texts of calibration"
+    _log.info("%s: %s", bundle.variant.name, said)
+    variant = shift_logit(bundle, spec, shift)
+    return msgspec.structs.replace(variant, made_by=(*variant.made_by, said))
 
 
 def _found(name: str, measured: Parity) -> str:

@@ -25,12 +25,15 @@ from rfprm_export.recipes import ExportRecipe
 from rfprm_lite.conversation import Problem
 from rfprm_lite.trace import Trace
 
+Watch = Callable[[int, torch.nn.Module], AbstractContextManager[object]]
+"""Given a layer's index and the layer with its weights, before the texts pass through it."""
+
 
 class Reference:
     """Reads the checkpoint's weights anew in every call."""
 
     def __init__(self, checkpoint: Checkpoint, spec: ExportRecipe, head: Tensors) -> None:
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._spec = spec
         self._tokenizer = load_tokenizer(checkpoint)
         self._head = _head(spec, head)
@@ -42,7 +45,7 @@ class Reference:
         """
         texts = [self._texts(problem, trace) for problem, trace in traces]
         ids = [self._tokenizer(text, return_tensors="pt")["input_ids"] for own in texts for text in own]
-        rewards = zip(ids, self._rewards(ids), strict=True)
+        rewards = zip(ids, self.rewards(ids), strict=True)
         return [np.concatenate([self._read(*next(rewards)) for _ in own]) for own in texts]
 
     def _texts(self, problem: Problem, trace: Trace) -> list[str]:
@@ -58,18 +61,16 @@ class Reference:
         return rewards[np.flatnonzero(ids[0].numpy() == separator)]
 
     @torch.inference_mode()
-    def _rewards(self, ids: list[torch.Tensor]) -> list[NDArray[np.float32]]:
-        """At every position of every text."""
-        hidden, norm = through_layers(self._checkpoint, ids)
+    def rewards(
+        self, ids: Sequence[torch.Tensor], watch: Watch = lambda _index, _layer: nullcontext()
+    ) -> list[NDArray[np.float32]]:
+        """At every position of every text, float32 [tokens]. ids: int64 [1, tokens] of each."""
+        hidden, norm = through_layers(self.checkpoint, ids, watch)
         head = self._spec.recipe.head
         logits = [self._head(norm(h))[0] for h in hidden]
         if head.activation == "softmax":
             return [x.softmax(-1)[:, head.positive].numpy() for x in logits]
         return [x.sigmoid()[:, 0].numpy() for x in logits]
-
-
-Watch = Callable[[int, torch.nn.Module], AbstractContextManager[object]]
-"""Given a layer's index and the layer with its weights, before the texts pass through it."""
 
 
 def through_layers(

@@ -32,11 +32,12 @@ Values = dict[str, NDArray[np.generic]]
 def step_rewards(bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, Trace]]) -> list[NDArray[np.float32]]:
     """float32 [num_steps] for each problem and trace."""
     sequences = [encoder.step_sequences(problem, trace) for problem, trace in traces]
-    found = iter(_rewards(bundle, [sequence for own in sequences for sequence in own]))
+    found = iter(rewards(bundle, [sequence for own in sequences for sequence in own]))
     return [np.concatenate([next(found) for _ in own]) for own in sequences]
 
 
-def _rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
+def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
+    """float32 [num_read] of each sequence."""
     model = onnx.load(bundle.graph, load_external_data=False)
     extractor = onnx.utils.Extractor(model)
     always = list(run_inputs(1, {}))

@@ -51,7 +51,7 @@ class Bound:
 @dataclass(frozen=True, slots=True)
 class VariantRecipe:
     """lanes: segments that one run can hold. passes: what calibration decides, None for a variant that needs none.
-    made_by: what the manifest says of it besides."""
+    made_by: what the manifest says of it besides. corrected: whether its mean error is taken off the head's bias."""
 
     name: str
     dtype: Literal["float32", "float16", "int8", "int4"]
@@ -62,6 +62,7 @@ class VariantRecipe:
     lanes: int
     made_by: tuple[str, ...] = ()
     passes: Callable[[Architecture, Statistics, str], Passes] | None = None
+    corrected: bool = False
 
 
 CPU_LANES = 4
@@ -83,6 +84,7 @@ INT8 = VariantRecipe(
         "s8 embeddings, a scale a token",
     ),
     rotated,
+    corrected=True,
 )
 FP32 = VariantRecipe(
     "fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4), CPU_LANES
@@ -108,6 +110,7 @@ INT4 = VariantRecipe(
     CPU_LANES,
     (f"4-bit weights, a scale a block of {BLOCK}", "s8 embeddings, a scale a token"),
     rotated,
+    corrected=True,
 )
 
 VARIANTS = {variant.name: variant for variant in (INT8, FP32, FP16, INT4)}

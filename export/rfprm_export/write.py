@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ from rfprm_export.passes import AS_IT_IS, Passes, Transform
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.variants import VariantRecipe
 from rfprm_export.weights import WeightFile
-from rfprm_lite.bundle import sha256
-from rfprm_lite.manifest import File
+from rfprm_lite.bundle import Bundle, sha256
+from rfprm_lite.manifest import File, Variant
 
 
 class CheckpointWeights:
@@ -143,6 +144,23 @@ def write_variant(
         )
     ir.save(model, path)
     return entry(folder, path), entry(folder, data)
+
+
+def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
+    """Add to the bias behind the logit of the reward, in the variant's data file. Returns it with its new files."""
+    name = f"head.{len(spec.head.names) - 1}.bias"
+    bias = ir.load(bundle.graph).graph.initializers[name].const_value
+    if not isinstance(bias, ir.ExternalTensor):
+        raise TypeError(f"{name} is not in the data file")
+    data = bundle.graph.with_name(str(bias.location))
+    with data.open("r+b") as file:
+        file.seek(bias.offset or 0)
+        values = np.frombuffer(file.read(bias.nbytes), np.float32).copy()
+        values[spec.recipe.head.positive] += np.float32(shift)
+        file.seek(bias.offset or 0)
+        file.write(values.data)
+    files = tuple(entry(bundle.folder, bundle.folder / file.path) for file in bundle.variant.files)
+    return msgspec.structs.replace(bundle.variant, files=files)
 
 
 def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> File:
