@@ -44,7 +44,7 @@ def measure(reference: Reference, ids: Sequence[NDArray[np.int64]]) -> tuple[Sta
 
     @contextmanager
     def watch(_index: int, layer: torch.nn.Module) -> Iterator[None]:
-        inner, outputs = _Seen(), {module: _Seen() for module in PRODUCTS}
+        inner, outputs = _Inner(), {module: _Largest() for module in PRODUCTS}
         hooks = [layer.get_submodule(INNER).register_forward_pre_hook(lambda _module, read: inner.see(read[0]))]
         hooks += [
             layer.get_submodule(module).register_forward_hook(lambda _module, _read, made, seen=seen: seen.see(made))
@@ -54,23 +54,34 @@ def measure(reference: Reference, ids: Sequence[NDArray[np.int64]]) -> tuple[Sta
         for hook in hooks:
             hook.remove()
         mean_square = (inner.squares / inner.rows).float().numpy()
-        largest = {module: seen.largest for module, seen in outputs.items()}
-        layers.append(LayerStatistics(mean_square, inner.largest, largest))
+        largest = {module: seen.magnitude for module, seen in outputs.items()}
+        layers.append(LayerStatistics(mean_square, inner.largest.magnitude, largest))
 
     rewards = reference.rewards([torch.from_numpy(text)[None] for text in ids], watch)
     return layers, rewards
 
 
-class _Seen:
+class _Largest:
+    """The largest magnitude seen."""
+
+    def __init__(self) -> None:
+        self.magnitude = 0.0
+
+    def see(self, x: torch.Tensor) -> None:
+        lowest, highest = torch.aminmax(x)
+        self.magnitude = max(self.magnitude, -float(lowest), float(highest))
+
+
+class _Inner:
     """Over all rows seen, the largest magnitude, and each column's sum of squares."""
 
     def __init__(self) -> None:
         self.rows = 0
-        self.largest = 0.0
+        self.largest = _Largest()
         self.squares = torch.zeros(1, dtype=torch.float64)
 
     def see(self, x: torch.Tensor) -> None:
         rows = x.flatten(0, -2)
         self.rows += len(rows)
-        self.largest = max(self.largest, float(rows.abs().max()))
+        self.largest.see(rows)
         self.squares = self.squares + rows.square().sum(0)
