@@ -1,7 +1,7 @@
 """What the activations of a checkpoint are like, measured on texts.
 
-In: the reference and token ids. Out: `LayerStatistics` of each layer, and the rewards. One layer is in memory at
-a time.
+In: the reference and token ids. Out: `LayerStatistics` of each layer, and the rewards. One layer is in memory at a
+time.
 """
 
 from __future__ import annotations
