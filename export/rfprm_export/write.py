@@ -147,7 +147,7 @@ def write_variant(
 
 
 def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
-    """Add to the bias behind the logit of the reward, in the variant's data file, in place. Returns the variant with the
+    """Add to the bias behind the logit of the reward, in the data file, in place. Returns the variant with the
     new checksums of its files."""
     name = f"head.{len(spec.head.names) - 1}.bias"
     bias = ir.load(bundle.graph).graph.initializers[name].const_value
