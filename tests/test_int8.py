@@ -91,6 +91,7 @@ def test_calibration_reads_as_many_traces_as_memory_is_meant_for(
     encoder = Encoder.from_file(made.bundle / "tokenizer.json", made.prm.manifest.recipe, 32_768)
     tokens = [len(encoder.step_sequences(*trace)[-1].ids) for trace in calibration_traces()[:5]]
     bytes_a_token = 4 * made.reference.checkpoint.architecture.hidden_size
+    monkeypatch.setattr(pipeline, "MOST_TOKENS_A_CHANNEL", 1_000)
     for short, expected in ((0, 5), (1, 4)):
         monkeypatch.setattr(pipeline, "MOST_CALIBRATION_BYTES", (sum(tokens) - short) * bytes_a_token)
         calibrated = pipeline._Calibration.on(made.reference, encoder, None)

@@ -43,6 +43,8 @@ from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest,
 MOST_CALIBRATION_BYTES = 160 << 20
 """Of the residual stream of all calibration texts, which stays in memory: 46,800 tokens at a hidden size of 896, 11,700
 at 3,584."""
+MOST_TOKENS_A_CHANNEL = 64
+"""Of the MLP's inner ones, the widest product: more tell a small model nothing, and take minutes."""
 
 _log = logging.getLogger("rfprm_export")
 
@@ -190,11 +192,12 @@ class _Calibration:
     @classmethod
     def on(cls, reference: Reference, encoder: Encoder, most: int | None) -> _Calibration:
         texts: list[TokenSequence] = []
-        room = MOST_CALIBRATION_BYTES // (4 * reference.checkpoint.architecture.hidden_size)
+        shape = reference.checkpoint.architecture
+        room = min(MOST_CALIBRATION_BYTES // (4 * shape.hidden_size), MOST_TOKENS_A_CHANNEL * shape.intermediate_size)
         for problem, trace in calibration_traces()[:most]:
             with suppress(ContextLengthError):
                 text = encoder.step_sequences(problem, trace)[-1]
-                if room < len(text.ids):
+                if texts and room < len(text.ids):
                     break
                 room -= len(text.ids)
                 texts.append(text)
