@@ -88,3 +88,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         return done[recipe]
 
     return get
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "checkpoint", LAYOUTS["reasonflux-prm-7b"])

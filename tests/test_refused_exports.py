@@ -1,0 +1,213 @@
+"""The exporter: every wrong checkpoint is an error that names it, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from checkpoints import LAYOUTS, make_checkpoint
+from rfprm_export import parity
+from rfprm_export.errors import CheckpointError, ExportError, ParityError, RecipeError
+from rfprm_export.pipeline import Request, export
+
+SEVEN = "reasonflux-prm-7b"
+
+
+def fails(checkpoint: Path, error: type[Exception], match: str, recipe: str = SEVEN) -> None:
+    output = checkpoint.parent / "out" / "bundle"
+    with pytest.raises(error, match=match):
+        export(Request(str(checkpoint), output, recipe, variants=["fp32"], most_traces=1))
+    assert not output.parent.exists() or not list(output.parent.iterdir())
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_shard(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    shard = checkpoint / "model-00002-of-00002.safetensors"
+    tensors = load_file(shard)
+    change(tensors)
+    save_file(tensors, shard, metadata={"format": "pt"})
+    index = checkpoint / "model.safetensors.index.json"
+    mapped = {k: v for k, v in json.loads(index.read_text())["weight_map"].items() if v != shard.name}
+    edit(index, weight_map={**mapped, **dict.fromkeys(tensors, shard.name)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"num_attention_heads": 8}, "heads of 8"),
+        ({"num_attention_heads": "x"}, "not as expected: invalid literal"),
+        ({"architectures": None}, "not as expected"),
+        ({"rope_scaling": "x"}, "not as expected"),
+        ({"intermediate_size": 96}, r"gate_proj.weight has shape \[160, 64\], .* say \[96, 64\]"),
+        ({"num_hidden_layers": 4}, "lacks model.layers.3"),
+        ({"num_hidden_layers": 2}, "no recipe accounts for: model.layers.2"),
+    ],
+)
+def test_a_config_that_does_not_fit(checkpoint: Path, changes: dict[str, object], match: str) -> None:
+    edit(checkpoint / "config.json", **changes)
+    fails(checkpoint, CheckpointError, match)
+
+
+def test_a_head_of_another_shape(checkpoint: Path) -> None:
+    """A causal LM has vocabulary logits where a PRM has two."""
+    edit_shard(checkpoint, lambda t: t.update({"score.2.weight": torch.zeros(2048, 64)}))
+    fails(checkpoint, CheckpointError, r"score.2.weight has shape \[2048, 64\], .* \[2, 64\]")
+
+
+def test_a_head_of_another_name(checkpoint: Path) -> None:
+    edit_shard(checkpoint, lambda t: t.update({"classifier.weight": t.pop("score.0.weight")}))
+    fails(checkpoint, CheckpointError, "lacks score.0.weight; it has")
+
+
+def test_a_truncated_and_a_missing_shard(checkpoint: Path) -> None:
+    shard = checkpoint / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:5000])
+    fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors can't be read")
+    shard.unlink()
+    fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors is missing")
+
+
+def test_a_tokenizer_that_is_missing_or_broken(checkpoint: Path) -> None:
+    path = checkpoint / "tokenizer.json"
+    path.write_text("{}", encoding="utf-8")
+    fails(checkpoint, CheckpointError, "can't load the tokenizer")
+    path.unlink()
+    fails(checkpoint, CheckpointError, r"tokenizer\.json is missing")
+
+
+def test_an_index_without_its_map(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors.index.json").write_text("{}")
+    fails(checkpoint, CheckpointError, "has no weight_map")
+
+
+def test_a_chat_template_that_refuses(checkpoint: Path) -> None:
+    edit(checkpoint / "tokenizer_config.json", chat_template="{{ raise_exception('no') }}")
+    fails(checkpoint, RecipeError, "chat template refuses a plain trace: no")
+
+
+def test_a_separator_of_several_tokens(checkpoint: Path) -> None:
+    """In stock Qwen2.5 the separator's slot is <|quad_end|>."""
+    path = checkpoint / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("<extra_0>", "<|quad_end|>"), encoding="utf-8")
+    fails(
+        checkpoint, RecipeError, r"needs '<extra_0>' to be one token below 2080, the tokenizer encodes it as \d+: \['<'"
+    )
+
+
+def test_a_separator_beyond_the_embedding(tmp_path: Path) -> None:
+    layout = replace(LAYOUTS[SEVEN], config={"vocab_size": 2040})
+    fails(make_checkpoint(tmp_path / "checkpoint", layout), RecipeError, r"one token below 2040, .* ids \[20\d\d\]")
+
+
+def test_a_tokenizer_that_adds_tokens_of_its_own(tmp_path: Path) -> None:
+    """The authors' code would read them, the runtime does not."""
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", LAYOUTS["reasonflux-prm-1.5b"])
+    path = checkpoint / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    start = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [start, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [2034], "tokens": ["<|endoftext|>"]}},
+    }
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    fails(checkpoint, RecipeError, r"the runtime reads .*, the checkpoint's tokenizer \[2034, ", "reasonflux-prm-1.5b")
+
+
+def test_a_model_that_reads_too_few_tokens(tmp_path: Path) -> None:
+    layout = replace(LAYOUTS[SEVEN], config={"max_position_embeddings": 16})
+    fails(make_checkpoint(tmp_path / "checkpoint", layout), ExportError, "none of the exporter's traces fits")
+
+
+def test_a_template_of_another_recipe(checkpoint: Path) -> None:
+    edit(checkpoint / "tokenizer_config.json", chat_template=LAYOUTS["qwen2.5-math-prm"].template)
+    fails(checkpoint, RecipeError, "the tokenizer's own chat template .*Please reason step by step")
+    edit(checkpoint / "tokenizer_config.json", chat_template=None)
+    fails(checkpoint, RecipeError, "needs a chat template")
+
+
+def test_a_head_pickle_that_would_run_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+            return exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", LAYOUTS["reasonflux-prm-1.5b"])
+    head = checkpoint / "reward_head.pt"
+    torch.save({"weight": Payload(), "bias": torch.zeros(1)}, head)
+    fails(checkpoint, CheckpointError, "not loaded", "reasonflux-prm-1.5b")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"weight": torch.zeros(2, 64), "bias": torch.zeros(1)}, head)
+    fails(checkpoint, RecipeError, r"weight has shape \[2, 64\], not \[1, 64\]", "reasonflux-prm-1.5b")
+    torch.save({"w": torch.zeros(1, 64)}, head)
+    fails(checkpoint, RecipeError, r"holds \['w'\]", "reasonflux-prm-1.5b")
+    head.unlink()
+    fails(checkpoint, CheckpointError, "a language model, no PRM", "reasonflux-prm-1.5b")
+
+
+def test_an_export_that_misses_parity_is_not_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfprm_export.graph.rotary_tables", lambda a: (np.ones((4096, 8), np.float32),) * 2)
+    fails(checkpoint, ParityError, r"fp32 differ from PyTorch's by .* at most, where 1e-04 is allowed.* No bundle")
+
+
+def test_an_interrupted_export_leaves_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity, "measure", interrupt)
+    fails(checkpoint, KeyboardInterrupt, "^$")
+
+
+def test_nothing_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ExportError, match="exists already"):
+        export(Request(str(checkpoint), tmp_path / "there", SEVEN))
+    with pytest.raises(ExportError, match="no variant is called int3"):
+        export(Request(str(checkpoint), tmp_path / "new", SEVEN, variants=["int3"]))
+    with pytest.raises(CheckpointError, match="a revision is for hub ids"):
+        export(Request(str(checkpoint), tmp_path / "new", SEVEN, revision="main"))
+
+
+def test_a_hub_id_that_can_not_be_had(
+    tmp_path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub client's own retries
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match=r"org/none is no folder, and the hub gives no such checkpoint"):
+        export(Request("org/none", tmp_path / "new", SEVEN, revision="main"))
+    assert no_network
+    with pytest.raises(CheckpointError, match=r"a--b/c is no folder"):
+        export(Request("a--b/c", tmp_path / "new", SEVEN))
+
+
+def test_no_remote_code_is_run(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "modeling_qwen2_rm.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    auto = {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel", "AutoConfig": "modeling_qwen2_rm.Config"}
+    edit(checkpoint / "config.json", auto_map=auto)
+    edit(checkpoint / "tokenizer_config.json", auto_map={"AutoTokenizer": ["modeling_qwen2_rm.T", None]})
+    export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp32"], most_traces=1))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_is_noticed_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    fails(checkpoint, ExportError, "fp32 need 0.0 GB, .* has 0.0 GB free: make room")
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------
