@@ -12,7 +12,6 @@ TOKENIZER_CONFIG: of a Qwen2.5 checkpoint, for its chat template.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ UNUSED, SEPARATOR = "<empty_output>", "<extra_0>"
 QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN2_TOKENS = ("added_tokens_decoder", "additional_special_tokens")
+"""What a tokenizer_config says of special tokens: transformers takes it in place of the tokenizer's own."""
 CONTROL = 3
 """The type of a special token in GGUF."""
 
@@ -56,7 +57,9 @@ def main(source: Path, tokenizer_config: Path, output: Path) -> None:
     output.mkdir(parents=True)
     (output / "config.json").write_text(json.dumps(config(fields), indent=1), encoding="utf-8")
     tokenizer(fields).save(str(output / "tokenizer.json"))
-    shutil.copy(tokenizer_config, output / "tokenizer_config.json")
+    rest = json.loads(tokenizer_config.read_text(encoding="utf-8"))
+    rest = {name: value for name, value in rest.items() if name not in QWEN2_TOKENS}
+    (output / "tokenizer_config.json").write_text(json.dumps(rest, ensure_ascii=False), encoding="utf-8")
     save_file(dict(tensors(reader, fields)), output / "model.safetensors", metadata={"format": "pt"})
 
 

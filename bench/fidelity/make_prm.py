@@ -3,8 +3,9 @@
     python bench/fidelity/make_prm.py BACKBONE POOLS OUTPUT
 
 BACKBONE: a Qwen2 language model in Hugging Face layout. POOLS: see pools.py. OUTPUT: a checkpoint in the layout of
-ReasonFlux-PRM-7B. The backbone is frozen; the head learns the scores of the pools' last problems. Prints how well it
-does on steps of problems that it has not seen.
+ReasonFlux-PRM-7B. The backbone is frozen; the head learns the scores of the pools' last problems, and of its epochs the
+one is taken that explains other problems' scores best. Prints how well it does on steps of problems that neither has
+seen. What was read is kept beside OUTPUT, for another head.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-TRAINING, HELD_OUT = slice(130, 250), slice(100, 115)
+PARTS = {"training": slice(130, 250), "choosing": slice(115, 130), "held out": slice(100, 115)}
 """Problems of each file; compare.py takes the first hundred."""
 CANDIDATES = 6
 EPOCHS = 60
@@ -35,13 +36,22 @@ def main(backbone: Path, folder: Path, output: Path) -> None:
     """Write the checkpoint."""
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
-    tokenizer = backbone / "tokenizer.json"
-    model = AutoModel.from_pretrained(backbone).bfloat16().eval()
-    features, scores = collect(model, folder, tokenizer, TRAINING)
-    seen, wanted = collect(model, folder, tokenizer, HELD_OUT)
-    head = fit(features, scores)
-    report(head, seen, wanted)
+    kept = output.with_suffix(".features.safetensors")
+    if not kept.exists():
+        save_file(collect_all(backbone, folder), kept)
+    parts = {name: (read[f"{name}.features"], read[f"{name}.scores"]) for read in [load_file(kept)] for name in PARTS}
+    head = fit(parts["training"], parts["choosing"])
+    report(head, *parts["held out"])
     write(backbone, output, head)
+
+
+def collect_all(backbone: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Features and scores of every part."""
+    model = AutoModel.from_pretrained(backbone).bfloat16().eval()
+    read = {}
+    for name, problems in PARTS.items():
+        read[f"{name}.features"], read[f"{name}.scores"] = collect(model, folder, backbone / "tokenizer.json", problems)
+    return read
 
 
 @torch.inference_mode()
@@ -59,20 +69,32 @@ def collect(
     return torch.cat(features), torch.cat(scores)
 
 
-def fit(features: torch.Tensor, scores: torch.Tensor) -> torch.nn.Sequential:
+Part = tuple[torch.Tensor, torch.Tensor]
+
+
+def fit(training: Part, choosing: Part) -> torch.nn.Sequential:
     """A head on standardised features, with the standardisation folded into its first layer."""
+    features, scores = training
     size = features.shape[1]
     mean, deviation = features.mean(0), features.std(0) + 1e-3
     inputs, targets = (features - mean) / deviation, torch.stack([1 - scores, scores], 1)
+    unseen, wanted = (choosing[0] - mean) / deviation, torch.stack([1 - choosing[1], choosing[1]], 1)
     head = torch.nn.Sequential(torch.nn.Linear(size, size), torch.nn.ReLU(), torch.nn.Linear(size, 2))
     optimiser = torch.optim.AdamW(head.parameters(), 3e-4, weight_decay=0.1)
-    for _ in range(EPOCHS):
+    best, chosen = float("inf"), head.state_dict()
+    for epoch in range(EPOCHS):
         for rows in torch.randperm(len(inputs)).split(256):
             logits = head(torch.nn.functional.dropout(inputs[rows], 0.2))
             loss = torch.nn.functional.cross_entropy(logits, targets[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+        with torch.inference_mode():
+            unexplained = float(torch.nn.functional.cross_entropy(head(unseen), wanted))
+        if unexplained < best:
+            best, chosen = unexplained, {name: value.clone() for name, value in head.state_dict().items()}
+            click.echo(f"epoch {epoch + 1}: cross entropy {best:.4f} on other problems")
+    head.load_state_dict(chosen)
     with torch.no_grad():
         first = head[0]
         first.weight /= deviation
