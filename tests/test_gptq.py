@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Exported
+from rfprm_export.calibration import NORMS
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.gptq import LAZY, nearest, with_feedback
 from rfprm_export.int4 import BLOCK, RANGE, quantise_blocks
 from rfprm_export.int8 import LARGEST, quantise_rows, row_scales
-from rfprm_export.moments import MOST_COLUMNS, NORMS, READERS, Moments, _Seen
+from rfprm_export.moments import MOST_COLUMNS, READERS, Moments, _Seen
 from rfprm_export.reference import through_layers
 
 Get = Callable[[str], Exported]

@@ -72,7 +72,7 @@ def test_calibration_sees_what_the_layers_read(exported: Get) -> None:
     through_layers(checkpoint, [torch.from_numpy(text)[None] for text in texts], watch)
     seen = torch.cat(read[:2])  # both texts pass the first layer first
     assert statistics[0].inner_largest == pytest.approx(float(seen.abs().max()))
-    np.testing.assert_allclose(statistics[0].inner_mean_square, seen.square().mean(0), rtol=1e-5)
+    np.testing.assert_allclose(statistics[0].inner.read, seen.square().mean(0), rtol=1e-5)
     products = seen.numpy() @ checkpoint.tensor("model.layers.0.mlp.down_proj.weight").T
     assert statistics[0].outputs["mlp.down_proj"] == pytest.approx(np.abs(products).max(), 1e-4)
     assert sorted(statistics[0].outputs) == sorted(calibration.PRODUCTS)
@@ -116,6 +116,8 @@ def test_a_variant_that_misses_its_bound_is_no_default(exported: Get) -> None:
     assert manifest.variants[-1].name == "int4"
     assert not kept[-1]
     made_by = manifest.variant("int8").made_by
-    assert made_by[0] == "residual stream and values rotated, inputs of down_proj mixed by 32"
+    assert (
+        made_by[0] == "inputs of products balanced with their weights and mixed, values by heads, others by 32 at most"
+    )
     assert made_by[1] == "weights rounded with error feedback (GPTQ)"
     assert made_by[2].startswith("calibrated on 7 traces of PRMBench and StrictPRMBench, ")

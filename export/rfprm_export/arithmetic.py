@@ -51,7 +51,7 @@ class Arithmetic(Protocol):
 
     working: ir.DataType
 
-    def lookup(self, name: str, ids: ir.Value) -> ir.Value:
+    def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
         """Rows of a table: int64 [tokens] -> float32 [tokens, features]."""
 
     def enter(self, x: ir.Value) -> ir.Value:
@@ -61,7 +61,7 @@ class Arithmetic(Protocol):
         """The working type -> float32."""
 
     def mixed(self, x: ir.Value, features: int) -> ir.Value:
-        """What down_proj's operand is made from: [tokens, features], mixed as the variant's weights expect."""
+        """What an operand is made from: [tokens, features], mixed as the variant's weights expect."""
 
     def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
         """x: working type, [tokens, features]; products that share it share the operand. pending: a scale that x itself

@@ -1,4 +1,4 @@
-"""Products in float32, in float16 between casts, or in float32 on rotated weights."""
+"""Products in float32, in float16 between casts, or in float32 on weights in mixed bases."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from rfprm_export.arithmetic import FLOAT, Operand, Weights
+from rfprm_export.bases import hadamard, mixed_channels
 from rfprm_export.nodes import Nodes
-from rfprm_export.rotation import hadamard, mixed_channels
 
 
 class FloatArithmetic:
@@ -17,7 +17,7 @@ class FloatArithmetic:
     def __init__(self, nodes: Nodes, weights: Weights, working: ir.DataType = FLOAT) -> None:
         self._nodes, self._weights, self.working = nodes, weights, working
 
-    def lookup(self, name: str, ids: ir.Value) -> ir.Value:
+    def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
         return self.leave(self._nodes.op("Gather", [self._kept(name, [name]), ids]))
 
     def enter(self, x: ir.Value) -> ir.Value:
@@ -61,17 +61,20 @@ class Float16Arithmetic(FloatArithmetic):
         super().__init__(nodes, weights, ir.DataType.FLOAT16)
 
 
-class RotatedArithmetic(FloatArithmetic):
-    """float32 on rotated weights (rfprm_export.rotation)."""
+class MixedArithmetic(FloatArithmetic):
+    """float32 on weights whose columns are mixed (rfprm_export.bases)."""
 
     def __init__(self, nodes: Nodes, weights: Weights) -> None:
         super().__init__(nodes, weights)
-        self._mixing: ir.Value | None = None
+        self._mixing: dict[int, ir.Value] = {}
+
+    def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
+        return self.mixed(super().lookup(name, ids, features), features)
 
     def mixed(self, x: ir.Value, features: int) -> ir.Value:
         n = self._nodes
-        matrix = hadamard(mixed_channels(features))
-        if self._mixing is None:
-            self._mixing = n.keep(self._weights.constant("mixing", matrix))
-        groups = n.op("Reshape", [x, n.int64([-1, len(matrix)])])
-        return n.op("Reshape", [n.op("MatMul", [groups, self._mixing]), n.int64([-1, features])])
+        size = mixed_channels(features)
+        if size not in self._mixing:
+            self._mixing[size] = n.keep(self._weights.constant(f"mixing.{size}", hadamard(size)))
+        groups = n.op("Reshape", [x, n.int64([-1, size])])
+        return n.op("Reshape", [n.op("MatMul", [groups, self._mixing[size]]), n.int64([-1, features])])

@@ -96,7 +96,7 @@ class Writer:
     def model(self, head: Head, head_names: list[tuple[str, str]]) -> ir.Model:
         ids = self.n.input("input_ids", ir.DataType.INT64, ["num_tokens"])
         run = self.run()
-        hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids)
+        hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids, self.a.hidden_size)
         delta: ir.Value | None = None
         for i in range(self.a.num_layers - 1):
             self.seam(i, hidden, delta)
@@ -166,7 +166,7 @@ class Writer:
         """hidden, delta: the residual stream, and what is still to be added to it. Returns the same."""
         name = f"model.layers.{i}"
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
-        x = self.arithmetic.operand(self.arithmetic.enter(normed))
+        x = self.arithmetic.operand(self.entered(self.arithmetic, normed))
         qkv = self.arithmetic.linear(f"{name}.self_attn.qkv_proj", x, _attention(name, "qkv"), bias=True)
         projected = self.projected(name, self.attention(i, qkv, run))
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
@@ -176,13 +176,18 @@ class Writer:
         """The final hidden states at the read positions, normed: [num_read, hidden_size]."""
         name = f"model.layers.{i}"
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
-        keys, values = self.last_keys_and_values(i, normed, run)
-        hidden, normed = (self.op("Gather", [x, run.read_rows]) for x in (hidden, normed))
-        x = self.arithmetic.operand(self.arithmetic.enter(normed))
+        entered = self.entered(self.arithmetic, normed)
+        keys, values = self.last_keys_and_values(i, entered, run)
+        hidden, entered = (self.op("Gather", [x, run.read_rows]) for x in (hidden, entered))
+        x = self.arithmetic.operand(entered)
         queries = self.arithmetic.linear(f"{name}.self_attn.q_proj", x, _attention(name, "q"), bias=True)
         attended = self.arithmetic.enter(self.read_attention(queries, keys, values, run))
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, self.projected(name, attended))
         return self.norm("model.norm.weight", hidden, self.mlp(i, normed))[1]
+
+    def entered(self, arithmetic: Arithmetic, normed: ir.Value) -> ir.Value:
+        """What a norm gives, float32, as products read it."""
+        return arithmetic.mixed(arithmetic.enter(normed), self.a.hidden_size)
 
     def projected(self, layer: str, attended: ir.Value) -> ir.Value:
         """What attention adds to the residual stream, float32."""
@@ -225,11 +230,11 @@ class Writer:
         return self.op("Squeeze", [attended, self.n.int64([0])])
 
     def last_keys_and_values(
-        self, i: int, normed: ir.Value, run: _Run
+        self, i: int, entered: ir.Value, run: _Run
     ) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
         """Each lane's keys and values, cached and new, float32: [total, kv_size] each. The new ones are outputs."""
         name, size = f"model.layers.{i}", self.a.kv_size
-        x = self.arithmetic.operand(self.arithmetic.enter(normed))
+        x = self.arithmetic.operand(entered)
         projected = self.arithmetic.linear(f"{name}.self_attn.kv_proj", x, _attention(name, "kv"), bias=True)
         key, value = self.n.ops("Split", [projected, self.n.int64([size, size])], 2, axis=1)
         key = self.rotate(key, run.positions, run)
@@ -280,7 +285,7 @@ class Writer:
     def mlp(self, i: int, normed: ir.Value) -> ir.Value:
         """What the MLP adds to the residual stream, float32."""
         name, arithmetic = f"model.layers.{i}.mlp", self.wide_arithmetic if i in self.wide else self.arithmetic
-        x = arithmetic.operand(arithmetic.enter(normed))
+        x = arithmetic.operand(self.entered(arithmetic, normed))
         gate = arithmetic.linear(f"{name}.gate_proj", x, [f"{name}.gate_proj"])
         # The scale of `up` can wait until after the next product: no node for it over [tokens, intermediate_size].
         up = arithmetic.raw(f"{name}.up_proj", x, [f"{name}.up_proj"])

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export.arithmetic import Operand
-from rfprm_export.floating import RotatedArithmetic
+from rfprm_export.floating import MixedArithmetic
 from rfprm_export.gptq import Round, nearest
 from rfprm_export.int8 import SMALLEST, lookup_s8
 
@@ -54,11 +54,11 @@ def quantise_blocks(
     return np.bitwise_or(nibbles[..., 0::2], np.left_shift(nibbles[..., 1::2], 4, dtype=np.uint8)), scales[..., 0]
 
 
-class Int4Arithmetic(RotatedArithmetic):
+class Int4Arithmetic(MixedArithmetic):
     """MatMulNBits; float32 between products."""
 
-    def lookup(self, name: str, ids: ir.Value) -> ir.Value:
-        return lookup_s8(self._nodes, self._weights, name, ids)
+    def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
+        return self.mixed(lookup_s8(self._nodes, self._weights, name, ids), features)
 
     def linear(self, name: str, x: Operand, sources: Sequence[str], *, bias: bool = False) -> ir.Value:
         n = self._nodes

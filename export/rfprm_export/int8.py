@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export.arithmetic import FLOAT, Operand, Weights
-from rfprm_export.floating import RotatedArithmetic
+from rfprm_export.floating import MixedArithmetic
 from rfprm_export.gptq import Round, nearest
 from rfprm_export.nodes import Nodes
 
@@ -46,11 +46,11 @@ def lookup_s8(n: Nodes, weights: Weights, name: str, ids: ir.Value) -> ir.Value:
     return n.op("Mul", [rows, n.op("Unsqueeze", [n.op("Gather", [scales, ids]), n.int64([1])])])
 
 
-class Int8Arithmetic(RotatedArithmetic):
+class Int8Arithmetic(MixedArithmetic):
     """u8 activations around a zero point of 128, s8 weights; float32 between products."""
 
-    def lookup(self, name: str, ids: ir.Value) -> ir.Value:
-        return lookup_s8(self._nodes, self._weights, name, ids)
+    def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
+        return self.mixed(lookup_s8(self._nodes, self._weights, name, ids), features)
 
     def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
         n = self._nodes

@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rfprm_export.calibration import ATTENDED, INNER, NORMS
 from rfprm_export.checkpoint import Checkpoint
 from rfprm_export.gptq import Round, with_feedback
 from rfprm_export.passes import Reads
 from rfprm_export.reference import Layers
 
-NORMS = ("input_layernorm", "post_attention_layernorm")
 READERS = {
-    "input_layernorm": tuple(f"self_attn.{part}_proj.weight" for part in "qkv"),
-    "self_attn.o_proj": ("self_attn.o_proj.weight",),
-    "post_attention_layernorm": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
-    "mlp.down_proj": ("mlp.down_proj.weight",),
+    name: tuple(f"{module}.weight" for module in modules)
+    for name, modules in {**NORMS, ATTENDED: (ATTENDED,), INNER: (INNER,)}.items()
 }
 """Modules of a layer, and the weights that are multiplied with the same: what a norm gives, or what a product reads."""
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rfprm_export.bases import MIXED, Block, Read, balanced_bases
 from rfprm_export.calibration import Statistics
 from rfprm_export.checkpoint import Architecture
 from rfprm_export.overflow import MARGIN, wide_layers
-from rfprm_export.rotation import Block, Read, rotation
 
 
 class Transform(Protocol):
@@ -23,7 +23,7 @@ class Transform(Protocol):
 
 
 Reads = Callable[[str, Block], Block]
-"""A weight of a layer and what products with it read, as `Rotation.reads` -> that, as the changed network has it."""
+"""A weight of a layer and what products with it read, as `Bases.reads` -> that, as the changed network has it."""
 
 
 class AsItIs:
@@ -47,11 +47,12 @@ class Passes:
 AS_IT_IS = Passes()
 
 
-def rotated(architecture: Architecture, statistics: Statistics, head: str) -> Passes:
-    """No channel stands out. head: the tensor that reads the final norm."""
-    turned = rotation(architecture, statistics, head)
-    said = f"residual stream and values rotated, inputs of down_proj mixed by {len(turned.mixing)}"
-    return Passes(turned, reads=turned.reads, said=(said, "weights rounded with error feedback (GPTQ)"))
+def balanced(architecture: Architecture, statistics: Statistics, head: str) -> Passes:
+    """Activations and weights share the error between them, and no channel stands out. head: the tensor that reads the
+    final norm."""
+    bases = balanced_bases(architecture, statistics, head)
+    said = f"inputs of products balanced with their weights and mixed, values by heads, others by {MIXED} at most"
+    return Passes(bases, reads=bases.reads, said=(said, "weights rounded with error feedback (GPTQ)"))
 
 
 def without_overflow(_architecture: Architecture, statistics: Statistics, _head: str) -> Passes:

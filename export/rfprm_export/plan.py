@@ -69,7 +69,7 @@ class _Counter:
 
     def quantised(self, name: str, sources: Sequence[str]) -> tuple[ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
-        # Rotated, what is still to be rounded of it, and in s8 twice.
+        # In its new basis, what is still to be rounded of it, and in s8 twice.
         held = 4 * BLOCK_BYTES + 10 * rows * columns + _moments_bytes(columns)
         weight = self._add(f"{name}.weight_s8", (columns, rows), INT8, held)
         return weight, self._add(f"{name}.scale", (rows,), FLOAT, held=0)
@@ -82,7 +82,7 @@ class _Counter:
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
         blocks = -(-columns // BLOCK)
-        # A block in float32 and what its scales are sought with; the whole rotated, and in 4 bits twice: parts, joined.
+        # A block in float32 and what its scales are sought with; the whole, changed, and in 4 bits twice.
         held = 8 * BLOCK_BYTES + 5 * rows * columns + _moments_bytes(columns)
         values = self._add(f"{name}.weight_u4", (rows, blocks, BLOCK // 2), UINT8, held)
         return (rows, columns), values, self._add(f"{name}.scale", (rows, blocks), FLOAT, held=0)

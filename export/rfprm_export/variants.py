@@ -13,7 +13,7 @@ from rfprm_export.floating import Float16Arithmetic, FloatArithmetic
 from rfprm_export.int4 import BLOCK, Int4Arithmetic
 from rfprm_export.int8 import Int8Arithmetic
 from rfprm_export.nodes import Nodes
-from rfprm_export.passes import Passes, rotated, without_overflow
+from rfprm_export.passes import Passes, balanced, without_overflow
 from rfprm_lite.manifest import Device, Parity
 
 
@@ -83,7 +83,7 @@ INT8 = VariantRecipe(
         "u8 activations, a scale a token",
         "s8 embeddings, a scale a token",
     ),
-    rotated,
+    balanced,
     corrected=True,
 )
 FP32 = VariantRecipe(
@@ -109,7 +109,7 @@ INT4 = VariantRecipe(
     QUANTISED,
     CPU_LANES,
     (f"4-bit weights, a scale a block of {BLOCK}", "s8 embeddings, a scale a token"),
-    rotated,
+    balanced,
     corrected=True,
 )
 

@@ -107,7 +107,7 @@ class CheckpointWeights:
 
 
 def _parts(block: NDArray[np.float32]) -> int:
-    """A rotated tensor may come as one block; what seeks the scales of 4 bits holds several copies."""
+    """A tensor in a new basis may come as one block; what seeks the scales of 4 bits holds several copies."""
     return max(1, block.nbytes // BLOCK_BYTES)
 
 
