@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export.balance import Matrix, Vector, balancing_basis, balancing_scales
-from rfprm_export.calibration import LayerStatistics, Statistics
+from rfprm_export.calibration import NORMS, LayerStatistics, Statistics
 from rfprm_export.checkpoint import Architecture
 
 Block = NDArray[np.float32]
@@ -33,8 +33,8 @@ Read = Callable[[str], Iterable[Block]]
 MIXED = 32
 """Channels that the graph mixes with each other, at most."""
 
-READS_ATTENTION_NORM = ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")
-READS_MLP_NORM = ("mlp.gate_proj.weight", "mlp.up_proj.weight")
+BEHIND = {f"{module}.weight": f"{norm}.weight" for norm, modules in NORMS.items() for module in modules}
+"""A layer's weights that read the residual stream, and the norm through which each does."""
 ATTENTION_NORM, MLP_NORM = "input_layernorm.weight", "post_attention_layernorm.weight"
 EMBEDDING, FINAL_NORM = "model.embed_tokens.weight", "model.norm.weight"
 
@@ -77,13 +77,13 @@ class Bases:
         name = f"{prefix}.{part}"
         if part in layer.norms:
             return iter([layer.norms[part][self.order]])
-        if part in READS_MLP_NORM:
-            behind = self._behind_norm(layer, prefix, part, MLP_NORM, read)
-            rows = _scaled_rows(behind, layer.inner) if part == "mlp.up_proj.weight" else behind
-            return _ordered_rows(rows, layer.inner_order)
-        if part in READS_ATTENTION_NORM:
-            behind = self._behind_norm(layer, prefix, part, ATTENTION_NORM, read)
-            return _values(layer, behind) if part == "self_attn.v_proj.weight" else behind
+        if part in BEHIND:
+            behind = self._behind_norm(layer, prefix, part, read)
+            if part == "self_attn.v_proj.weight":
+                return _values(layer, behind)
+            if part == "mlp.up_proj.weight":
+                return _ordered_rows(_scaled_rows(behind, layer.inner), layer.inner_order)
+            return _ordered_rows(behind, layer.inner_order) if part == "mlp.gate_proj.weight" else behind
         if part == "self_attn.v_proj.bias":
             return _values(layer, read(name))
         if part == "self_attn.o_proj.weight":
@@ -104,11 +104,11 @@ class Bases:
             return _by_head(x, layer.values)
         if part == "mlp.down_proj.weight":
             return mixed((x * layer.inner)[:, layer.inner_order])
-        norm = ATTENTION_NORM if part in READS_ATTENTION_NORM else MLP_NORM
-        return mixed((x * layer.norms[norm])[:, self.order])
+        return mixed((x * layer.norms[BEHIND[part]])[:, self.order])
 
-    def _behind_norm(self, layer: LayerBases, prefix: str, part: str, norm: str, read: Read) -> Iterator[Block]:
+    def _behind_norm(self, layer: LayerBases, prefix: str, part: str, read: Read) -> Iterator[Block]:
         """Of a weight that reads the residual stream through a norm."""
+        norm = BEHIND[part]
         weight: Vector = np.concatenate(list(read(f"{prefix}.{norm}")))
         scales: Vector = (weight / layer.norms[norm]).astype(np.float32)
         return (mixed((block * scales)[:, self.order]) for block in read(f"{prefix}.{part}"))
