@@ -3,8 +3,8 @@
     python bench/fidelity/compare.py BUNDLE POOLS --variant int8
 
 BUNDLE: of the checkpoint that make_prm.py made, so that activations are real and rewards mean something. POOLS: see
-pools.py. The FP32 rewards are kept beside the bundle, for the next variant on as many problems or fewer. Prints a table
-and one JSON object.
+pools.py. Rewards are kept in the bundle's folder, a line a problem, so that an interrupted run goes on and the next
+variant needs no FP32 again. Prints a table and one JSON object.
 """
 
 from __future__ import annotations
@@ -87,18 +87,19 @@ def compare(read: Pools, expected: Rewards, found: Rewards, total: Any) -> dict[
 
 
 def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
-    """Step rewards of every candidate of every pool, a pool a call."""
-    kept = bundle / f"rewards-{variant}.npz"
-    if not kept.exists() or variant != "fp32":
+    """Step rewards of every candidate of every pool, a pool a call. Those of earlier calls are not computed again."""
+    kept = bundle / f"rewards-{variant}.jsonl"
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    if len(lines) < len(read):
         opened = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False)
         engine = Engine.open(opened, DeviceSpec("cpu"), None)
-        found = [
-            r.rewards for pool in track(read, variant) for r in score_sequences(engine, [c.sequence for c in pool])
-        ]
-        np.savez(kept, **{str(i): r for i, r in enumerate(found)})
-    stored = np.load(kept)
-    ordered = (stored[str(i)] for i in range(len(stored.files)))
-    return [[next(ordered) for _ in pool] for pool in read]
+        with kept.open("a", encoding="utf-8") as file:
+            for pool in track(read[len(lines) :], variant):
+                found = score_sequences(engine, [c.sequence for c in pool])
+                lines.append(json.dumps([result.rewards.tolist() for result in found]))
+                file.write(f"{lines[-1]}\n")
+                file.flush()
+    return [[np.array(steps, np.float32) for steps in json.loads(line)] for line in lines[: len(read)]]
 
 
 if __name__ == "__main__":

@@ -122,45 +122,49 @@ class _Largest:
         self.magnitude = max(self.magnitude, -float(lowest), float(highest))
 
 
-class _Squares:
-    """Each column's mean square over all rows seen. epsilon: of the norm that rows pass first, where there is one."""
+class _Mean:
+    """Of what rows add up to, over all rows seen."""
 
-    def __init__(self, epsilon: float | None = None) -> None:
-        self._epsilon = epsilon
+    def __init__(self) -> None:
         self._rows = 0
         self._sum = torch.zeros(1, dtype=torch.float64)
 
-    def see(self, x: torch.Tensor) -> None:
-        squares = x.flatten(0, -2).square()
-        if self._epsilon is not None:
-            squares = squares / (squares.mean(-1, keepdim=True) + self._epsilon)
-        self._rows += len(squares)
-        self._sum = self._sum + squares.sum(0)
+    def add(self, rows: int, sums: torch.Tensor) -> None:
+        self._rows += rows
+        self._sum = self._sum + sums
 
     def mean(self) -> Statistic:
         mean: Statistic = (self._sum / self._rows).float().numpy()
         return mean
 
 
-class _HeadMoments:
-    """Second moments within heads, the mean over all rows seen and all heads that share keys and values."""
+class _Squares(_Mean):
+    """Each column's mean square. epsilon: of the norm that rows pass first, where there is one."""
+
+    def __init__(self, epsilon: float | None = None) -> None:
+        super().__init__()
+        self._epsilon = epsilon
+
+    def see(self, x: torch.Tensor) -> None:
+        squares = x.flatten(0, -2).square()
+        if self._epsilon is not None:
+            squares = squares / (squares.mean(-1, keepdim=True) + self._epsilon)
+        self.add(len(squares), squares.sum(0))
+
+
+class _HeadMoments(_Mean):
+    """Second moments within heads, summed over the heads that share keys and values."""
 
     def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
         self._shape = (architecture.num_kv_heads, -1, architecture.head_size)
-        self._rows = 0
-        self._sum = torch.zeros(1, dtype=torch.float64)
 
     def see(self, x: torch.Tensor) -> None:
         rows = x.flatten(0, -2)
-        self._rows += len(rows)
-        self._sum = self._sum + torch.from_numpy(self.of(rows))
+        self.add(len(rows), torch.from_numpy(self.of(rows)))
 
     def of(self, rows: torch.Tensor) -> Statistic:
         """Summed over rows [rows, num_heads * head_size] and the heads that share."""
         shared = rows.reshape(len(rows), *self._shape).transpose(0, 1).flatten(1, 2)
         moments: Statistic = (shared.transpose(1, 2) @ shared).numpy()
         return moments
-
-    def mean(self) -> Statistic:
-        mean: Statistic = (self._sum / self._rows).float().numpy()
-        return mean
