@@ -49,7 +49,7 @@ def open_bundle(model: str | Path, variant: str | None, device: Device, hub: Hub
     if folder.is_dir():
         if hub.revision is not None:
             raise ModelNotFoundError(f"{model} is a folder: a revision ({hub.revision}) is for hub ids")
-        bundle = _choose(folder, _read_manifest(folder, str(model)), variant, device)
+        bundle = _choose(folder, read_manifest(folder, str(model)), variant, device)
         check_files(bundle, contents=verify)
         return bundle
     if isinstance(model, str) and is_hub_id(model):
@@ -64,7 +64,7 @@ def open_hub_bundle(repo: str, variant: str | None, device: Device | None, hub: 
     Raises as `open_bundle` does.
     """
     folder = fetch_manifest(repo, hub)
-    bundle = _choose(folder, _read_manifest(folder, repo), variant, device)
+    bundle = _choose(folder, read_manifest(folder, repo), variant, device)
     fetch_files(repo, folder, bundle.files, hub)
     cache = f" --cache-dir {hub.cache_dir}" if hub.cache_dir else ""
     check_files(bundle, contents=verify, advice=f"remove it by `rfprm models remove {repo}{cache}`, then get it again")
@@ -91,7 +91,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_manifest(folder: Path, model: str) -> Manifest:
+def read_manifest(folder: Path, model: str) -> Manifest:
+    """Of a bundle that errors call `model`. Raises BundleFormatError."""
     path = folder / manifests.FILE_NAME
     if not path.is_file():
         raise BundleFormatError(
@@ -104,10 +105,10 @@ def _read_manifest(folder: Path, model: str) -> Manifest:
 def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Device | None) -> Bundle:
     chosen = manifest.variant(variant) if variant else manifest.default_variant(device or "cpu")
     if device and device not in chosen.devices:
+        default = manifest.default_variant(device).name
         raise VariantError(
             f"variant {chosen.name!r} runs on {', '.join(chosen.devices)} and not on {device}. For {device} take "
-            f"variant {manifest.default_variant(device).name!r}; the bundle of {manifest.source.name} has "
-            f"{manifest.variant_list}"
+            f"variant {default!r}; the bundle of {manifest.source.name} has {manifest.variant_list}"
         )
     for file in (manifest.tokenizer, *chosen.files):
         if Path(file.path).is_absolute() or ".." in Path(file.path).parts:

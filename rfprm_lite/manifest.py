@@ -83,7 +83,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: the first is the graph, the others its external data.
     dtype: of the weights; kv_dtype: of the KV cache. lanes: segments that one run can hold.
     devices: where it runs. made_by: the passes that made it from the checkpoint, in words.
-    parity: None only while the exporter still measures it.
+    parity: None only while the exporter still measures it. missed: which bound of its parity, in words; a variant that
+    missed one has to be asked for by name.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     devices: tuple[Device, ...]
     made_by: tuple[str, ...]
     parity: Parity | None
+    missed: str | None = None
 
     def __post_init__(self) -> None:
         if not self.files or not self.devices or self.lanes < 1:
@@ -101,7 +103,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a bundle is. The first variant that runs on a device is that device's default."""
+    """What a bundle is. The first variant that runs on a device and kept its bound is that device's default."""
 
     format_version: int
     exporter_version: str
@@ -119,10 +121,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise VariantError(f"the bundle of {self.source.name} has no variant {name!r}: it has {self.variant_list}")
 
     def default_variant(self, device: Device) -> Variant:
-        """The first variant that runs on `device`. Raises VariantError where none does."""
-        for variant in self.variants:
-            if device in variant.devices:
+        """The first variant that runs on `device` and kept its bound. Raises VariantError where none does."""
+        running = [variant for variant in self.variants if device in variant.devices]
+        for variant in running:
+            if variant.missed is None:
                 return variant
+        if running:
+            missed = "; ".join(f"{variant.name}: {variant.missed}" for variant in running)
+            raise VariantError(
+                f"no variant for {device} in the bundle of {self.source.name} kept the bound of its parity ({missed}). "
+                f"If you want it all the same, ask for it by variant={running[0].name!r}"
+            )
         raise VariantError(f"the bundle of {self.source.name} has no variant for {device}: it has {self.variant_list}")
 
     @property

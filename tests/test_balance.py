@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_export.balance import balancing_basis, balancing_scales
+from rfprm_export.balance import DAMPING, balancing_basis, balancing_scales
 
 
 def moments(size: int, seed: int) -> np.ndarray:
@@ -14,6 +14,11 @@ def moments(size: int, seed: int) -> np.ndarray:
     draw = np.random.default_rng(seed)
     rows = draw.standard_normal((4 * size, size)) @ draw.standard_normal((size, size)) * 10 ** draw.uniform(-1, 1, size)
     return (rows.T @ rows / len(rows)).astype(np.float32)
+
+
+def damped(moments: np.ndarray) -> np.ndarray:
+    exact = moments.astype(np.float64)
+    return exact + DAMPING * exact.diagonal().mean() * np.eye(len(exact))
 
 
 @given(st.integers(1, 40), st.integers(0, 99), st.integers(0, 99))
@@ -40,12 +45,13 @@ def test_channels_without_statistics_stay_in_bounds() -> None:
 
 @given(st.integers(1, 24), st.integers(0, 99))
 def test_in_the_basis_both_have_the_same_moments(size: int, seed: int) -> None:
-    read, weights = moments(size, seed), moments(size, seed + 1)
-    basis = balancing_basis(read, weights)
+    """To what is left of directions that hardly matter: 0.01 of the largest each, 0.01 * sqrt(24) of all."""
+    basis = balancing_basis(moments(size, seed), moments(size, seed + 1))
+    read, weights = damped(moments(size, seed)), damped(moments(size, seed + 1))
     inverse = np.linalg.inv(basis)
     ours, theirs = basis.T @ read @ basis, inverse @ weights @ inverse.T
-    np.testing.assert_allclose(ours, theirs, atol=0.1 * np.abs(ours).max())
+    np.testing.assert_allclose(ours, theirs, atol=0.011 * np.abs(ours).max())
     scales = balancing_scales(read.diagonal(), weights.diagonal()).astype(np.float64)
     by_scales = (read.diagonal() * scales**2).sum() * (weights.diagonal() / scales**2).sum()
-    assert ours.trace() * theirs.trace() <= by_scales * 1.01
+    assert ours.trace() * theirs.trace() <= by_scales * 1.05
     assert np.isfinite(balancing_basis(np.zeros_like(read), weights)).all()

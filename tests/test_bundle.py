@@ -35,6 +35,14 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 FILES = ["tokenizer.json", "int8/model.onnx", "int8/model.onnx.data"]
 
 
+def test_what_missed_its_bound_has_to_be_asked_for(bundle: Path) -> None:
+    edit(bundle, lambda m: m["variants"][0].update(missed="2.00e-02 on average, where 1e-02 is allowed"))
+    said = r"no variant for cpu .* kept the bound of its parity \(int8: 2.00e-02 on average.*variant='int8'"
+    with pytest.raises(VariantError, match=said):
+        PRM.from_pretrained(bundle)
+    assert PRM.from_pretrained(bundle, variant="int8").variant.missed is not None
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_a_missing_file(bundle: Path, file: str) -> None:
     (bundle / file).unlink()

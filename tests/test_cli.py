@@ -361,3 +361,7 @@ def test_verify_measures_a_bundle_again(exported: Callable[[str], Exported]) -> 
     refused = verify(other.checkpoint.parent)
     assert refused.exit_code == 1
     assert "config.json is missing" in refused.stderr
+    command = ["verify", str(made.checkpoint), "--reference", str(made.checkpoint)]
+    no_bundle = CliRunner().invoke(export_main, command)
+    assert no_bundle.exit_code == 1
+    assert "has no manifest.json: it is no bundle" in no_bundle.stderr

@@ -250,13 +250,15 @@ def test_parity_is_written_for_programs_and_people(checkpoint: Path, tmp_path: P
         assert (found["by"], found["num_pools"], found["bytes"]) == (
             "layer by layer", 1, sum(file.bytes for file in variant.files)
         )  # fmt: skip
-    assert written["commands"]["export"].endswith("--recipe reasonflux-prm-7b --variants fp32,int4")
+    assert written["commands"]["export"].endswith(" --variants fp32,int4 --traces 8 --low-memory")
+    assert written["commands"]["verify"].endswith(" --low-memory")
+    assert "rewards compared, where 300 are needed to tell" in written["variants"]["int4"]["missed"]
     assert "| fp32 | cpu | 1 |" in (tmp_path / "bundle" / "README.md").read_text()
 
 
 def test_the_plan_is_what_is_written(exported: Get) -> None:
     made = exported(SEVEN)
-    plans = plan(Request(str(made.checkpoint), made.bundle, SEVEN))
+    plans = plan(Request(str(made.checkpoint), made.bundle.with_name("another"), SEVEN))
     assert [p.name for p in plans] == list(VARIANTS)
     for found in plans:
         written = (made.bundle / found.name / "model.onnx.data").stat().st_size
@@ -265,18 +267,19 @@ def test_the_plan_is_what_is_written(exported: Get) -> None:
 
 def test_progress_ends_where_the_plan_says(checkpoint: Path, tmp_path: Path) -> None:
     request = Request(str(checkpoint), tmp_path / "bundle", SEVEN, most_traces=1)
-    written = {found.name: 0 for found in plan(request)}
+    planned = plan(request)
+    written = {found.name: (0, 0) for found in planned}
 
-    def progress(variant: str, count: int) -> None:
-        written[variant] += count
+    def progress(variant: str, tensors: int, count: int) -> None:
+        written[variant] = (written[variant][0] + tensors, written[variant][1] + count)
 
     export(request, progress)
-    assert written == {found.name: found.bytes for found in plan(request)}
+    assert written == {found.name: (found.tensors, found.bytes) for found in planned}
 
 
 def test_the_plan_of_more_layers_holds_no_more(tmp_path: Path) -> None:
     found = [
-        plan(Request(str(make_checkpoint(tmp_path / str(n), replace(LAYOUTS[SEVEN], layers=n))), tmp_path, SEVEN))
+        plan(Request(str(make_checkpoint(tmp_path / str(n), replace(LAYOUTS[SEVEN], layers=n))), tmp_path / "b", SEVEN))
         for n in (2, 24)
     ]
     for few, many in zip(*found, strict=True):

@@ -93,7 +93,7 @@ def test_calibration_reads_as_many_traces_as_memory_is_meant_for(
     bytes_a_token = 4 * made.reference.checkpoint.architecture.hidden_size
     monkeypatch.setattr(pipeline, "MOST_TOKENS_A_CHANNEL", 1_000)
     for short, expected in ((0, 5), (1, 4)):
-        monkeypatch.setattr(pipeline, "MOST_CALIBRATION_BYTES", (sum(tokens) - short) * bytes_a_token)
+        monkeypatch.setattr(pipeline, "MOST_BYTES", (sum(tokens) - short) * bytes_a_token)
         calibrated = pipeline._Calibration.on(made.reference, encoder, None)
         assert [len(text.ids) for text in calibrated.texts] == tokens[:expected]
         assert [len(own) for own in calibrated.rewards] == [len(text.reads) for text in calibrated.texts]
@@ -111,10 +111,10 @@ def test_a_bound_names_what_is_missed() -> None:
 def test_a_variant_that_misses_its_bound_is_no_default(exported: Get) -> None:
     """INT4 of random weights, the worst of inputs for quantising, is far beyond it."""
     manifest = exported("reasonflux-prm-1.5b").prm.manifest
-    kept = [VARIANTS[v.name].bound.missed(v.parity) is None for v in manifest.variants]  # type: ignore[arg-type]
-    assert kept == sorted(kept, reverse=True)
-    assert manifest.variants[-1].name == "int4"
-    assert not kept[-1]
+    for variant in manifest.variants:
+        assert variant.missed == VARIANTS[variant.name].bound.missed(variant.parity)  # type: ignore[arg-type]
+    assert "on average, where 1e-02 is allowed" in str(manifest.variant("int4").missed)
+    assert [v.name for v in manifest.variants if v.missed is None] == [manifest.default_variant("cpu").name] == ["fp32"]
     made_by = manifest.variant("int8").made_by
     assert (
         made_by[0] == "inputs of products balanced with their weights and mixed, values by heads, others by 32 at most"

@@ -7,16 +7,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints import LAYOUTS, make_checkpoint
-from rfprm_export import parity
+from rfprm_export import parity, stages
 from rfprm_export.errors import CheckpointError, ExportError, ParityError, RecipeError
-from rfprm_export.pipeline import Request, export
+from rfprm_export.pipeline import Request, export, plan
+from rfprm_export.probes import PROBES
+from rfprm_lite import NumericalError
+from rfprm_lite.bundle import Bundle, open_bundle
+from rfprm_lite.encoding import Encoder
+from rfprm_lite.hub import HubOptions
+from rfprm_lite.manifest import Parity
 
 SEVEN = "reasonflux-prm-7b"
 
@@ -208,3 +216,51 @@ def test_no_remote_code_is_run(checkpoint: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_noticed_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     fails(checkpoint, ExportError, "fp32 need 0.0 GB, .* has 0.0 GB free: make room")
+
+
+def test_a_variant_without_numbers_is_left_out(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are kept; where FP32 has none, or nothing else is there, no bundle is written."""
+    measure = parity.measure
+
+    def overflowing(bundle: Bundle, *given: Any, **named: Any) -> Parity:
+        if bundle.variant.name in failing:
+            raise NumericalError("3 of 9 rewards are no numbers")
+        return measure(bundle, *given, **named)
+
+    monkeypatch.setattr(parity, "measure", overflowing)
+    failing = {"int4"}
+    request = Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp32", "int4"], most_traces=1)
+    manifest = export(request)
+    assert [variant.name for variant in manifest.variants] == ["fp32"]
+    assert not (tmp_path / "b" / "int4").exists()
+    assert "int4 is left out: 3 of 9 rewards are no numbers" in caplog.text
+    failing |= {"fp32"}
+    for variants in (["fp32"], ["int4"]):
+        with pytest.raises(ParityError, match="No bundle was written"):
+            export(replace(request, output=tmp_path / "c", variants=variants))
+        assert not (tmp_path / "c").exists()
+
+
+def test_layer_by_layer_notices_what_is_no_number(checkpoint: Path, tmp_path: Path) -> None:
+    export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp32"], most_traces=1))
+    opened = open_bundle(tmp_path / "b", "fp32", "cpu", HubOptions(), verify=False)
+    bias = ir.load(opened.graph).graph.initializers["head.0.bias"].const_value
+    assert isinstance(bias, ir.ExternalTensor)
+    with (tmp_path / "b" / "fp32" / str(bias.location)).open("r+b") as data:
+        data.seek(bias.offset or 0)
+        data.write(np.full(bias.size, np.nan, np.float32).tobytes())
+    encoder = Encoder.from_file(opened.tokenizer, opened.manifest.recipe, opened.manifest.max_tokens)
+    with pytest.raises(NumericalError, match="'fp32' gave a reward that is no number"):
+        stages.step_rewards(opened, encoder, PROBES[:1])
+
+
+def test_the_plan_refuses_what_the_export_would(checkpoint: Path, tmp_path: Path) -> None:
+    """So that nothing is made on the hub for an export that can't begin."""
+    with pytest.raises(ExportError, match="exists already"):
+        plan(Request(str(checkpoint), tmp_path, SEVEN))
+    edit(checkpoint / "tokenizer.json", added_tokens=[])
+    with pytest.raises(ExportError):
+        plan(Request(str(checkpoint), tmp_path / "b", SEVEN))
+    assert not (tmp_path / "b").exists()

@@ -36,20 +36,26 @@ with _extra():
     from click_default_group import DefaultGroup
 
 
+ENDINGS = {"SIGTERM", "SIGHUP"}
+"""Signals that end an export; SIGHUP, of a terminal that was closed, is not known everywhere."""
+
+
 @click.group(cls=DefaultGroup, default="export", context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Bundles for rfprm-lite from PyTorch PRMs.
 
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
-    signal.signal(signal.SIGTERM, _stop)
+    for name in ENDINGS & {known.name for known in signal.Signals}:
+        signal.signal(signal.Signals[name], _stop)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rfprm_export").setLevel(logging.INFO)
 
 
-def _stop(_signal: int, _frame: object) -> NoReturn:
-    """Ends as an error does, so that nothing half-written is left."""
-    sys.exit(128 + signal.SIGTERM)
+def _stop(number: int, _frame: object) -> NoReturn:
+    """Ends as an error does, so that nothing half-written is left; a second signal does not disturb that."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 @click.command()
@@ -98,7 +104,7 @@ def export(
             manifest = pipeline.export(request, progress)
         if push_to_hub:
             click.echo(hub.push(output, push_to_hub))
-    except RfprmError as error:
+    except (RfprmError, OSError) as error:  # such as a disk that is full
         _fail(error)
     click.echo(f"{output}: {', '.join(variant.name for variant in manifest.variants)}")
 
@@ -123,7 +129,7 @@ def verify(bundle: Path, reference: str, revision: str | None, low_memory: bool)
         for variant, measured in pipeline.verify(bundle, reference, revision, low_memory=low_memory):
             missed |= (too_far := pipeline.missed(variant.name, measured)) is not None
             table.add_row(*_row(variant, measured, too_far))
-    except RfprmError as error:
+    except (RfprmError, OSError) as error:
         _fail(error)
     Console().print(table)
     sys.exit(1 if missed else 0)
@@ -134,13 +140,19 @@ main.add_command(verify)
 
 
 @contextmanager
-def _progress(plans: Sequence[VariantPlan]) -> Iterator[Callable[[str, int], None]]:
-    """A bar of bytes for each variant, on standard error; none where that is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+def _progress(plans: Sequence[VariantPlan]) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar of bytes and tensors for each variant, on standard error; none where that is no terminal."""
+    tensors = TextColumn("{task.fields[ended]}/{task.fields[tensors]} tensors")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), tensors, TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks = {plan.name: bars.add_task(plan.name, total=plan.bytes) for plan in plans}
-        yield lambda variant, count: bars.advance(tasks[variant], count)
+        tasks = {plan.name: bars.add_task(plan.name, total=plan.bytes, tensors=plan.tensors, ended=0) for plan in plans}
+
+        def advance(variant: str, ended: int, written: int) -> None:
+            task = tasks[variant]
+            bars.update(task, advance=written, ended=bars.tasks[task].fields["ended"] + ended)
+
+        yield advance
 
 
 def _show(plans: Sequence[VariantPlan]) -> None:
@@ -156,6 +168,6 @@ def _row(variant: Variant, measured: Parity, missed: str | None) -> list[str]:
     return [variant.name, *(f"{value:.1e}" for value in found), before, missed or "kept"]
 
 
-def _fail(error: RfprmError) -> NoReturn:
+def _fail(error: Exception) -> NoReturn:
     click.echo(f"error: {error}", err=True)
     sys.exit(1)

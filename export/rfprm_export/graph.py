@@ -286,6 +286,7 @@ class Writer:
         """What the MLP adds to the residual stream, float32."""
         name, arithmetic = f"model.layers.{i}.mlp", self.wide_arithmetic if i in self.wide else self.arithmetic
         x = arithmetic.operand(self.entered(arithmetic, normed))
+        # Two products, since only gate's needs its scale now: one for both would be split, which is a copy.
         gate = arithmetic.linear(f"{name}.gate_proj", x, [f"{name}.gate_proj"])
         # The scale of `up` can wait until after the next product: no node for it over [tokens, intermediate_size].
         up = arithmetic.raw(f"{name}.up_proj", x, [f"{name}.up_proj"])

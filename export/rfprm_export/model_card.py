@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rfprm_export.agreement import NEAR_TIE
-from rfprm_export.report import export_command, verify_command
+from rfprm_export.report import Commands
 from rfprm_lite.manifest import Manifest, Parity, Variant
 
 
-def model_card(manifest: Manifest) -> str:
+def model_card(manifest: Manifest, commands: Commands) -> str:
     """Markdown: what this is, where from, how it scores, how near it is to the reference."""
     source, recipe, d = manifest.source, manifest.recipe, manifest.dimensions
     revision = f" at revision `{source.revision}`" if source.revision else ""
@@ -45,21 +45,26 @@ same the best, near-ties within {NEAR_TIE} included); tokens a second, one trace
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |
 {chr(10).join(_row(variant) for variant in manifest.variants)}
 
-{chr(10).join(f"- {variant.name}: {'; '.join(variant.made_by) or 'as it is'}" for variant in manifest.variants)}
+{chr(10).join(f"- {variant.name}: {'; '.join(_made_by(variant))}" for variant in manifest.variants)}
 
-The first variant that runs on a device is that device's default; one that missed its bound stands last. What runs on
-CUDA was measured on a CPU, each value rounded to float16 as there; it is unmeasured on CUDA. The same numbers are in
-`parity.json`. Made and measured again by
+The first variant that runs on a device and kept its bound is that device's default; one that missed it has to be asked
+for by its name. What runs on CUDA was measured on a CPU, each value rounded to float16 as there; it is unmeasured on
+CUDA. The same numbers are in `parity.json`. Made and measured again by
 
 ```
-{export_command(manifest)}
-{verify_command(manifest)}
+{commands.export}
+{commands.verify}
 ```
 """
 
 
 def _machines(manifest: Manifest) -> str:
     return "; ".join(dict.fromkeys(variant.parity.machine for variant in manifest.variants if variant.parity))
+
+
+def _made_by(variant: Variant) -> list[str]:
+    missed = [f"**missed its bound**: {variant.missed}"] if variant.missed else []
+    return [*(variant.made_by or ["as it is"]), *missed]
 
 
 def _row(variant: Variant) -> str:

@@ -19,30 +19,27 @@ from rfprm_export import parity
 from rfprm_export import plan as plans
 from rfprm_export.assertions import assert_template, assert_tokens
 from rfprm_export.bias_correction import logit_shift, variant_rewards
-from rfprm_export.calibration import Statistics, measure
+from rfprm_export.calibration import MOST_BYTES, Statistics, measure
 from rfprm_export.checkpoint import Architecture, Checkpoint, locate
-from rfprm_export.errors import ExportError
+from rfprm_export.errors import ExportError, ParityError
 from rfprm_export.gptq import Round
 from rfprm_export.head import Tensors, load_head
 from rfprm_export.model_card import model_card
 from rfprm_export.moments import Moments
 from rfprm_export.parity import Material, StepRewards
-from rfprm_export.passes import AS_IT_IS
+from rfprm_export.passes import AS_IT_IS, Passes
 from rfprm_export.plan import VariantPlan
 from rfprm_export.probes import calibration_traces
 from rfprm_export.recipes import ExportRecipe, choose
 from rfprm_export.reference import Reference
-from rfprm_export.report import report
+from rfprm_export.report import commands, report
 from rfprm_export.variants import VARIANTS, VariantRecipe
 from rfprm_export.write import shift_logit, to_nearest, write_tokenizer, write_variant
-from rfprm_lite import ContextLengthError, __version__
-from rfprm_lite.bundle import Bundle, check_files
+from rfprm_lite import BundleFormatError, ContextLengthError, NumericalError, __version__
+from rfprm_lite.bundle import Bundle, check_files, read_manifest
 from rfprm_lite.encoding import Encoder, TokenSequence
-from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Parity, Source, Variant, encode, read
+from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Parity, Source, Variant, encode
 
-MOST_CALIBRATION_BYTES = 160 << 20
-"""Of the residual stream of all calibration texts, which stays in memory: 46,800 tokens at a hidden size of 896, 11,700
-at 3,584."""
 MOST_TOKENS_A_CHANNEL = 64
 """Of the MLP's inner ones, the widest product: more tell a small model nothing, and take minutes."""
 
@@ -66,8 +63,8 @@ class Request:
     most_traces: int | None = None
 
 
-Progress = Callable[[str, int], None]
-"""Told a variant's name and how many of its bytes were written since."""
+Progress = Callable[[str, int, int], None]
+"""Told a variant's name, and how many of its tensors and bytes were written since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +93,14 @@ class _Model:
         return self.reference().step_rewards(texts.traces)
 
 
-def export(request: Request, progress: Progress = lambda _variant, _bytes: None) -> Manifest:
+def export(request: Request, progress: Progress = lambda _variant, _tensors, _bytes: None) -> Manifest:
     """Write a bundle to `request.output`, which must not exist; nothing half-done is ever there.
 
     Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
     """
-    chosen = _chosen(request)
-    model = _Model.open(request.source, request.revision, request.recipe)
+    chosen, model, _ = _checked(request)
     checkpoint, spec = model.checkpoint, model.spec
     _log.info("recipe %s on %s", spec.recipe.name, checkpoint.architecture.name)
-    assert_tokens(checkpoint, spec)
-    plans.require_space(request.output, [model.plan(variant) for variant in chosen])
     with _new_folder(request.output) as folder:
         tokenizer = write_tokenizer(folder, checkpoint)
         manifest = Manifest(
@@ -123,31 +117,32 @@ def export(request: Request, progress: Progress = lambda _variant, _bytes: None)
         assert_template(checkpoint, spec, encoder, texts.traces)
         needed = any(variant.passes for variant in chosen)
         calibration = _Calibration.on(model.reference(), encoder, request.most_traces) if needed else None
-        expected = model.expected(texts)
+        # Before any is written: a model whose activations don't fit a variant is refused here.
+        passes = {recipe.name: _passes(recipe, model, calibration) for recipe in chosen}
+        measuring = _Measuring(encoder, texts, model.expected(texts), by_layer=request.low_memory)
         made: list[Variant] = []
         for recipe in chosen:
-            written = _write(folder, recipe, model, calibration, partial(progress, recipe.name))
-            if recipe.corrected and calibration:
-                written = _corrected(Bundle(folder, manifest, written), spec, calibration, by_layer=request.low_memory)
-            bundle = Bundle(folder, manifest, written)
-            measured = parity.measure(bundle, encoder, texts, expected, by_layer=request.low_memory)
-            parity.require(recipe.name, measured, recipe.bound)
-            _log.info("%s: %s", recipe.name, _found(recipe.name, measured))
-            made.append(msgspec.structs.replace(written, parity=measured))
-        # What missed its bound comes last, so that it is no device's default.
-        made.sort(key=lambda variant: _missed(variant) is not None)
+            written = _write(folder, recipe, model, calibration, passes[recipe.name], partial(progress, recipe.name))
+            try:
+                made.append(measuring.measured(Bundle(folder, manifest, written), recipe, spec, calibration))
+            except NumericalError as error:
+                if recipe.bound.needed:
+                    raise ParityError(f"{recipe.name}: {error}. No bundle was written") from error
+                _log.warning("%s is left out: %s", recipe.name, error)
+                shutil.rmtree(folder / recipe.name)
+        if not made:
+            raise ParityError("none of the variants gives numbers. No bundle was written")
         manifest = msgspec.structs.replace(manifest, variants=tuple(made))
+        again = commands(manifest, most_traces=request.most_traces, low_memory=request.low_memory)
         (folder / FILE_NAME).write_bytes(encode(manifest))
-        (folder / "parity.json").write_bytes(report(manifest))
-        (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+        (folder / "parity.json").write_bytes(report(manifest, again))
+        (folder / "README.md").write_text(model_card(manifest, again), encoding="utf-8")
     return manifest
 
 
 def plan(request: Request) -> list[VariantPlan]:
-    """What `export` would write. Raises what it would raise before it writes anything."""
-    chosen = _chosen(request)
-    model = _Model.open(request.source, request.revision, request.recipe)
-    return [model.plan(variant) for variant in chosen]
+    """What `export` would write. Raises what it would raise before it reads any weight. A hub id is downloaded."""
+    return _checked(request)[2]
 
 
 def verify(
@@ -155,22 +150,38 @@ def verify(
 ) -> Iterator[tuple[Variant, Parity]]:
     """Measure a bundle's variants again, against the checkpoint that it was made from: each with what is found now.
 
-    Raises BundleFormatError, BundleFileError, CheckpointError, RecipeError.
+    Raises BundleFormatError, BundleFileError, CheckpointError, RecipeError, NumericalError.
     """
-    manifest = read(folder / FILE_NAME)
+    manifest = read_manifest(folder, str(folder))
+    unknown = [variant.name for variant in manifest.variants if variant.name not in VARIANTS]
+    if unknown:
+        raise BundleFormatError(f"{folder} has a variant {unknown[0]!r}; this exporter knows {', '.join(VARIANTS)}")
+    for variant in manifest.variants:
+        check_files(Bundle(folder, manifest, variant), contents=True)
     model = _Model.open(source, revision, manifest.recipe.name)
     encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
     texts = parity.material(encoder)
     expected = model.expected(texts)
     for variant in manifest.variants:
         bundle = Bundle(folder, manifest, variant)
-        check_files(bundle, contents=True)
         yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory)
 
 
 def missed(name: str, measured: Parity) -> str | None:
     """Which bound the variant of this name misses, in words."""
     return VARIANTS[name].bound.missed(measured)
+
+
+def _checked(request: Request) -> tuple[list[VariantRecipe], _Model, list[VariantPlan]]:
+    """What is refused before any weight is read."""
+    chosen = _chosen(request)
+    if request.output.exists():
+        raise ExportError(f"{request.output} exists already: remove it or choose another name")
+    model = _Model.open(request.source, request.revision, request.recipe)
+    assert_tokens(model.checkpoint, model.spec)
+    planned = [model.plan(variant) for variant in chosen]
+    plans.require_space(request.output, planned)
+    return chosen, model, planned
 
 
 def _chosen(request: Request) -> list[VariantRecipe]:
@@ -193,7 +204,7 @@ class _Calibration:
     def on(cls, reference: Reference, encoder: Encoder, most: int | None) -> _Calibration:
         texts: list[TokenSequence] = []
         shape = reference.checkpoint.architecture
-        room = min(MOST_CALIBRATION_BYTES // (4 * shape.hidden_size), MOST_TOKENS_A_CHANNEL * shape.intermediate_size)
+        room = min(MOST_BYTES // (4 * shape.hidden_size), MOST_TOKENS_A_CHANNEL * shape.intermediate_size)
         for problem, trace in calibration_traces()[:most]:
             with suppress(ContextLengthError):
                 text = encoder.step_sequences(problem, trace)[-1]
@@ -217,18 +228,44 @@ def _write(
     recipe: VariantRecipe,
     model: _Model,
     calibration: _Calibration | None,
-    written: Callable[[int], None],
+    passes: Passes,
+    written: Callable[[int, int], None],
 ) -> Variant:
     _log.info("writing %s", recipe.name)
-    checkpoint, passes, made_by = model.checkpoint, AS_IT_IS, recipe.made_by
+    made_by = (*passes.said, calibration.said, *recipe.made_by) if recipe.passes and calibration else recipe.made_by
     rounding: Callable[[str], Round] = to_nearest
-    if recipe.passes and calibration:
-        passes = recipe.passes(checkpoint.architecture, calibration.statistics, model.spec.head.names[0][0])
-        made_by = (*passes.said, calibration.said, *made_by)
-        if passes.reads:
-            rounding = Moments(checkpoint, [text.ids for text in calibration.texts], passes.reads).round
-    files = write_variant(folder, recipe, checkpoint, model.spec, model.head, passes, rounding, written)
+    if passes.reads and calibration:
+        rounding = Moments(model.checkpoint, [text.ids for text in calibration.texts], passes.reads).round
+    files = write_variant(folder, recipe, model.checkpoint, model.spec, model.head, passes, rounding, written)
     return Variant(recipe.name, files, recipe.dtype, recipe.kv_dtype, recipe.lanes, recipe.devices, made_by, None)
+
+
+def _passes(recipe: VariantRecipe, model: _Model, calibration: _Calibration | None) -> Passes:
+    if not (recipe.passes and calibration):
+        return AS_IT_IS
+    return recipe.passes(model.checkpoint.architecture, calibration.statistics, model.spec.head.names[0][0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Measuring:
+    """Parity of what was written. expected: PyTorch's step rewards of the texts."""
+
+    encoder: Encoder
+    texts: Material
+    expected: StepRewards
+    by_layer: bool
+
+    def measured(
+        self, bundle: Bundle, recipe: VariantRecipe, spec: ExportRecipe, calibration: _Calibration | None
+    ) -> Variant:
+        """The variant, corrected and measured. Raises NumericalError, ParityError."""
+        if recipe.corrected and calibration:
+            corrected = _corrected(bundle, spec, calibration, by_layer=self.by_layer)
+            bundle = Bundle(bundle.folder, bundle.manifest, corrected)
+        found = parity.measure(bundle, self.encoder, self.texts, self.expected, by_layer=self.by_layer)
+        parity.require(recipe.name, found, recipe.bound)
+        _log.info("%s: %s", recipe.name, _found(recipe.name, found))
+        return msgspec.structs.replace(bundle.variant, parity=found, missed=missed(recipe.name, found))
 
 
 def _corrected(bundle: Bundle, spec: ExportRecipe, calibration: _Calibration, *, by_layer: bool) -> Variant:
@@ -243,21 +280,16 @@ def _corrected(bundle: Bundle, spec: ExportRecipe, calibration: _Calibration, *,
 
 def _found(name: str, measured: Parity) -> str:
     too_far = missed(name, measured)
+    refused = f"; no device's default: {too_far}" if too_far else ""
     return (
         f"step rewards differ from PyTorch's by {measured.mean_abs_difference:.1e} on average, "
-        f"{measured.max_abs_difference:.1e} at most{f'; not made the default: {too_far}' if too_far else ''}"
+        f"{measured.max_abs_difference:.1e} at most{refused}"
     )
-
-
-def _missed(variant: Variant) -> str | None:
-    return missed(variant.name, variant.parity) if variant.parity else None
 
 
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that takes its name at the end, or vanishes with an error."""
-    if output.exists():
-        raise ExportError(f"{output} exists already: remove it or choose another name")
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
     try:

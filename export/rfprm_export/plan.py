@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from rfprm_export import graph
 from rfprm_export.arithmetic import FLOAT
+from rfprm_export.calibration import MOST_BYTES
 from rfprm_export.checkpoint import BLOCK_BYTES, Architecture
 from rfprm_export.errors import ExportError
 from rfprm_export.int4 import BLOCK
-from rfprm_export.moments import MOST_COLUMNS
+from rfprm_export.moments import MOST_COLUMNS, READERS
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.variants import VariantRecipe
 
@@ -31,7 +32,9 @@ Shape = tuple[int, ...]
 @dataclass(frozen=True, slots=True)
 class VariantPlan:
     """tensors, bytes: of the data file, without the padding between tensors. held_bytes: of tensors in memory at once,
-    at most, beside the process itself."""
+    at most: PyTorch's layer in float32, the residual stream of the texts, what weights are rounded by, and a weight on
+    its way. Neither the process itself is in it, nor activations within a layer, nor a variant loaded as a whole to
+    measure its parity."""
 
     name: str
     tensors: int
@@ -43,7 +46,13 @@ def plan(architecture: Architecture, spec: ExportRecipe, head: dict[str, Shape],
     """head: the shapes of the head's tensors, by name."""
     weights = _Counter(architecture.backbone() | head)
     graph.build(architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic, variant.lanes)
-    return VariantPlan(variant.name, weights.tensors, weights.bytes, weights.held_bytes)
+    shapes = architecture.backbone()
+    layer = 4 * sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith("model.layers.0."))
+    writing = weights.held_bytes
+    if weights.rounded:
+        columns = [shapes[f"model.layers.0.{readers[0]}"][1] for readers in READERS.values()]
+        writing = sum(map(_moments_bytes, columns)) + max(writing, *map(_factor_bytes, columns))
+    return VariantPlan(variant.name, weights.tensors, weights.bytes, layer + MOST_BYTES + writing)
 
 
 def require_space(folder: Path, plans: Sequence[VariantPlan]) -> None:
@@ -63,14 +72,16 @@ class _Counter:
     def __init__(self, shapes: dict[str, Shape]) -> None:
         self._shapes = shapes
         self.tensors = self.bytes = self.held_bytes = 0
+        self.rounded = False
 
     def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
         return self._add(name, self._stack(sources), dtype, held=3 * BLOCK_BYTES)
 
     def quantised(self, name: str, sources: Sequence[str]) -> tuple[ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
+        self.rounded = True
         # In its new basis, what is still to be rounded of it, and in s8 twice.
-        held = 4 * BLOCK_BYTES + 10 * rows * columns + _moments_bytes(columns)
+        held = 4 * BLOCK_BYTES + 10 * rows * columns
         weight = self._add(f"{name}.weight_s8", (columns, rows), INT8, held)
         return weight, self._add(f"{name}.scale", (rows,), FLOAT, held=0)
 
@@ -81,9 +92,10 @@ class _Counter:
 
     def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         rows, columns = self._stack(sources)
+        self.rounded = True
         blocks = -(-columns // BLOCK)
         # A block in float32 and what its scales are sought with; the whole, changed, and in 4 bits twice.
-        held = 8 * BLOCK_BYTES + 5 * rows * columns + _moments_bytes(columns)
+        held = 8 * BLOCK_BYTES + 5 * rows * columns
         values = self._add(f"{name}.weight_u4", (rows, blocks, BLOCK // 2), UINT8, held)
         return (rows, columns), values, self._add(f"{name}.scale", (rows, blocks), FLOAT, held=0)
 
@@ -102,6 +114,10 @@ class _Counter:
 
 
 def _moments_bytes(columns: int) -> int:
-    """Of what the columns of a weight are rounded by, and of one group while it is made, at most."""
-    group = min(columns, MOST_COLUMNS)
-    return 4 * columns * group + 3 * 8 * group**2
+    """Of what the columns of a weight are rounded by."""
+    return 4 * columns * min(columns, MOST_COLUMNS)
+
+
+def _factor_bytes(columns: int) -> int:
+    """Of one group of these while it is made, in float64."""
+    return 3 * 8 * min(columns, MOST_COLUMNS) ** 2

@@ -19,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rfprm_export.graph import seam
+from rfprm_lite import NumericalError
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.device import DeviceSpec, open_session
 from rfprm_lite.encoding import Encoder, TokenSequence
@@ -37,7 +38,7 @@ def step_rewards(bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, T
 
 
 def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
-    """float32 [num_read] of each sequence."""
+    """float32 [num_read] of each sequence. Raises NumericalError."""
     model = onnx.load(bundle.graph, load_external_data=False)
     extractor = onnx.utils.Extractor(model)
     always = list(run_inputs(1, {}))
@@ -48,11 +49,19 @@ def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[
     for i, (before, after) in enumerate(pairwise([(), *seams, ("rewards",)]), start=-1):
         own = [name for name in caches if name.startswith(f"past.{i}.")]
         part = extractor.extract_model([*always, *before, *own], list(after))
-        with _opened(part, bundle.graph) as session:
-            for at, sequence in enumerate(sequences):
-                states[at] = _run(session, bundle.variant.lanes, states[at], sequence)
+        _through(part, bundle, states, sequences)
     # A lone read is read twice.
-    return [state["rewards"].astype(np.float32)[: len(s.reads)] for state, s in zip(states, sequences, strict=True)]
+    found = [state["rewards"].astype(np.float32)[: len(s.reads)] for state, s in zip(states, sequences, strict=True)]
+    if not all(np.isfinite(own).all() for own in found):
+        raise NumericalError(f"variant {bundle.variant.name!r} gave a reward that is no number")
+    return found
+
+
+def _through(part: onnx.ModelProto, bundle: Bundle, states: list[Values], sequences: Sequence[TokenSequence]) -> None:
+    """All sequences, in place. The part's session ends with this function: the next part has the memory."""
+    with _opened(part, bundle.graph) as session:
+        for at, sequence in enumerate(sequences):
+            states[at] = _run(session, bundle.variant.lanes, states[at], sequence)
 
 
 def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: TokenSequence) -> Values:

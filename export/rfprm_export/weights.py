@@ -21,9 +21,10 @@ LINE = 64
 
 
 class WeightFile:
-    """A context manager over the data file of one graph. written: told the bytes of each block."""
+    """A context manager over the data file of one graph. written: told how many tensors were ended and how many bytes
+    written, after each block."""
 
-    def __init__(self, path: Path, written: Callable[[int], None] = lambda _bytes: None) -> None:
+    def __init__(self, path: Path, written: Callable[[int, int], None] = lambda _tensors, _bytes: None) -> None:
         self._path, self._written = path, written
         self._file = path.open("wb")
 
@@ -46,10 +47,11 @@ class WeightFile:
                     values = np.ascontiguousarray(block, dtype.numpy())
             except FloatingPointError as error:
                 raise ExportError(f"{name}: a value is too large for {dtype.name}") from error
-            self._written(self._file.write(values.data))
+            self._written(0, self._file.write(values.data))
         length = self._file.tell() - start
         if length != size:
             raise ValueError(f"{name}: {length} bytes were written for shape {list(shape)}")
+        self._written(1, 0)
         tensor = ir.ExternalTensor(
             self._path.name,
             start,

@@ -124,10 +124,10 @@ def write_variant(
     head: Tensors,
     passes: Passes = AS_IT_IS,
     rounding: Callable[[str], Round] = to_nearest,
-    written: Callable[[int], None] = lambda _bytes: None,
+    written: Callable[[int, int], None] = lambda _tensors, _bytes: None,
 ) -> tuple[File, ...]:
     """model.onnx and model.onnx.data in a folder of the variant's name below `folder`. rounding: of a quantised weight,
-    by its name. written: told the bytes."""
+    by its name. written: told tensors and bytes."""
     (folder / variant.name).mkdir()
     path = folder / variant.name / "model.onnx"
     data = path.with_name("model.onnx.data")
