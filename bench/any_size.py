@@ -49,7 +49,9 @@ def main(model: str, variants: str, traces: int, cache: Path, layers: int | None
     bundle = cache / "bundles" / f"{checkpoint.name}-low-memory"
     found: dict[str, Any] = {"model": model, "checkpoint_bytes": _bytes(checkpoint)}
     command = ["rfprm-export", str(checkpoint), str(bundle), "--recipe", RECIPE, "--variants", variants]
-    if not bundle.exists():
+    if bundle.exists():
+        click.echo(f"not exported again: {bundle} is there", err=True)
+    else:
         found["export"], _ = measured([*command, "--low-memory", "--traces", str(traces)])
     for variant in variants.split(","):
         run, output = measured([sys.executable, "-c", SCORE, str(bundle), variant, STEPS])

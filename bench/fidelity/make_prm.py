@@ -19,6 +19,7 @@ import click
 import numpy as np
 import pools
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
@@ -37,8 +38,12 @@ def main(backbone: Path, folder: Path, output: Path) -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     kept = output.with_suffix(".features.safetensors")
+    chosen = {"parts": str(PARTS), "candidates": str(CANDIDATES)}
     if not kept.exists():
-        save_file(collect_all(backbone, folder), kept)
+        save_file(collect_all(backbone, folder), kept, metadata=chosen)
+    with safe_open(kept, "pt") as read_before:
+        if read_before.metadata() != chosen:
+            raise click.ClickException(f"{kept} has other problems or candidates than this script: remove it")
     parts = {name: (read[f"{name}.features"], read[f"{name}.scores"]) for read in [load_file(kept)] for name in PARTS}
     head = fit(parts["training"], parts["choosing"])
     report(head, *parts["held out"])
