@@ -4,7 +4,7 @@
 
 BUNDLE: of the checkpoint that make_prm.py made, so that activations are real and rewards mean something. POOLS: see
 pools.py. Rewards are kept in the bundle's folder, a line a problem, so that an interrupted run goes on and the next
-variant needs no FP32 again. Prints a table and one JSON object.
+variant needs no FP32 again; remove them for other POOLS. Prints a table and one JSON object.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _stop(number: int, _frame: object) -> NoReturn:
 @click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
 @click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and how much memory writing it takes.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and how much memory its tensors take.")
 def export(
     source: str,
     output: Path,
