@@ -6,13 +6,17 @@ A repository is a folder for each commit. Large files are redirected to another 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants, file_download
 
 LARGE = 50_000
 """Bytes from which on a file is in LFS."""
@@ -66,6 +70,19 @@ def serve() -> Iterator[HubServer]:
             thread.join()
 
 
+@contextmanager
+def serve_as_the_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub that huggingface-hub takes for the real one."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub client's own retries
+    with serve() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for module in (constants, file_download):  # old ones have a copy
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        yield server
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -80,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Tests read `requests` instead."""
 
     def _answer(self) -> None:
-        path = unquote(self.path)
+        path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path))
         parts = path.split("/", 5)
         if self.hub.down:
@@ -89,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._content(self.hub.blobs[parts[2]], path.split("/", 3)[3], {})
         elif len(parts) == 6 and parts[3] == "resolve":
             self._resolve(f"{parts[1]}/{parts[2]}", *parts[4:])
+        elif path.startswith("/api/models/"):
+            self._tell("/".join(path.split("/")[3:5]), path.split("/")[5:])
         else:
             self._error(404, "NotFound")
 
@@ -107,6 +126,25 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._file(file, name, commit)
 
+    def _tell(self, repo: str, asked: list[str]) -> None:
+        """What a repository is, or which files it has."""
+        repository = self.hub.repositories.get(repo)
+        if repository is None:
+            self._error(401, "RepoNotFound")
+            return
+        what, revision = asked or ["revision", "main"]
+        commit = repository.refs.get(revision, revision)
+        files = [path for path in sorted(repository.commits[commit].iterdir()) if path.is_file()]
+        if what == "tree":
+            self._json([{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": f.name} for f in files])
+        else:
+            self._json({"id": repo, "sha": commit, "siblings": [{"rfilename": f.name} for f in files]})
+
+    def _json(self, value: object) -> None:
+        data = json.dumps(value).encode()
+        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(data))})
+        self.wfile.write(data)
+
     def _file(self, file: Path, name: str, commit: str) -> None:
         data = file.read_bytes()
         if len(data) < LARGE:
@@ -120,14 +158,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, file: Path, name: str, headers: dict[str, str]) -> None:
         data = file.read_bytes()
         asked = self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        first, _, last = (asked or "bytes=0-").removeprefix("bytes=").partition("-")
+        start, end = int(first), min(len(data), int(last) + 1) if last else len(data)
         if asked:
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._head(206 if asked else 200, {**headers, "Content-Length": str(len(data) - start)})
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self._head(206 if asked else 200, {**headers, "Content-Length": str(end - start)})
         if self.command == "GET":
-            end = (start + len(data)) // 2 if name in self.hub.cut else len(data)
-            self.wfile.write(data[start:end])
-            self.close_connection = end < len(data)
+            sent = (start + end) // 2 if name in self.hub.cut else end
+            self.wfile.write(data[start:sent])
+            self.close_connection = sent < end
 
     def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self._head(status, {**(headers or {}), "X-Error-Code": code, "Content-Length": "0"})

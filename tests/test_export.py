@@ -258,7 +258,7 @@ def test_parity_is_written_for_programs_and_people(checkpoint: Path, tmp_path: P
 
 def test_the_plan_is_what_is_written(exported: Get) -> None:
     made = exported(SEVEN)
-    plans = plan(Request(str(made.checkpoint), made.bundle.with_name("another"), SEVEN))
+    plans = plan(Request(str(made.checkpoint), made.bundle.with_name("another"), SEVEN)).variants
     assert [p.name for p in plans] == list(VARIANTS)
     for found in plans:
         written = (made.bundle / found.name / "model.onnx.data").stat().st_size
@@ -267,7 +267,7 @@ def test_the_plan_is_what_is_written(exported: Get) -> None:
 
 def test_progress_ends_where_the_plan_says(checkpoint: Path, tmp_path: Path) -> None:
     request = Request(str(checkpoint), tmp_path / "bundle", SEVEN, most_traces=1)
-    planned = plan(request)
+    planned = plan(request).variants
     written = {found.name: (0, 0) for found in planned}
 
     def progress(variant: str, tensors: int, count: int) -> None:
@@ -279,7 +279,9 @@ def test_progress_ends_where_the_plan_says(checkpoint: Path, tmp_path: Path) -> 
 
 def test_the_plan_of_more_layers_holds_no_more(tmp_path: Path) -> None:
     found = [
-        plan(Request(str(make_checkpoint(tmp_path / str(n), replace(LAYOUTS[SEVEN], layers=n))), tmp_path / "b", SEVEN))
+        plan(
+            Request(str(make_checkpoint(tmp_path / str(n), replace(LAYOUTS[SEVEN], layers=n))), tmp_path / "b", SEVEN)
+        ).variants
         for n in (2, 24)
     ]
     for few, many in zip(*found, strict=True):

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from huggingface_hub import constants, file_download
+from huggingface_hub import file_download
 
-from hub_server import HubServer, Repository, serve
+from hub_server import HubServer, Repository, serve_as_the_hub
 from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError
 from rfprm_lite.bundle import DEMO_FOLDER, open_hub_bundle, sha256
 from rfprm_lite.commands.models import models
@@ -62,14 +62,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     first = make_bundle(tmp_path / "first")
     second = shutil.copytree(first, tmp_path / "second")
     edit(second, lambda manifest: manifest["source"].update(name="second"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub client's own retries
-    with serve() as server:
+    with serve_as_the_hub(monkeypatch) as server:
         server.repositories["org/prm"] = Repository({FIRST: first, SECOND: second}, {"v1": FIRST, "main": SECOND})
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        for module in (constants, file_download):  # old ones have a copy
-            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         yield server
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.checkpoint import Outline
 from rfprm_export.errors import RecipeError
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.reference import load_tokenizer, plain, render
@@ -26,25 +26,25 @@ CONVERSATION = (
 )
 
 
-def assert_tokens(checkpoint: Checkpoint, spec: ExportRecipe) -> None:
+def assert_tokens(outline: Outline, spec: ExportRecipe) -> None:
     """Every special token of the template is one token that the embedding has. Raises RecipeError."""
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(outline.folder)
     recipe = spec.recipe
     tokens = {piece.token for piece in recipe.template if isinstance(piece, Special)}
     for token in sorted(tokens | ({recipe.separator} if recipe.separator else set())):
         ids = tokenizer(token, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1 or ids[0] >= checkpoint.architecture.vocab_size:
+        if len(ids) != 1 or ids[0] >= outline.architecture.vocab_size:
             raise RecipeError(
-                f"{recipe.name} needs {token!r} to be one token below {checkpoint.architecture.vocab_size}, "
+                f"{recipe.name} needs {token!r} to be one token below {outline.architecture.vocab_size}, "
                 f"the tokenizer encodes it as {len(ids)}: {tokenizer.convert_ids_to_tokens(ids)}, ids {ids}"
             )
 
 
 def assert_template(
-    checkpoint: Checkpoint, spec: ExportRecipe, encoder: Encoder, traces: Sequence[tuple[str, Trace]]
+    outline: Outline, spec: ExportRecipe, encoder: Encoder, traces: Sequence[tuple[str, Trace]]
 ) -> None:
     """On `traces`, the runtime reads the text and the ids that the authors' code reads. Raises RecipeError."""
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(outline.folder)
     recipe = spec.recipe
     probes: list[tuple[Problem, Trace]] = [*traces, *((CONVERSATION, trace) for _, trace in traces[:1] if recipe.chat)]
     if recipe.chat and not tokenizer.chat_template:

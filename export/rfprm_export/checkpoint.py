@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint: its dimensions, and its tensors in blocks of rows.
+"""A Hugging Face checkpoint: its dimensions, the shapes of its tensors, and these in blocks of rows.
 
 In: a folder with config.json and safetensors shards. Out: an `Architecture`, checked to be one that the graph
 writer knows, and float32 blocks. Runs no code of the checkpoint; never holds more than a block of a tensor.
@@ -21,8 +21,10 @@ from rfprm_export.errors import CheckpointError
 BLOCK_BYTES = 64 << 20
 HEAD_SIZE_STEP, MOST_HEAD_SIZE = 16, 256
 """What GroupQueryAttention's kernels take: its rotary embedding the step, its CUDA kernel the maximum."""
-FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", "*.safetensors*", "reward_head.pt")
-"""What is downloaded of a hub repository; no Python file is."""
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""Where tensors are: in one file, or in those that the index names."""
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Architecture:
             )
         return found
 
-    def backbone(self) -> dict[str, tuple[int, ...]]:
+    def backbone(self) -> dict[str, Shape]:
         """Name and shape of every tensor of the backbone."""
         h, q, kv, inner = self.hidden_size, self.q_size, self.kv_size, self.intermediate_size
         layer = {
@@ -104,13 +106,36 @@ class Architecture:
             "mlp.up_proj.weight": (inner, h),
             "mlp.down_proj.weight": (h, inner),
         }
-        shapes: dict[str, tuple[int, ...]] = {
+        shapes: dict[str, Shape] = {
             "model.embed_tokens.weight": (self.vocab_size, h),
             "model.norm.weight": (h,),
         }
         for i in range(self.num_layers):
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
         return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is known of a checkpoint before its weights are there. folder: with its config and tokenizer at least.
+    shapes: of its tensors, by name."""
+
+    folder: Path
+    architecture: Architecture
+    shapes: dict[str, Shape]
+
+    def check_shapes(self, expected: dict[str, Shape], ignored: frozenset[str]) -> None:
+        """Raise CheckpointError unless the checkpoint holds just `expected`, and of `ignored` anything."""
+        missing = sorted(expected.keys() - self.shapes.keys())
+        if missing:
+            raise CheckpointError(f"the checkpoint lacks {_listed(missing)}; it has {_listed(sorted(self.shapes))}")
+        surplus = sorted(self.shapes.keys() - expected.keys() - ignored)
+        if surplus:
+            raise CheckpointError(f"the checkpoint holds tensors that no recipe accounts for: {_listed(surplus)}")
+        for name, shape in expected.items():
+            found = self.shapes[name]
+            if found != shape:
+                raise CheckpointError(f"{name} has shape {list(found)}, the recipe and config.json say {list(shape)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +149,12 @@ class Checkpoint:
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
         """Raises CheckpointError."""
-        config = read_json(folder / "config.json")
-        return cls(folder, Architecture.read(config), _find_shards(folder))
+        return cls(folder, read_architecture(folder), _find_shards(folder))
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def outline(self) -> Outline:
+        return Outline(self.folder, self.architecture, {name: self.shape(name) for name in self.shards})
+
+    def shape(self, name: str) -> Shape:
         with self._opened(name) as shard:
             return tuple(shard.get_slice(name).get_shape())
 
@@ -144,37 +171,13 @@ class Checkpoint:
         """The whole tensor in float32."""
         return np.concatenate(list(self.blocks(name)))
 
-    def check_shapes(self, expected: dict[str, tuple[int, ...]], ignored: frozenset[str]) -> None:
-        """Raise CheckpointError unless the shards hold just `expected`, and of `ignored` anything."""
-        missing = sorted(expected.keys() - self.shards.keys())
-        if missing:
-            raise CheckpointError(f"the checkpoint lacks {_listed(missing)}; it has {_listed(sorted(self.shards))}")
-        surplus = sorted(self.shards.keys() - expected.keys() - ignored)
-        if surplus:
-            raise CheckpointError(f"the checkpoint holds tensors that no recipe accounts for: {_listed(surplus)}")
-        for name, shape in expected.items():
-            found = self.shape(name)
-            if found != shape:
-                raise CheckpointError(f"{name} has shape {list(found)}, the recipe and config.json say {list(shape)}")
-
     def _opened(self, name: str) -> safe_open:
         return safe_open(self.shards[name], framework="pt")
 
 
-def locate(source: str, revision: str | None) -> Path:
-    """A local folder, or a hub id downloaded without its Python files. Raises CheckpointError."""
-    folder = Path(source)
-    if folder.is_dir():
-        if revision is not None:
-            raise CheckpointError(f"{source} is a folder: a revision is for hub ids")
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise CheckpointError(f"{source} is no folder, and the hub gives no such checkpoint: {error}") from error
+def read_architecture(folder: Path) -> Architecture:
+    """Raises CheckpointError."""
+    return Architecture.read(read_json(folder / "config.json"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -190,17 +193,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_weight_map(index: Path) -> dict[str, str]:
+    """The shard of each tensor, by name. Raises CheckpointError."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index} has no weight_map")
+    return weight_map
+
+
 def _find_shards(folder: Path) -> dict[str, Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{index} has no weight_map")
-        shards = {name: folder / file for name, file in weight_map.items()}
-    elif (folder / "model.safetensors").is_file():
-        shards = dict.fromkeys(_names(folder / "model.safetensors"), folder / "model.safetensors")
+    if (folder / INDEX).is_file():
+        shards = {name: folder / file for name, file in read_weight_map(folder / INDEX).items()}
+    elif (folder / SINGLE).is_file():
+        shards = dict.fromkeys(_names(folder / SINGLE), folder / SINGLE)
     else:
-        raise CheckpointError(f"{folder} has neither model.safetensors nor model.safetensors.index.json")
+        raise CheckpointError(f"{folder} has neither {SINGLE} nor {INDEX}")
     for path in sorted(set(shards.values())):
         named = {name for name, where in shards.items() if where == path}
         absent = named - _names(path)

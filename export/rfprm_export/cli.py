@@ -94,14 +94,14 @@ def export(
     chosen = [v.strip() for v in variants.split(",") if v.strip()]
     request = pipeline.Request(source, output, recipe, revision, chosen, low_memory, traces)
     try:
+        plan = pipeline.plan(request)
         if dry_run:
-            _show(pipeline.plan(request))
+            _show(plan.variants)
             return
-        plans = pipeline.plan(request)
         if push_to_hub:
             hub.prepare(push_to_hub, private=private)
-        with _progress(plans) as progress:
-            manifest = pipeline.export(request, progress)
+        with _progress(plan.variants) as progress:
+            manifest = pipeline.carry_out(plan, progress)
         if push_to_hub:
             click.echo(hub.push(output, push_to_hub))
     except (RfprmError, OSError) as error:  # such as a disk that is full

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.checkpoint import Architecture, Checkpoint, Outline, Shape
 from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.recipes import ExportRecipe
 
@@ -23,36 +23,38 @@ LM_HEAD = frozenset({"lm_head.weight"})
 """Never exported: a PRM needs no vocabulary logits."""
 
 
-def load_head(checkpoint: Checkpoint, spec: ExportRecipe) -> Tensors:
-    """The head's tensors, after checking that the checkpoint holds the backbone, this head and nothing else.
+def check_head(outline: Outline, spec: ExportRecipe) -> dict[str, Shape]:
+    """Shapes of the head's tensors, after checking that the checkpoint holds the backbone, this head and nothing else.
 
     Raises CheckpointError, RecipeError.
     """
-    shapes = _shapes(checkpoint, spec)
-    backbone = checkpoint.architecture.backbone()
+    shapes, backbone = _shapes(outline.architecture, spec), outline.architecture.backbone()
     if spec.head.file is None:
-        checkpoint.check_shapes(backbone | shapes, LM_HEAD)
-        return {name: checkpoint.tensor(name) for name in shapes}
-    checkpoint.check_shapes(backbone, LM_HEAD)
-    tensors = _load_pickle(checkpoint.folder / spec.head.file)
-    if tensors.keys() != shapes.keys():
-        raise RecipeError(f"{spec.head.file} holds {sorted(tensors)}, {spec.recipe.name} expects {sorted(shapes)}")
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise RecipeError(f"{spec.head.file}: {name} has shape {list(tensors[name].shape)}, not {list(shape)}")
-    return tensors
+        outline.check_shapes(backbone | shapes, LM_HEAD)
+    else:
+        outline.check_shapes(backbone, LM_HEAD)
+        _load_pickle(outline.folder / spec.head.file, spec, shapes)
+    return shapes
 
 
-def _shapes(checkpoint: Checkpoint, spec: ExportRecipe) -> dict[str, tuple[int, ...]]:
-    hidden, outputs = checkpoint.architecture.hidden_size, spec.recipe.head.outputs
+def load_head(checkpoint: Checkpoint, spec: ExportRecipe) -> Tensors:
+    """The head's tensors. Raises CheckpointError, RecipeError."""
+    shapes = _shapes(checkpoint.architecture, spec)
+    if spec.head.file is not None:
+        return _load_pickle(checkpoint.folder / spec.head.file, spec, shapes)
+    return {name: checkpoint.tensor(name) for name in shapes}
+
+
+def _shapes(architecture: Architecture, spec: ExportRecipe) -> dict[str, Shape]:
+    hidden, outputs = architecture.hidden_size, spec.recipe.head.outputs
     rows = [outputs] if spec.recipe.head.layers == "linear" else [hidden, outputs]
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, Shape] = {}
     for (weight, bias), size in zip(spec.head.names, rows, strict=True):
         shapes[weight], shapes[bias] = (size, hidden), (size,)
     return shapes
 
 
-def _load_pickle(path: Path) -> Tensors:
+def _load_pickle(path: Path, spec: ExportRecipe, shapes: dict[str, Shape]) -> Tensors:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -61,4 +63,10 @@ def _load_pickle(path: Path) -> Tensors:
         raise CheckpointError(f"{path} is no plain PyTorch file of tensors, so it was not loaded: {error}") from error
     if not isinstance(loaded, dict) or not all(isinstance(t, torch.Tensor) for t in loaded.values()):
         raise CheckpointError(f"{path} holds no tensors by name")
-    return {str(name): tensor.float().numpy() for name, tensor in loaded.items()}
+    tensors = {str(name): tensor.float().numpy() for name, tensor in loaded.items()}
+    if tensors.keys() != shapes.keys():
+        raise RecipeError(f"{path.name} holds {sorted(tensors)}, {spec.recipe.name} expects {sorted(shapes)}")
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise RecipeError(f"{path.name}: {name} has shape {list(tensors[name].shape)}, not {list(shape)}")
+    return tensors

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: locate, assert, write, measure, publish. Wiring only."""
+"""From a checkpoint to a bundle: plan, assert, write, measure. Wiring only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from rfprm_export import parity
 from rfprm_export import plan as plans
+from rfprm_export import source as sources
 from rfprm_export.assertions import assert_template, assert_tokens
 from rfprm_export.bias_correction import logit_shift, variant_rewards
 from rfprm_export.calibration import MOST_BYTES, Statistics, measure
-from rfprm_export.checkpoint import Architecture, Checkpoint, locate
+from rfprm_export.checkpoint import Architecture, Checkpoint, Outline
 from rfprm_export.errors import ExportError, ParityError
 from rfprm_export.gptq import Round
-from rfprm_export.head import Tensors, load_head
+from rfprm_export.head import Tensors, check_head, load_head
 from rfprm_export.model_card import model_card
 from rfprm_export.moments import Moments
 from rfprm_export.parity import Material, StepRewards
@@ -68,22 +69,29 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What an export is about to write. chosen: its variants, which `variants` tells the tensors and bytes of."""
+
+    request: Request
+    outline: Outline
+    spec: ExportRecipe
+    chosen: list[VariantRecipe]
+    variants: list[VariantPlan]
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
-    """A checkpoint, what is asserted of it, and its head."""
+    """A checkpoint, the recipe that it follows, and its head."""
 
     checkpoint: Checkpoint
     spec: ExportRecipe
     head: Tensors
 
     @classmethod
-    def open(cls, source: str, revision: str | None, recipe: str | None) -> _Model:
-        checkpoint = Checkpoint.open(locate(source, revision))
-        spec = choose(recipe, checkpoint.architecture.name)
+    def open(cls, source: str, outline: Outline, spec: ExportRecipe) -> _Model:
+        """Weights that are not on this machine are downloaded."""
+        checkpoint = sources.fetch(source, outline)
         return cls(checkpoint, spec, load_head(checkpoint, spec))
-
-    def plan(self, variant: VariantRecipe) -> VariantPlan:
-        head = {name: tensor.shape for name, tensor in self.head.items()}
-        return plans.plan(self.checkpoint.architecture, self.spec, head, variant)
 
     def reference(self) -> Reference:
         return Reference(self.checkpoint, self.spec, self.head)
@@ -98,8 +106,29 @@ def export(request: Request, progress: Progress = lambda _variant, _tensors, _by
 
     Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
     """
-    chosen, model, _ = _checked(request)
-    checkpoint, spec = model.checkpoint, model.spec
+    return carry_out(plan(request), progress)
+
+
+def plan(request: Request) -> Plan:
+    """What `export` would write. Raises what it would raise before it reads any weight. Of a hub id no weights are
+    downloaded."""
+    chosen = _chosen(request)
+    if request.output.exists():
+        raise ExportError(f"{request.output} exists already: remove it or choose another name")
+    outline = sources.outline(request.source, request.revision)
+    spec = choose(request.recipe, outline.architecture.name)
+    head = check_head(outline, spec)
+    assert_tokens(outline, spec)
+    variants = [plans.plan(outline.architecture, spec, head, variant) for variant in chosen]
+    plans.require_space(request.output, variants)
+    return Plan(request, outline, spec, chosen, variants)
+
+
+def carry_out(plan: Plan, progress: Progress = lambda _variant, _tensors, _bytes: None) -> Manifest:
+    """Write the bundle that was planned, as `export` does."""
+    request, outline, spec, chosen = plan.request, plan.outline, plan.spec, plan.chosen
+    model = _Model.open(request.source, outline, spec)
+    checkpoint = model.checkpoint
     _log.info("recipe %s on %s", spec.recipe.name, checkpoint.architecture.name)
     with _new_folder(request.output) as folder:
         tokenizer = write_tokenizer(folder, checkpoint)
@@ -114,7 +143,7 @@ def export(request: Request, progress: Progress = lambda _variant, _tensors, _by
         )
         encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
         texts = parity.material(encoder, request.most_traces)
-        assert_template(checkpoint, spec, encoder, texts.traces)
+        assert_template(outline, spec, encoder, texts.traces)
         needed = any(variant.passes for variant in chosen)
         calibration = _Calibration.on(model.reference(), encoder, request.most_traces) if needed else None
         # Before any is written: a model whose activations don't fit a variant is refused here.
@@ -140,11 +169,6 @@ def export(request: Request, progress: Progress = lambda _variant, _tensors, _by
     return manifest
 
 
-def plan(request: Request) -> list[VariantPlan]:
-    """What `export` would write. Raises what it would raise before it reads any weight. A hub id is downloaded."""
-    return _checked(request)[2]
-
-
 def verify(
     folder: Path, source: str, revision: str | None = None, *, low_memory: bool = False
 ) -> Iterator[tuple[Variant, Parity]]:
@@ -158,7 +182,10 @@ def verify(
         raise BundleFormatError(f"{folder} has a variant {unknown[0]!r}; this exporter knows {', '.join(VARIANTS)}")
     for variant in manifest.variants:
         check_files(Bundle(folder, manifest, variant), contents=True)
-    model = _Model.open(source, revision, manifest.recipe.name)
+    outline = sources.outline(source, revision)
+    spec = choose(manifest.recipe.name, outline.architecture.name)
+    check_head(outline, spec)
+    model = _Model.open(source, outline, spec)
     encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
     texts = parity.material(encoder)
     expected = model.expected(texts)
@@ -170,18 +197,6 @@ def verify(
 def missed(name: str, measured: Parity) -> str | None:
     """Which bound the variant of this name misses, in words."""
     return VARIANTS[name].bound.missed(measured)
-
-
-def _checked(request: Request) -> tuple[list[VariantRecipe], _Model, list[VariantPlan]]:
-    """What is refused before any weight is read."""
-    chosen = _chosen(request)
-    if request.output.exists():
-        raise ExportError(f"{request.output} exists already: remove it or choose another name")
-    model = _Model.open(request.source, request.revision, request.recipe)
-    assert_tokens(model.checkpoint, model.spec)
-    planned = [model.plan(variant) for variant in chosen]
-    plans.require_space(request.output, planned)
-    return chosen, model, planned
 
 
 def _chosen(request: Request) -> list[VariantRecipe]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rfprm_export import graph
 from rfprm_export.arithmetic import FLOAT
 from rfprm_export.calibration import MOST_BYTES
-from rfprm_export.checkpoint import BLOCK_BYTES, Architecture
+from rfprm_export.checkpoint import BLOCK_BYTES, Architecture, Shape
 from rfprm_export.errors import ExportError
 from rfprm_export.int4 import BLOCK
 from rfprm_export.moments import MOST_COLUMNS, READERS
@@ -26,7 +26,6 @@ from rfprm_export.recipes import ExportRecipe
 from rfprm_export.variants import VariantRecipe
 
 INT8, UINT8 = ir.DataType.INT8, ir.DataType.UINT8
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

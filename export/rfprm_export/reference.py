@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Reference:
     def __init__(self, checkpoint: Checkpoint, spec: ExportRecipe, head: Tensors) -> None:
         self.checkpoint = checkpoint
         self._spec = spec
-        self._tokenizer = load_tokenizer(checkpoint)
+        self._tokenizer = load_tokenizer(checkpoint.folder)
         self._head = _head(spec, head)
 
     def step_rewards(self, traces: Sequence[tuple[Problem, Trace]]) -> list[NDArray[np.float32]]:
@@ -114,15 +115,15 @@ class Layers:
         return self._norm
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The checkpoint's own tokenizer, as the authors load it, but without remote code. Raises CheckpointError."""
-    path = checkpoint.folder / "tokenizer.json"
+    path = folder / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raises Exception itself
-        raise CheckpointError(f"transformers can't load the tokenizer of {checkpoint.folder}: {error}") from error
+        raise CheckpointError(f"transformers can't load the tokenizer of {folder}: {error}") from error
     return tokenizer
 
 
