@@ -283,7 +283,8 @@ def test_the_exporters_command(tmp_path: Path) -> None:
     assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr
 
 
-def test_an_export_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_terminated_leaves_nothing(tmp_path: Path, ending: signal.Signals) -> None:
     output = tmp_path / "out" / "bundle"
     command = [sys.executable, "-c", "from rfprm_export.cli import main; main()"]
     options = ["--recipe", "reasonflux-prm-7b", "--variants", "fp32"]
@@ -291,8 +292,23 @@ def test_an_export_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
         while not list(tmp_path.glob("out/.bundle.*.partial")):
             assert process.poll() is None
             time.sleep(0.02)
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        process.send_signal(ending)
+        assert process.wait(60) == 128 + ending
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_disk_that_does_not_take_it_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of a file stands for a full disk: writing fails by the same kind of error."""
+    output = tmp_path / "out" / "bundle"
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
+    command = [sys.executable, "-c", f"{limited}; from rfprm_export.cli import main; main()"]
+    options = ["--recipe", "reasonflux-prm-7b", "--variants", "fp32", "--traces", "1"]
+    ended = subprocess.run(
+        [*command, str(DEMO_CHECKPOINT), str(output), *options], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "error: [Errno 27] File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert list(output.parent.iterdir()) == []
 
 

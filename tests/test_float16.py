@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints import LAYOUTS, make_checkpoint
 from conftest import Exported
 from rfprm_export.checkpoint import Checkpoint
-from rfprm_export.errors import ExportError
+from rfprm_export.errors import ParityError
 from rfprm_export.head import load_head
 from rfprm_export.pipeline import Request, export
 from rfprm_export.probes import PROBES
@@ -189,17 +191,27 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     assert lanes.caches[0].length == 0
 
 
-def test_a_weight_that_is_too_large_is_an_error(tmp_path: Path) -> None:
-    checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), "model.layers.1.mlp.down_proj.weight", 1e7)
-    opened = Checkpoint.open(checkpoint)
-    spec = choose(SEVEN, opened.architecture.name)
-    with pytest.raises(ExportError, match="model.layers.1.mlp.down_proj.weight: a value is too large for FLOAT16"):
-        write_variant(tmp_path, FP16, opened, spec, load_head(opened, spec))
-
-
-def test_attention_that_would_overflow_is_an_error(tmp_path: Path) -> None:
-    checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), "model.layers.0.self_attn.v_proj.bias", 2e4)
-    with pytest.raises(
-        ExportError, match=r"model.layers.0.self_attn.[vo]_proj gave \d+ in the calibration; above 8188"
-    ):
-        export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp16"], most_traces=4))
+@pytest.mark.parametrize(
+    ("tensor", "factor", "reason"),
+    [
+        ("embed_tokens.weight", 1e7, r"model.embed_tokens.weight: a value is too large for FLOAT16"),
+        (
+            "layers.1.self_attn.v_proj.bias",
+            2e4,
+            r"model.layers.1.self_attn.[vo]_proj gave \d+ in the calibration; above 8188",
+        ),
+    ],
+)
+def test_what_float16_can_not_hold_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tensor: str, factor: float, reason: str
+) -> None:
+    """With its reason; an error where nothing else is made."""
+    checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), f"model.{tensor}", factor)
+    request = Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp16"], most_traces=4)
+    with pytest.raises(ParityError, match=f"fp16: {reason}.*No bundle was written"):
+        export(request)
+    assert not request.output.exists()
+    manifest = export(replace(request, variants=["fp32", "fp16"]))
+    assert [variant.name for variant in manifest.variants] == ["fp32"]
+    assert not (request.output / "fp16").exists()
+    assert re.search(f"fp16 is left out: {reason}", caplog.text)

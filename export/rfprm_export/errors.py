@@ -4,6 +4,7 @@ RfprmError
 └── ExportError (ValueError)
     ├── CheckpointError     a file, tensor or setting of the checkpoint that is missing or not as expected
     ├── RecipeError         no recipe fits the checkpoint, or an assumption of the recipe fails on it
+    ├── RangeError          a value that a variant's number format does not hold
     └── ParityError         the exported graph does not give the reference's rewards
 """
 
@@ -22,6 +23,10 @@ class CheckpointError(ExportError):
 
 class RecipeError(ExportError):
     """No recipe fits the checkpoint, or an assumption of the recipe fails on it."""
+
+
+class RangeError(ExportError):
+    """A value that a variant's number format does not hold."""
 
 
 class ParityError(ExportError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rfprm_export.calibration import LayerStatistics, Statistics
-from rfprm_export.errors import ExportError
+from rfprm_export.errors import RangeError
 
 MARGIN = 8
 """Values may become this many times as large as in the calibration before they overflow."""
@@ -18,14 +18,14 @@ ATTENTION = tuple(f"self_attn.{part}_proj" for part in "qkvo")
 
 
 def wide_layers(statistics: Statistics) -> frozenset[int]:
-    """Raises ExportError where queries, keys, values or what attention adds are too large: its kernel for CUDA has no
+    """Raises RangeError where queries, keys, values or what attention adds are too large: its kernel for CUDA has no
     float32."""
     for i, layer in enumerate(statistics):
         name = max(ATTENTION, key=lambda module: layer.outputs[module])
         if layer.outputs[name] > MOST:
-            raise ExportError(
-                f"fp16: model.layers.{i}.{name} gave {layer.outputs[name]:.0f} in the calibration; above {MOST:.0f} "
-                "it could overflow, and attention can't be float32 on CUDA. Leave fp16 out of --variants"
+            raise RangeError(
+                f"model.layers.{i}.{name} gave {layer.outputs[name]:.0f} in the calibration; above {MOST:.0f} "
+                "it could overflow, and attention can't be float32 on CUDA"
             )
     return frozenset(i for i, layer in enumerate(statistics) if _largest_in_mlp(layer) > MOST)
 

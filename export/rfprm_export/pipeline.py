@@ -22,7 +22,7 @@ from rfprm_export.assertions import assert_template, assert_tokens
 from rfprm_export.bias_correction import logit_shift, variant_rewards
 from rfprm_export.calibration import MOST_BYTES, Statistics, measure
 from rfprm_export.checkpoint import Architecture, Checkpoint, Outline
-from rfprm_export.errors import ExportError, ParityError
+from rfprm_export.errors import ExportError, ParityError, RangeError
 from rfprm_export.gptq import Round
 from rfprm_export.head import Tensors, check_head, load_head
 from rfprm_export.model_card import model_card
@@ -146,21 +146,17 @@ def carry_out(plan: Plan, progress: Progress = lambda _variant, _tensors, _bytes
         assert_template(outline, spec, encoder, texts.traces)
         needed = any(variant.passes for variant in chosen)
         calibration = _Calibration.on(model.reference(), encoder, request.most_traces) if needed else None
-        # Before any is written: a model whose activations don't fit a variant is refused here.
-        passes = {recipe.name: _passes(recipe, model, calibration) for recipe in chosen}
         measuring = _Measuring(encoder, texts, model.expected(texts), by_layer=request.low_memory)
         made: list[Variant] = []
         for recipe in chosen:
-            written = _write(folder, recipe, model, calibration, passes[recipe.name], partial(progress, recipe.name))
             try:
+                written = _write(folder, recipe, model, calibration, partial(progress, recipe.name))
                 made.append(measuring.measured(Bundle(folder, manifest, written), recipe, spec, calibration))
-            except NumericalError as error:
-                if recipe.bound.needed:
+            except (NumericalError, RangeError) as error:
+                if recipe.bound.needed or (recipe is chosen[-1] and not made):
                     raise ParityError(f"{recipe.name}: {error}. No bundle was written") from error
                 _log.warning("%s is left out: %s", recipe.name, error)
-                shutil.rmtree(folder / recipe.name)
-        if not made:
-            raise ParityError("none of the variants gives numbers. No bundle was written")
+                shutil.rmtree(folder / recipe.name, ignore_errors=True)
         manifest = msgspec.structs.replace(manifest, variants=tuple(made))
         again = commands(manifest, most_traces=request.most_traces, low_memory=request.low_memory)
         (folder / FILE_NAME).write_bytes(encode(manifest))
@@ -243,10 +239,10 @@ def _write(
     recipe: VariantRecipe,
     model: _Model,
     calibration: _Calibration | None,
-    passes: Passes,
     written: Callable[[int, int], None],
 ) -> Variant:
     _log.info("writing %s", recipe.name)
+    passes = _passes(recipe, model, calibration)
     made_by = (*passes.said, calibration.said, *recipe.made_by) if recipe.passes and calibration else recipe.made_by
     rounding: Callable[[str], Round] = to_nearest
     if passes.reads and calibration:

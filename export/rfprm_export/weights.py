@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rfprm_export.errors import ExportError
+from rfprm_export.errors import RangeError
 
 PAGE = 4096
 LINE = 64
@@ -37,7 +37,7 @@ class WeightFile:
     def add(
         self, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]], dtype: ir.DataType = ir.DataType.FLOAT
     ) -> ir.Value:
-        """Write the blocks, one after another, as one tensor of `shape`. Raises ValueError on a wrong size, ExportError
+        """Write the blocks, one after another, as one tensor of `shape`. Raises ValueError on a wrong size, RangeError
         where a value does not fit the type."""
         size = int(np.prod(shape)) * dtype.itemsize
         start = self._align(int(size))
@@ -46,7 +46,7 @@ class WeightFile:
                 with np.errstate(over="raise"):
                     values = np.ascontiguousarray(block, dtype.numpy())
             except FloatingPointError as error:
-                raise ExportError(f"{name}: a value is too large for {dtype.name}") from error
+                raise RangeError(f"{name}: a value is too large for {dtype.name}") from error
             self._written(0, self._file.write(values.data))
         length = self._file.tell() - start
         if length != size:
