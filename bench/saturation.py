@@ -1,9 +1,10 @@
 """Whether u8 x s8 products are exact on a processor, with and without what rfprm-lite asks ONNX Runtime for.
 
     qemu-x86_64 -cpu Haswell $(which python) bench/saturation.py
+    qemu-aarch64 -cpu neoverse-n1 -L ROOT ROOT/usr/bin/python3 bench/saturation.py
 
 Run under an emulated processor without VNNI: the plain kernel saturates there, the one that the runtime asks for must
-not. Ends with 1 where that one is wrong.
+not. Ends with 1 where that one is wrong. ROOT: a folder with an Arm system's Python (bench/LOG.md, 2026-11-26).
 """
 
 from __future__ import annotations
