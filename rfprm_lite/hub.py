@@ -195,7 +195,7 @@ def _download(repo: str, file: str, revision: str | None, hub: HubOptions, progr
         if status := _refused(error):
             raise ModelNotFoundError(f"{endpoint} refuses {where} ({status}): {LOG_IN}") from error
         raise ModelNotFoundError(
-            f"the download of {file} of {where} from {endpoint} broke off: {error or type(error).__name__}. "
+            f"the download of {file} of {where} from {endpoint} broke off: {str(error) or type(error).__name__}. "
             "Half a file is never loaded: call again"
         ) from error
 

@@ -34,7 +34,8 @@ class Repository:
 
 @dataclass
 class HubServer:
-    """repositories: by id. cut: names of files whose transfers break off half-way. requests: (method, path) in order;
+    """repositories: by id. cut: names of files whose transfers break off half-way;
+    stalled: that stop there. requests: (method, path) in order;
     tokens: that came with them. down: answers nothing but 503."""
 
     url: str = ""
@@ -42,6 +43,8 @@ class HubServer:
     repositories: dict[str, Repository] = field(default_factory=dict)
     down: bool = False
     cut: set[str] = field(default_factory=set)
+    stalled: set[str] = field(default_factory=set)
+    ending: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     blobs: dict[str, Path] = field(default_factory=dict)
@@ -66,6 +69,7 @@ def serve() -> Iterator[HubServer]:
         try:
             yield hub
         finally:
+            hub.ending.set()
             server.shutdown()
             thread.join()
 
@@ -91,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
         self._answer()
 
     def log_message(self, format: str, *arguments: object) -> None:
@@ -133,7 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(401, "RepoNotFound")
             return
         what, revision = asked or ["revision", "main"]
-        commit = repository.refs.get(revision, revision)
+        if (commit := repository.refs.get(revision, revision)) not in repository.commits:
+            self._error(404, "RevisionNotFound")
+            return
         files = [path for path in sorted(repository.commits[commit].iterdir()) if path.is_file()]
         if what == "tree":
             self._json([{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": f.name} for f in files])
@@ -164,8 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         self._head(206 if asked else 200, {**headers, "Content-Length": str(end - start)})
         if self.command == "GET":
-            sent = (start + end) // 2 if name in self.hub.cut else end
+            stalls = name in self.hub.stalled and not last  # but not where a part alone is asked for
+            sent = (start + end) // 2 if stalls or name in self.hub.cut else end
             self.wfile.write(data[start:sent])
+            if stalls:
+                self.hub.ending.wait()
             self.close_connection = sent < end
 
     def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:

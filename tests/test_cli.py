@@ -19,6 +19,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError
 
 from checkpoints import DEMO_CHECKPOINT
 from conftest import Exported
+from hub_server import serve_as_the_hub
 from rfprm_export.cli import main as export_main
 from rfprm_lite import PRM, Aggregate, __version__, doctor, tables
 from rfprm_lite.cli import main
@@ -283,18 +284,34 @@ def test_the_exporters_command(tmp_path: Path) -> None:
     assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
-def test_an_export_that_is_terminated_leaves_nothing(tmp_path: Path, ending: signal.Signals) -> None:
+def start_export(tmp_path: Path, *before: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """The command, when it has begun to write; and where it will put the bundle."""
     output = tmp_path / "out" / "bundle"
-    command = [sys.executable, "-c", "from rfprm_export.cli import main; main()"]
-    options = ["--recipe", "reasonflux-prm-7b", "--variants", "fp32"]
-    with subprocess.Popen([*command, str(DEMO_CHECKPOINT), str(output), *options]) as process:
-        while not list(tmp_path.glob("out/.bundle.*.partial")):
-            assert process.poll() is None
-            time.sleep(0.02)
+    command = [*before, sys.executable, "-c", "from rfprm_export.cli import main; main()"]
+    options = ["--recipe", "reasonflux-prm-7b", "--variants", "fp32", "--traces", "2"]
+    process = subprocess.Popen([*command, str(DEMO_CHECKPOINT), str(output), *options], stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("out/.bundle.*.partial")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    return process, output
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_export_that_is_ended_leaves_nothing(tmp_path: Path, ending: signal.Signals) -> None:
+    process, output = start_export(tmp_path)
+    with process:
         process.send_signal(ending)
-        assert process.wait(60) == 128 + ending
+        process.send_signal(signal.SIGTERM)  # the first may be under way: nothing disturbs its cleaning up
+        assert process.wait(60) in (128 + ending, 128 + signal.SIGTERM)
     assert list(output.parent.iterdir()) == []
+
+
+def test_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    process, output = start_export(tmp_path, "nohup")
+    with process:
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(120) == 0
+    assert PRM.from_pretrained(output).variant.name == "fp32"
 
 
 def test_a_disk_that_does_not_take_it_leaves_nothing(tmp_path: Path) -> None:
@@ -327,7 +344,7 @@ class Hub:
 
     def upload_folder(self, *, repo_id: str, folder_path: Path, repo_type: str, commit_message: str) -> SimpleNamespace:
         if self.refuses == "upload":
-            raise OSError("connection lost")
+            raise type("ConnectError", (Exception,), {})  # httpx's is no OSError, and has no words of its own
         self.calls.append((repo_id, sorted(p.relative_to(folder_path).as_posix() for p in folder_path.rglob("*.*"))))
         return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/1")
 
@@ -337,7 +354,7 @@ class Hub:
     [
         ("", True, "hub.example/me/mine"),
         ("create", False, "does not let you write me/mine: no token"),
-        ("upload", True, "is complete, but the hub did not take it: connection lost"),
+        ("upload", True, "is complete, but the hub did not take it: ConnectError"),
     ],
 )
 def test_a_bundle_is_pushed(
@@ -360,6 +377,16 @@ def test_a_bundle_is_pushed(
             "tokenizer.json",
         ]
         assert hub.calls == [("me/mine", []), ("me/mine", files)]
+
+
+def test_a_hub_that_is_not_there_costs_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve_as_the_hub(monkeypatch) as hub:
+        hub.down = True
+        options = ["--recipe", "reasonflux-prm-7b", "--push-to-hub", "me/mine"]
+        result = CliRunner().invoke(export_main, [str(DEMO_CHECKPOINT), str(tmp_path / "bundle"), *options])
+    assert result.exit_code == 1
+    assert result.output.startswith("error: me/mine could not be made on the hub:")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_verify_measures_a_bundle_again(exported: Callable[[str], Exported]) -> None:

@@ -20,7 +20,7 @@ from rfprm_export import parity, stages
 from rfprm_export.errors import CheckpointError, ExportError, ParityError, RecipeError
 from rfprm_export.pipeline import Request, export, plan
 from rfprm_export.probes import PROBES
-from rfprm_lite import NumericalError
+from rfprm_lite import PRM, NumericalError
 from rfprm_lite.bundle import Bundle, open_bundle
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.hub import HubOptions
@@ -197,7 +197,9 @@ def test_a_hub_id_that_can_not_be_had(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub client's own retries
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(CheckpointError, match=r"org/none is no folder, and the hub gives no such checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"org/none is no folder, not all of it is cached, and the hub was not reached"
+    ):
         export(Request("org/none", tmp_path / "new", SEVEN, revision="main"))
     assert no_network
     with pytest.raises(CheckpointError, match=r"a--b/c is no folder"):
@@ -215,7 +217,7 @@ def test_no_remote_code_is_run(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_noticed_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    fails(checkpoint, ExportError, "fp32 need 0.0 GB, .* has 0.0 GB free: make room")
+    fails(checkpoint, ExportError, "fp32 need 0.0 GB; .* has 0.0 GB free: make room")
 
 
 def test_a_variant_without_numbers_is_left_out(
@@ -254,6 +256,33 @@ def test_layer_by_layer_notices_what_is_no_number(checkpoint: Path, tmp_path: Pa
     encoder = Encoder.from_file(opened.tokenizer, opened.manifest.recipe, opened.manifest.max_tokens)
     with pytest.raises(NumericalError, match="'fp32' gave a reward that is no number"):
         stages.step_rewards(opened, encoder, PROBES[:1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(checkpoint: Path, value: float) -> None:
+    edit_shard(checkpoint, lambda tensors: tensors["model.layers.2.mlp.down_proj.weight"][0].fill_(value))
+    with pytest.raises(CheckpointError, match=r"model\.layers\.2 computes is no number any more"):
+        export(Request(str(checkpoint), checkpoint.parent / "b", SEVEN, variants=["int8"], most_traces=1))
+    fails(checkpoint, ParityError, "fp32")
+
+
+def test_an_output_that_can_not_be(checkpoint: Path) -> None:
+    (checkpoint.parent / "file").touch()
+    with pytest.raises(ExportError, match=r"can't be written: .*/file is no folder that takes files"):
+        plan(Request(str(checkpoint), checkpoint.parent / "file" / "bundle", SEVEN))
+
+
+def test_an_output_that_appears_meanwhile_loses_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    request = Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp32"], most_traces=1)
+
+    def progress(_variant: str, _tensors: int, _bytes: int) -> None:
+        request.output.mkdir(exist_ok=True)
+        (request.output / "other").touch()
+
+    with pytest.raises(ExportError, match=r"the bundle is complete, in .*\.partial, but can't be named"):
+        export(request, progress)
+    (kept,) = tmp_path.glob(".b.*.partial")
+    assert PRM.from_pretrained(kept).score("p?", "a").step_rewards.shape == (1,)
 
 
 def test_the_plan_refuses_what_the_export_would(checkpoint: Path, tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ class LayerStatistics:
     inner_largest: float
     outputs: dict[str, float]
 
+    def is_finite(self) -> bool:
+        inputs = (self.attention, self.mlp, self.values, self.inner)
+        return all(np.isfinite(x.read).all() and np.isfinite(x.weights).all() for x in inputs)
+
 
 Statistics = Sequence[LayerStatistics]
 

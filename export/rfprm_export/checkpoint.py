@@ -118,11 +118,12 @@ class Architecture:
 @dataclass(frozen=True, slots=True)
 class Outline:
     """What is known of a checkpoint before its weights are there. folder: with its config and tokenizer at least.
-    shapes: of its tensors, by name."""
+    shapes: of its tensors, by name. still_to_come: bytes of weights that are not on this machine."""
 
     folder: Path
     architecture: Architecture
     shapes: dict[str, Shape]
+    still_to_come: int = 0
 
     def check_shapes(self, expected: dict[str, Shape], ignored: frozenset[str]) -> None:
         """Raise CheckpointError unless the checkpoint holds just `expected`, and of `ignored` anything."""
@@ -193,17 +194,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_weight_map(index: Path) -> dict[str, str]:
-    """The shard of each tensor, by name. Raises CheckpointError."""
+def read_shards(index: Path) -> dict[str, str]:
+    """The file of each tensor, both by name. Raises CheckpointError."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no weight_map")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise CheckpointError(f"{index}: {name} is in {file!r}, which is no file beside it")
     return weight_map
 
 
 def _find_shards(folder: Path) -> dict[str, Path]:
     if (folder / INDEX).is_file():
-        shards = {name: folder / file for name, file in read_weight_map(folder / INDEX).items()}
+        shards = {name: folder / file for name, file in read_shards(folder / INDEX).items()}
     elif (folder / SINGLE).is_file():
         shards = dict.fromkeys(_names(folder / SINGLE), folder / SINGLE)
     else:

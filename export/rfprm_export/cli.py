@@ -36,26 +36,43 @@ with _extra():
     from click_default_group import DefaultGroup
 
 
-ENDINGS = {"SIGTERM", "SIGHUP"}
+ENDINGS = {"SIGINT", "SIGTERM", "SIGHUP"}
 """Signals that end an export; SIGHUP, of a terminal that was closed, is not known everywhere."""
 
 
 @click.group(cls=DefaultGroup, default="export", context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Bundles for rfprm-lite from PyTorch PRMs.
 
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
-    for name in ENDINGS & {known.name for known in signal.Signals}:
-        signal.signal(signal.Signals[name], _stop)
+    context.with_resource(_endings_do(_stop))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rfprm_export").setLevel(logging.INFO)
 
 
+def _endings() -> list[signal.Signals]:
+    """Without those that are ignored: by nohup, say."""
+    known = [number for number in signal.Signals if number.name in ENDINGS]
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def _stop(number: int, _frame: object) -> NoReturn:
     """Ends as an error does, so that nothing half-written is left; a second signal does not disturb that."""
-    signal.signal(number, signal.SIG_IGN)
+    for ending in _endings():
+        signal.signal(ending, signal.SIG_IGN)
     sys.exit(128 + number)
+
+
+@contextmanager
+def _endings_do(handler: Callable[[int, object], NoReturn] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _endings()}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @click.command()
@@ -100,8 +117,11 @@ def export(
             return
         if push_to_hub:
             hub.prepare(push_to_hub, private=private)
+        # The hub's client would finish every file first; and there is nothing to clean up yet.
+        with _endings_do(signal.SIG_DFL):
+            checkpoint = pipeline.fetch(plan)
         with _progress(plan.variants) as progress:
-            manifest = pipeline.carry_out(plan, progress)
+            manifest = pipeline.carry_out(plan, checkpoint, progress)
         if push_to_hub:
             click.echo(hub.push(output, push_to_hub))
     except (RfprmError, OSError) as error:  # such as a disk that is full

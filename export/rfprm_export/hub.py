@@ -8,11 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
 from rfprm_export.errors import ExportError
-
-_REFUSED = (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError)
 
 
 def prepare(repository: str, *, private: bool) -> None:
@@ -20,10 +18,15 @@ def prepare(repository: str, *, private: bool) -> None:
     ExportError."""
     try:
         HfApi().create_repo(repository, repo_type="model", private=private, exist_ok=True)
-    except _REFUSED as error:
-        raise ExportError(
-            f"the hub does not let you write {repository}: {error}. Log in by `hf auth login`, or set HF_TOKEN"
-        ) from error
+    except HFValidationError as error:
+        raise ExportError(f"{repository!r} is no name of a repository: {error}") from error
+    except Exception as error:  # of requests or httpx: whatever this huggingface-hub is built on
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, LocalTokenNotFoundError) or status in (401, 403):
+            raise ExportError(
+                f"the hub does not let you write {repository}: {error}. Log in by `hf auth login`, or set HF_TOKEN"
+            ) from error
+        raise ExportError(f"{repository} could not be made on the hub: {str(error) or type(error).__name__}") from error
 
 
 def push(folder: Path, repository: str) -> str:
@@ -32,6 +35,8 @@ def push(folder: Path, repository: str) -> str:
         commit = HfApi().upload_folder(
             repo_id=repository, folder_path=folder, repo_type="model", commit_message="Bundle for rfprm-lite"
         )
-    except _REFUSED as error:
-        raise ExportError(f"{folder} is complete, but the hub did not take it: {error}") from error
+    except Exception as error:
+        raise ExportError(
+            f"{folder} is complete, but the hub did not take it: {str(error) or type(error).__name__}"
+        ) from error
     return str(commit.commit_url)

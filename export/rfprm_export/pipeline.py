@@ -21,8 +21,8 @@ from rfprm_export import source as sources
 from rfprm_export.assertions import assert_template, assert_tokens
 from rfprm_export.bias_correction import logit_shift, variant_rewards
 from rfprm_export.calibration import MOST_BYTES, Statistics, measure
-from rfprm_export.checkpoint import Architecture, Checkpoint, Outline
-from rfprm_export.errors import ExportError, ParityError, RangeError
+from rfprm_export.checkpoint import Architecture, Checkpoint, Outline, Shape
+from rfprm_export.errors import CheckpointError, ExportError, ParityError, RangeError
 from rfprm_export.gptq import Round
 from rfprm_export.head import Tensors, check_head, load_head
 from rfprm_export.model_card import model_card
@@ -39,7 +39,7 @@ from rfprm_export.write import shift_logit, to_nearest, write_tokenizer, write_v
 from rfprm_lite import BundleFormatError, ContextLengthError, NumericalError, __version__
 from rfprm_lite.bundle import Bundle, check_files, read_manifest
 from rfprm_lite.encoding import Encoder, TokenSequence
-from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, Manifest, Parity, Source, Variant, encode
+from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, File, Manifest, Parity, Source, Variant, encode
 
 MOST_TOKENS_A_CHANNEL = 64
 """Of the MLP's inner ones, the widest product: more tell a small model nothing, and take minutes."""
@@ -70,13 +70,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an export is about to write. chosen: its variants, which `variants` tells the tensors and bytes of."""
+    """What an export is about to write, and on which texts it is to be measured. chosen: its variants, which `variants`
+    tells the tensors and bytes of."""
 
     request: Request
     outline: Outline
     spec: ExportRecipe
     chosen: list[VariantRecipe]
     variants: list[VariantPlan]
+    encoder: Encoder
+    texts: Material
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,7 @@ class _Model:
     head: Tensors
 
     @classmethod
-    def open(cls, source: str, outline: Outline, spec: ExportRecipe) -> _Model:
-        """Weights that are not on this machine are downloaded."""
-        checkpoint = sources.fetch(source, outline)
+    def of(cls, checkpoint: Checkpoint, spec: ExportRecipe) -> _Model:
         return cls(checkpoint, spec, load_head(checkpoint, spec))
 
     def reference(self) -> Reference:
@@ -104,46 +105,48 @@ class _Model:
 def export(request: Request, progress: Progress = lambda _variant, _tensors, _bytes: None) -> Manifest:
     """Write a bundle to `request.output`, which must not exist; nothing half-done is ever there.
 
-    Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError.
+    Each stage is logged. Raises CheckpointError, RecipeError, ParityError, ExportError, and OSError, of a disk that is
+    full, say.
     """
-    return carry_out(plan(request), progress)
+    planned = plan(request)
+    return carry_out(planned, fetch(planned), progress)
 
 
 def plan(request: Request) -> Plan:
-    """What `export` would write. Raises what it would raise before it reads any weight. Of a hub id no weights are
-    downloaded."""
+    """What `export` would write. Raises CheckpointError, RecipeError, ExportError: all that `export` refuses but what
+    its weights themselves give cause for. Of a hub id no weights are downloaded."""
     chosen = _chosen(request)
     if request.output.exists():
         raise ExportError(f"{request.output} exists already: remove it or choose another name")
-    outline = sources.outline(request.source, request.revision)
-    spec = choose(request.recipe, outline.architecture.name)
-    head = check_head(outline, spec)
+    outline, spec, head = _outlined(request.source, request.revision, request.recipe)
     assert_tokens(outline, spec)
     variants = [plans.plan(outline.architecture, spec, head, variant) for variant in chosen]
-    plans.require_space(request.output, variants)
-    return Plan(request, outline, spec, chosen, variants)
+    plans.require_space(request.output, variants, outline)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = write_tokenizer(Path(folder), outline.folder)
+        max_tokens = _manifest(request, outline, spec, tokenizer).max_tokens
+        encoder = Encoder.from_file(Path(folder) / tokenizer.path, spec.recipe, max_tokens)
+    texts = parity.material(encoder, request.most_traces)
+    assert_template(outline, spec, encoder, texts.traces)
+    return Plan(request, outline, spec, chosen, variants, encoder, texts)
 
 
-def carry_out(plan: Plan, progress: Progress = lambda _variant, _tensors, _bytes: None) -> Manifest:
-    """Write the bundle that was planned, as `export` does."""
-    request, outline, spec, chosen = plan.request, plan.outline, plan.spec, plan.chosen
-    model = _Model.open(request.source, outline, spec)
-    checkpoint = model.checkpoint
+def fetch(plan: Plan) -> Checkpoint:
+    """The checkpoint that was planned for, its weights downloaded where they are not on this machine. Raises
+    CheckpointError."""
+    return sources.fetch(plan.request.source, plan.outline)
+
+
+def carry_out(
+    plan: Plan, checkpoint: Checkpoint, progress: Progress = lambda _variant, _tensors, _bytes: None
+) -> Manifest:
+    """Write the bundle that was planned, as `export` does. Raises CheckpointError, ParityError, ExportError and
+    OSError."""
+    request, spec, chosen, encoder, texts = plan.request, plan.spec, plan.chosen, plan.encoder, plan.texts
+    model = _Model.of(checkpoint, spec)
     _log.info("recipe %s on %s", spec.recipe.name, checkpoint.architecture.name)
     with _new_folder(request.output) as folder:
-        tokenizer = write_tokenizer(folder, checkpoint)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            exporter_version=__version__,
-            source=_source(request, checkpoint.folder, checkpoint.architecture),
-            recipe=spec.recipe,
-            dimensions=_dimensions(checkpoint.architecture),
-            tokenizer=tokenizer,
-            variants=(),
-        )
-        encoder = Encoder.from_file(folder / tokenizer.path, spec.recipe, manifest.max_tokens)
-        texts = parity.material(encoder, request.most_traces)
-        assert_template(outline, spec, encoder, texts.traces)
+        manifest = _manifest(request, plan.outline, spec, write_tokenizer(folder, checkpoint.folder))
         needed = any(variant.passes for variant in chosen)
         calibration = _Calibration.on(model.reference(), encoder, request.most_traces) if needed else None
         measuring = _Measuring(encoder, texts, model.expected(texts), by_layer=request.low_memory)
@@ -170,7 +173,7 @@ def verify(
 ) -> Iterator[tuple[Variant, Parity]]:
     """Measure a bundle's variants again, against the checkpoint that it was made from: each with what is found now.
 
-    Raises BundleFormatError, BundleFileError, CheckpointError, RecipeError, NumericalError.
+    Raises BundleFormatError, BundleFileError, CheckpointError, RecipeError, ExportError, NumericalError, OSError.
     """
     manifest = read_manifest(folder, str(folder))
     unknown = [variant.name for variant in manifest.variants if variant.name not in VARIANTS]
@@ -178,10 +181,8 @@ def verify(
         raise BundleFormatError(f"{folder} has a variant {unknown[0]!r}; this exporter knows {', '.join(VARIANTS)}")
     for variant in manifest.variants:
         check_files(Bundle(folder, manifest, variant), contents=True)
-    outline = sources.outline(source, revision)
-    spec = choose(manifest.recipe.name, outline.architecture.name)
-    check_head(outline, spec)
-    model = _Model.open(source, outline, spec)
+    outline, spec, _ = _outlined(source, revision, manifest.recipe.name)
+    model = _Model.of(sources.fetch(source, outline), spec)
     encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
     texts = parity.material(encoder)
     expected = model.expected(texts)
@@ -193,6 +194,13 @@ def verify(
 def missed(name: str, measured: Parity) -> str | None:
     """Which bound the variant of this name misses, in words."""
     return VARIANTS[name].bound.missed(measured)
+
+
+def _outlined(source: str, revision: str | None, recipe: str | None) -> tuple[Outline, ExportRecipe, dict[str, Shape]]:
+    """What the source holds, the recipe that it follows, and the shapes of its head."""
+    outline = sources.outline(source, revision)
+    spec = choose(recipe, outline.architecture.name)
+    return outline, spec, check_head(outline, spec)
 
 
 def _chosen(request: Request) -> list[VariantRecipe]:
@@ -231,6 +239,12 @@ class _Calibration:
         said = f"calibrated on {len(texts)} traces of PRMBench and StrictPRMBench, {sum(map(len, ids))} tokens"
         _log.info(said)
         statistics, rewards = measure(reference, ids)
+        for i, layer in enumerate(statistics):
+            if not layer.is_finite():
+                raise CheckpointError(
+                    f"what model.layers.{i} computes is no number any more: its weights, or those below it, hold NaN "
+                    "or infinity, or are too large for float32"
+                )
         return cls(texts, statistics, [own[text.reads] for own, text in zip(rewards, texts, strict=True)], said)
 
 
@@ -306,17 +320,33 @@ def _new_folder(output: Path) -> Iterator[Path]:
     try:
         folder.chmod(0o755)  # mkdtemp makes it private
         yield folder
-        folder.rename(output)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    try:
+        folder.rename(output)
+    except OSError as error:  # such as another export to the same name that was faster
+        raise ExportError(f"the bundle is complete, in {folder}, but can't be named {output}: {error}") from error
 
 
-def _source(request: Request, folder: Path, architecture: Architecture) -> Source:
+def _manifest(request: Request, outline: Outline, spec: ExportRecipe, tokenizer: File) -> Manifest:
+    """Of a bundle without variants."""
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        exporter_version=__version__,
+        source=_source(request, outline),
+        recipe=spec.recipe,
+        dimensions=_dimensions(outline.architecture),
+        tokenizer=tokenizer,
+        variants=(),
+    )
+
+
+def _source(request: Request, outline: Outline) -> Source:
     """A hub id keeps its commit, the name of the snapshot's folder; a local folder is known by its name."""
     if Path(request.source).is_dir():
-        return Source(folder.resolve().name, None, architecture.name)
-    return Source(request.source, folder.name, architecture.name)
+        return Source(outline.folder.resolve().name, None, outline.architecture.name)
+    return Source(request.source, outline.folder.name, outline.architecture.name)
 
 
 def _dimensions(a: Architecture) -> Dimensions:

@@ -6,6 +6,7 @@ is built as for the export, by weights that only count.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rfprm_export import graph
 from rfprm_export.arithmetic import FLOAT
 from rfprm_export.calibration import MOST_BYTES
-from rfprm_export.checkpoint import BLOCK_BYTES, Architecture, Shape
+from rfprm_export.checkpoint import BLOCK_BYTES, Architecture, Outline, Shape
 from rfprm_export.errors import ExportError
 from rfprm_export.int4 import BLOCK
 from rfprm_export.moments import MOST_COLUMNS, READERS
@@ -54,15 +55,26 @@ def plan(architecture: Architecture, spec: ExportRecipe, head: dict[str, Shape],
     return VariantPlan(variant.name, weights.tensors, weights.bytes, layer + MOST_BYTES + writing)
 
 
-def require_space(folder: Path, plans: Sequence[VariantPlan]) -> None:
-    """Raise ExportError unless the disk that holds `folder` has room for all of them."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    needed, free = sum(p.bytes for p in plans), shutil.disk_usage(existing).free
-    if needed > free:
-        raise ExportError(
-            f"{', '.join(p.name for p in plans)} need {needed / 1e9:.1f} GB, {existing} has {free / 1e9:.1f} GB free: "
-            "make room, choose another output or fewer --variants"
-        )
+def require_space(output: Path, plans: Sequence[VariantPlan], outline: Outline) -> None:
+    """Raise ExportError unless `output` can be written, and disks have room for the variants and for weights that are
+    still to be downloaded."""
+    existing = next(path for path in (output, *output.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ExportError(f"{output} can't be written: {existing} is no folder that takes files")
+    wanted = {existing: sum(p.bytes for p in plans), outline.folder: outline.still_to_come}
+    for place in wanted:
+        needed = sum(size for other, size in wanted.items() if _disk(other) == _disk(place))
+        free = shutil.disk_usage(place).free
+        if needed > free:
+            download = f", the download {outline.still_to_come / 1e9:.1f} GB" if outline.still_to_come else ""
+            raise ExportError(
+                f"{', '.join(p.name for p in plans)} need {wanted[existing] / 1e9:.1f} GB{download}; {place} has "
+                f"{free / 1e9:.1f} GB free: make room, choose another output or fewer --variants"
+            )
+
+
+def _disk(path: Path) -> int:
+    return path.stat().st_dev
 
 
 class _Counter:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rfprm_export.checkpoint import INDEX, SINGLE, Checkpoint, Outline, Shape, read_architecture, read_weight_map
+from rfprm_export.checkpoint import INDEX, SINGLE, Checkpoint, Outline, Shape, read_architecture, read_shards
 from rfprm_export.errors import CheckpointError
 
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", INDEX, "reward_head.pt")
 """What is downloaded for an outline; no Python file ever is."""
-SHARDS = "*.safetensors"
 
 
 def outline(source: str, revision: str | None) -> Outline:
@@ -24,26 +23,59 @@ def outline(source: str, revision: str | None) -> Outline:
     Raises CheckpointError.
     """
     folder = Path(source)
-    if folder.is_dir() and revision is not None:
-        raise CheckpointError(f"{source} is a folder: a revision is for hub ids")
-    if not folder.is_dir():
-        folder = _download(source, revision, SMALL)
-        if not _has_weights(folder):
-            return Outline(folder, read_architecture(folder), _shapes(source, folder.name))
-    return Checkpoint.open(folder).outline()
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"{source} is a folder: a revision is for hub ids")
+        return Checkpoint.open(folder).outline()
+    folder = _download(source, revision, SMALL)
+    missing = _missing(folder)
+    if not missing:
+        return Checkpoint.open(folder).outline()
+    _require_online(source, missing)
+    architecture = read_architecture(folder)
+    shapes: dict[str, Shape] = {}
+    still_to_come = 0
+    for file, names in _shards(folder).items():
+        own, size = _head(source, folder.name, file)
+        shapes |= {name: shape for name, shape in own.items() if not names or name in names}
+        still_to_come += size if file in missing else 0
+        if absent := sorted(names - own.keys()):
+            raise CheckpointError(f"{file} of {source} lacks {absent[0]}, which the index says it holds")
+    return Outline(folder, architecture, shapes, still_to_come)
 
 
 def fetch(source: str, outlined: Outline) -> Checkpoint:
     """The checkpoint that was outlined; weights that are not on this machine are downloaded. Raises CheckpointError."""
-    if not _has_weights(outlined.folder) and not Path(source).is_dir():
-        _download(source, outlined.folder.name, (*SMALL, SHARDS))
-    return Checkpoint.open(outlined.folder)
+    if missing := ([] if Path(source).is_dir() else _missing(outlined.folder)):
+        _require_online(source, missing)
+        _download(source, outlined.folder.name, missing)
+        if still := _missing(outlined.folder):  # older clients give what is cached where they find no hub
+            raise CheckpointError(f"{source}: the hub did not give {', '.join(still)}. What came is kept: call again")
+    checkpoint = Checkpoint.open(outlined.folder)
+    if checkpoint.outline().shapes != outlined.shapes:
+        raise CheckpointError(f"{outlined.folder} is not what it was when the export was planned: call again")
+    return checkpoint
 
 
-def _has_weights(folder: Path) -> bool:
-    index = folder / INDEX
-    shards = set(read_weight_map(index).values()) if index.is_file() else {SINGLE}
-    return all((folder / shard).is_file() for shard in shards)
+def _shards(folder: Path) -> dict[str, set[str]]:
+    """The tensors that each shard has to hold; none are named where there is no index."""
+    if not (folder / INDEX).is_file():
+        return {SINGLE: set()}
+    shards: dict[str, set[str]] = {}
+    for name, file in read_shards(folder / INDEX).items():
+        shards.setdefault(file, set()).add(name)
+    return shards
+
+
+def _missing(folder: Path) -> list[str]:
+    return [file for file in _shards(folder) if not (folder / file).is_file()]
+
+
+def _require_online(source: str, missing: Sequence[str]) -> None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(f"{', '.join(missing)} of {source} is not in the local cache, and HF_HUB_OFFLINE is set")
 
 
 def _download(source: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -54,33 +86,39 @@ def _download(source: str, revision: str | None, patterns: Sequence[str]) -> Pat
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
 
 
-def _shapes(source: str, commit: str) -> dict[str, Shape]:
+def _head(source: str, commit: str, file: str) -> tuple[dict[str, Shape], int]:
+    """The shapes of a shard's tensors, by name, and their bytes."""
     from huggingface_hub import HfApi
 
     with _hub(source):
-        found = HfApi().get_safetensors_metadata(source, revision=commit)
-    return {
-        name: tuple(tensor.shape) for file in found.files_metadata.values() for name, tensor in file.tensors.items()
-    }
+        found = HfApi().parse_safetensors_file_metadata(source, file, revision=commit).tensors
+    return {name: tuple(tensor.shape) for name, tensor in found.items()}, max(
+        (tensor.data_offsets[1] for tensor in found.values()), default=0
+    )
 
 
 @contextmanager
 def _hub(source: str) -> Iterator[None]:
-    """What the hub refuses, as an error of ours."""
+    """What the hub refuses or can't give, as an error of ours."""
     from huggingface_hub import errors
 
-    refused = (
-        errors.HfHubHTTPError,
+    unknown = (
+        errors.RepositoryNotFoundError,
+        errors.GatedRepoError,
+        errors.RevisionNotFoundError,
         errors.HFValidationError,
-        errors.LocalEntryNotFoundError,
-        errors.NotASafetensorsRepoError,
-        errors.SafetensorsParsingError,
     )
     try:
         yield
-    except refused as error:
+    except unknown as error:
         raise CheckpointError(f"{source} is no folder, and the hub gives no such checkpoint: {error}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{source} is no folder, not all of it is cached, and the hub was not reached: {error}"
+        ) from error
+    except (errors.EntryNotFoundError, errors.SafetensorsParsingError) as error:
+        raise CheckpointError(f"{source} on the hub is no whole checkpoint: {error}") from error
     except Exception as error:  # of requests, httpx or hf-xet: whatever this huggingface-hub is built on
         raise CheckpointError(
-            f"the download of {source} broke off: {error or type(error).__name__}. What came is kept: call again"
+            f"{source}: the hub did not give it: {str(error) or type(error).__name__}. What came is kept: call again"
         ) from error

@@ -164,13 +164,13 @@ def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
     return msgspec.structs.replace(bundle.variant, files=files)
 
 
-def write_tokenizer(folder: Path, checkpoint: Checkpoint) -> File:
-    """tokenizer.json, in which every added token is marked as special.
+def write_tokenizer(folder: Path, checkpoint: Path) -> File:
+    """The checkpoint's tokenizer.json, in which every added token is marked as special.
 
     The runtime encodes text with special tokens switched off. Qwen2.5 adds some (`<tool_call>`, `<|fim_prefix|>`) that
     it does not call special, and a checkpoint may do so with its separator: text could forge them.
     """
-    tokenizer = read_json(checkpoint.folder / "tokenizer.json")
+    tokenizer = read_json(checkpoint / "tokenizer.json")
     for added in tokenizer.get("added_tokens", []):
         added["special"] = True
     path = folder / "tokenizer.json"
