@@ -53,7 +53,7 @@ def test_it_is_read_as_pytorch_reads_it(
 
 def test_the_systems_own_message_stands_where_there_is_no_other(exported: Callable[[str], Exported]) -> None:
     made = exported("reasonflux-prm-7b")
-    tokenizer = load_tokenizer(made.reference.checkpoint)
+    tokenizer = load_tokenizer(made.reference.checkpoint.folder)
     theirs = tokenizer.apply_chat_template([*BEFORE, ASKED], tokenize=False, add_generation_prompt=True)
     assert "You are Qwen" in theirs
     (sequence,) = made.prm._encoder.step_sequences([*BEFORE, ASKED], Trace.from_steps(["4"]))
