@@ -135,7 +135,11 @@ def test_a_hub_that_breaks_off(hub: HubServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_a_download_ends_at_once(hub: HubServer, tmp_path: Path, ending: signal.Signals) -> None:
     """huggingface-hub's own threads would go on to the end of each file."""
-    command = [sys.executable, "-c", "from rfprm_export.cli import main; main()", "org/7b", str(tmp_path / "out" / "b")]
+    heard = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored by what runs in the back
+    )
+    code = f"{heard}; from rfprm_export.cli import main; main()"
+    command = [sys.executable, "-c", code, "org/7b", str(tmp_path / "out" / "b")]
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_TOKEN": ""}
     hub.stalled = {"model-00001-of-00002.safetensors"}
     stalled = ("GET", f"/cdn/{sha256(tmp_path / 'org/7b' / next(iter(hub.stalled)))}/{next(iter(hub.stalled))}")
