@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,15 @@ settings.register_profile(
 )
 settings.load_profile("default")
 torch.set_num_threads(1)  # more only get in each other's way on models as small as these
+
+
+EXPORT = (
+    sys.executable,
+    "-c",
+    # What a shell runs in the background has SIGINT ignored.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);from rfprm_export.cli import main; main()",
+)
+"""The exporter's command, in a process of its own that hears every signal."""
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,8 @@ class Repository:
 
 @dataclass
 class HubServer:
-    """repositories: by id. cut: names of files whose transfers break off half-way;
-    stalled: that stop there. requests: (method, path) in order;
-    tokens: that came with them. down: answers nothing but 503."""
+    """repositories: by id. cut: names of files whose transfers break off half-way; stalled: that stop there, until
+    `ending`. requests: (method, path) in order; tokens: that came with them. down: answers nothing but 503."""
 
     url: str = ""
     cdn: str = ""

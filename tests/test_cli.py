@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from huggingface_hub.errors import LocalTokenNotFoundError
 
 from checkpoints import DEMO_CHECKPOINT
-from conftest import Exported
+from conftest import EXPORT, Exported
 from hub_server import serve_as_the_hub
 from rfprm_export.cli import main as export_main
 from rfprm_lite import PRM, Aggregate, __version__, doctor, tables
@@ -287,12 +287,10 @@ def test_the_exporters_command(tmp_path: Path) -> None:
 def start_export(tmp_path: Path, *before: str) -> tuple[subprocess.Popen[bytes], Path]:
     """The command, when it has begun to write; and where it will put the bundle."""
     output = tmp_path / "out" / "bundle"
-    heard = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored by what runs in the back
-    )
-    command = [*before, sys.executable, "-c", f"{heard}; from rfprm_export.cli import main; main()"]
     options = ["--recipe", "reasonflux-prm-7b", "--variants", "fp32", "--traces", "2"]
-    process = subprocess.Popen([*command, str(DEMO_CHECKPOINT), str(output), *options], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*before, *EXPORT, str(DEMO_CHECKPOINT), str(output), *options], stderr=subprocess.DEVNULL
+    )
     while not list(tmp_path.glob("out/.bundle.*.partial")):
         assert process.poll() is None
         time.sleep(0.02)

@@ -217,7 +217,7 @@ def test_no_remote_code_is_run(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_noticed_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    fails(checkpoint, ExportError, "fp32 need 0.0 GB; .* has 0.0 GB free: make room")
+    fails(checkpoint, ExportError, "fp32 need 0.0 GB, .* has 0.0 GB free: make room")
 
 
 def test_a_variant_without_numbers_is_left_out(

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ import pytest
 from huggingface_hub import constants
 
 from checkpoints import LAYOUTS, make_checkpoint
+from conftest import EXPORT
 from hub_server import HubServer, Repository, serve_as_the_hub
 from rfprm_export.errors import CheckpointError, ExportError, RecipeError
 from rfprm_export.pipeline import Request, carry_out, export, fetch, plan, verify
@@ -135,15 +135,12 @@ def test_a_hub_that_breaks_off(hub: HubServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_a_download_ends_at_once(hub: HubServer, tmp_path: Path, ending: signal.Signals) -> None:
     """huggingface-hub's own threads would go on to the end of each file."""
-    heard = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored by what runs in the back
-    )
-    code = f"{heard}; from rfprm_export.cli import main; main()"
-    command = [sys.executable, "-c", code, "org/7b", str(tmp_path / "out" / "b")]
+    command = [*EXPORT, "org/7b", str(tmp_path / "out" / "b"), "--recipe", NAMES["org/7b"]]
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_TOKEN": ""}
-    hub.stalled = {"model-00001-of-00002.safetensors"}
-    stalled = ("GET", f"/cdn/{sha256(tmp_path / 'org/7b' / next(iter(hub.stalled)))}/{next(iter(hub.stalled))}")
-    with subprocess.Popen([*command, "--recipe", NAMES["org/7b"]], env=environment) as process:
+    shard = "model-00001-of-00002.safetensors"
+    hub.stalled = {shard}
+    stalled = ("GET", f"/cdn/{sha256(tmp_path / 'org/7b' / shard)}/{shard}")
+    with subprocess.Popen(command, env=environment) as process:
         while hub.requests.count(stalled) < 2:  # the first is for its head
             assert process.poll() is None
             time.sleep(0.02)

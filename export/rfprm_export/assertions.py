@@ -1,18 +1,19 @@
 """The assumptions of a recipe about a tokenizer, asserted on the checkpoint's own.
 
-In: a checkpoint and its recipe. Out: nothing, or a RecipeError that says what was found. Asserted: every special token
-of the template is one token, the rendered template is what the tokenizer's own chat template renders, and the runtime's
-token ids are those of the authors' code.
+In: the checkpoint's tokenizer and its recipe. Out: nothing, or a RecipeError that says what was found. Asserted: every
+special token of the template is one token, the rendered template is what the tokenizer's own chat template renders, and
+the runtime's token ids are those of the authors' code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rfprm_export.checkpoint import Outline
+from transformers import PreTrainedTokenizerBase
+
 from rfprm_export.errors import RecipeError
 from rfprm_export.recipes import ExportRecipe
-from rfprm_export.reference import load_tokenizer, plain, render
+from rfprm_export.reference import plain, render
 from rfprm_lite.conversation import Problem, asked
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.recipe import Special, Text
@@ -26,25 +27,23 @@ CONVERSATION = (
 )
 
 
-def assert_tokens(outline: Outline, spec: ExportRecipe) -> None:
-    """Every special token of the template is one token that the embedding has. Raises RecipeError."""
-    tokenizer = load_tokenizer(outline.folder)
+def assert_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, spec: ExportRecipe) -> None:
+    """Every special token of the template is one token below `vocab_size`, so that it is embedded. Raises RecipeError."""
     recipe = spec.recipe
     tokens = {piece.token for piece in recipe.template if isinstance(piece, Special)}
     for token in sorted(tokens | ({recipe.separator} if recipe.separator else set())):
         ids = tokenizer(token, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1 or ids[0] >= outline.architecture.vocab_size:
+        if len(ids) != 1 or ids[0] >= vocab_size:
             raise RecipeError(
-                f"{recipe.name} needs {token!r} to be one token below {outline.architecture.vocab_size}, "
+                f"{recipe.name} needs {token!r} to be one token below {vocab_size}, "
                 f"the tokenizer encodes it as {len(ids)}: {tokenizer.convert_ids_to_tokens(ids)}, ids {ids}"
             )
 
 
 def assert_template(
-    outline: Outline, spec: ExportRecipe, encoder: Encoder, traces: Sequence[tuple[str, Trace]]
+    tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, encoder: Encoder, traces: Sequence[tuple[str, Trace]]
 ) -> None:
     """On `traces`, the runtime reads the text and the ids that the authors' code reads. Raises RecipeError."""
-    tokenizer = load_tokenizer(outline.folder)
     recipe = spec.recipe
     probes: list[tuple[Problem, Trace]] = [*traces, *((CONVERSATION, trace) for _, trace in traces[:1] if recipe.chat)]
     if recipe.chat and not tokenizer.chat_template:

@@ -32,7 +32,7 @@ from rfprm_export.passes import AS_IT_IS, Passes
 from rfprm_export.plan import VariantPlan
 from rfprm_export.probes import calibration_traces
 from rfprm_export.recipes import ExportRecipe, choose
-from rfprm_export.reference import Reference
+from rfprm_export.reference import Reference, load_tokenizer
 from rfprm_export.report import commands, report
 from rfprm_export.variants import VARIANTS, VariantRecipe
 from rfprm_export.write import shift_logit, to_nearest, write_tokenizer, write_variant
@@ -119,7 +119,8 @@ def plan(request: Request) -> Plan:
     if request.output.exists():
         raise ExportError(f"{request.output} exists already: remove it or choose another name")
     outline, spec, head = _outlined(request.source, request.revision, request.recipe)
-    assert_tokens(outline, spec)
+    own = load_tokenizer(outline.folder)
+    assert_tokens(own, outline.architecture.vocab_size, spec)
     variants = [plans.plan(outline.architecture, spec, head, variant) for variant in chosen]
     plans.require_space(request.output, variants, outline)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +128,7 @@ def plan(request: Request) -> Plan:
         max_tokens = _manifest(request, outline, spec, tokenizer).max_tokens
         encoder = Encoder.from_file(Path(folder) / tokenizer.path, spec.recipe, max_tokens)
     texts = parity.material(encoder, request.most_traces)
-    assert_template(outline, spec, encoder, texts.traces)
+    assert_template(own, spec, encoder, texts.traces)
     return Plan(request, outline, spec, chosen, variants, encoder, texts)
 
 

@@ -68,7 +68,7 @@ def require_space(output: Path, plans: Sequence[VariantPlan], outline: Outline) 
         if needed > free:
             download = f", the download {outline.still_to_come / 1e9:.1f} GB" if outline.still_to_come else ""
             raise ExportError(
-                f"{', '.join(p.name for p in plans)} need {wanted[existing] / 1e9:.1f} GB{download}; {place} has "
+                f"{', '.join(p.name for p in plans)} need {wanted[existing] / 1e9:.1f} GB{download}, {place} has "
                 f"{free / 1e9:.1f} GB free: make room, choose another output or fewer --variants"
             )
 

@@ -92,9 +92,8 @@ def _head(source: str, commit: str, file: str) -> tuple[dict[str, Shape], int]:
 
     with _hub(source):
         found = HfApi().parse_safetensors_file_metadata(source, file, revision=commit).tensors
-    return {name: tuple(tensor.shape) for name, tensor in found.items()}, max(
-        (tensor.data_offsets[1] for tensor in found.values()), default=0
-    )
+    size = max((tensor.data_offsets[1] for tensor in found.values()), default=0)
+    return {name: tuple(tensor.shape) for name, tensor in found.items()}, size
 
 
 @contextmanager
