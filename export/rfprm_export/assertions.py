@@ -28,7 +28,7 @@ CONVERSATION = (
 
 
 def assert_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, spec: ExportRecipe) -> None:
-    """Every special token of the template is one token below `vocab_size`, so that it is embedded. Raises RecipeError."""
+    """Every special token of the template is one token below `vocab_size`. Raises RecipeError."""
     recipe = spec.recipe
     tokens = {piece.token for piece in recipe.template if isinstance(piece, Special)}
     for token in sorted(tokens | ({recipe.separator} if recipe.separator else set())):
