@@ -20,8 +20,9 @@ from models import prepare
 from rfprm_lite import packing
 from rfprm_lite.bundle import open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine, Extension
+from rfprm_lite.engine import Engine
 from rfprm_lite.hub import HubOptions
+from rfprm_lite.ports import Extension
 from rfprm_lite.stop import Stop
 from run import CACHE
 

@@ -19,7 +19,7 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.kv import B
+from rfprm_lite.ports import B
 from rfprm_lite.prefix import shared_length
 
 

@@ -11,29 +11,16 @@ rendered text at special tokens first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rfprm_lite.conversation import Problem, asked
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.recipe import Recipe, Special, Text
+from rfprm_lite.sequence import TokenSequence
 from rfprm_lite.trace import Trace
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenSequence:
-    """What the model reads from its first position on.
-
-    ids: int64 [num_tokens]. reads: int64 [num_read], positions in ids whose rewards are wanted, ascending; the last
-    is num_tokens - 1, since nothing behind the last read-out changes a reward.
-    """
-
-    ids: NDArray[np.int64]
-    reads: NDArray[np.int64]
 
 
 class Encoder:

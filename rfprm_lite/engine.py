@@ -25,8 +25,7 @@ else mixes rows, so that what stands in one lane changes no reward of another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,50 +33,17 @@ from numpy.typing import NDArray
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.device import DeviceSpec, open_session
 from rfprm_lite.errors import BundleFormatError, NumericalError
-from rfprm_lite.kv import Cache, KVCache, Layout
+from rfprm_lite.kv import KVCache, Layout
 from rfprm_lite.memory import DeviceMemory, HostMemory, Memory
+from rfprm_lite.ports import Extension
+from rfprm_lite.sequence import Rewards
 from rfprm_lite.stop import Stop
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-C = TypeVar("C", bound=Cache[Any])
-C_co = TypeVar("C_co", bound=Cache[Any], covariant=True)
-L = TypeVar("L", bound="Lanes[Any]")
-Rewards = NDArray[np.float32]
 ROWS = 16
 KINDS = ("key", "value")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Extension:
-    """Tokens to append to a lane's cache. ids: int64 [S], S >= 1. reads: int64 [R], 0 <= position < S, ascending."""
-
-    lane: int
-    ids: NDArray[np.int64]
-    reads: NDArray[np.int64]
-
-
-class Lanes(Protocol[C_co]):
-    """The lanes of one call."""
-
-    @property
-    def caches(self) -> Sequence[C_co]:
-        """Of each lane, its own."""
-
-
-class Prefill(Protocol[L]):
-    """What a scorer needs of an engine; tests put a fake in its place."""
-
-    @property
-    def max_lanes(self) -> int:
-        """Segments that one run can hold."""
-
-    def new_lanes(self, count: int, capacity: int) -> L:
-        """Lanes with empty caches for up to `capacity` tokens each."""
-
-    def prefill(self, lanes: L, extensions: Sequence[Extension], stop: Stop) -> list[Rewards]:
-        """Append each extension to its lane's cache; the rewards at its reads."""
 
 
 class KVLanes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -25,37 +25,6 @@ from rfprm_lite.memory import Memory
 
 SPARE = 1
 """A token that a run may put behind a cache's own."""
-
-B = TypeVar("B", bound="Kept")
-
-
-class Kept(Protocol):
-    """What a scorer and a prefix cache need of kept tokens; tests put a fake in its place."""
-
-    @property
-    def length(self) -> int:
-        """Tokens kept."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes."""
-
-
-class Cache(Protocol[B]):
-    """What a scorer needs of a cache."""
-
-    @property
-    def length(self) -> int:
-        """Tokens held."""
-
-    def trim(self, length: int) -> None:
-        """Roll back to the first `length` tokens."""
-
-    def keep(self, start: int, end: int) -> B:
-        """A copy of tokens [start, end)."""
-
-    def restore(self, block: B, start: int, end: int) -> None:
-        """Append tokens [start, end) of the block."""
 
 
 @dataclass(frozen=True, slots=True)

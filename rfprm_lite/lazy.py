@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rfprm_lite.engine import Rewards
 from rfprm_lite.reading import Reading
+from rfprm_lite.sequence import Rewards
 
 WIDTH = 4
 """Candidates that are read further at once; with this and HALFWAY, real pools took the least time (bench/LOG.md)."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.encoding import TokenSequence
+from rfprm_lite.sequence import TokenSequence
 
 
 @dataclass(frozen=True, slots=True, eq=False)

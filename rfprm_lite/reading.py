@@ -13,10 +13,9 @@ import numpy as np
 
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.conversation import Problem
-from rfprm_lite.encoding import Encoder, TokenSequence
-from rfprm_lite.engine import Rewards
+from rfprm_lite.encoding import Encoder
 from rfprm_lite.results import Partial, Score, Tokens
-from rfprm_lite.scorer import SequenceRewards
+from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.trace import Trace
 
 

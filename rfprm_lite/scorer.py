@@ -17,24 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.cache import Piece, PrefixCache, within
-from rfprm_lite.encoding import TokenSequence
-from rfprm_lite.engine import C, Extension, L, Prefill, Rewards
 from rfprm_lite.packing import ALWAYS, Packing
+from rfprm_lite.ports import C, Extension, L, Prefill
 from rfprm_lite.prefix import Segment, plan
+from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.stop import Stop
 
 CHUNK_TOKENS = 256
 """Tokens of one run at most: what a run needs beside the caches grows with this, not with the traces."""
 READ_SCORES = 64 * 4096
 """Attention scores of one head in the last layer at most: the read-outs of a run times the tokens that they see."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SequenceRewards:
-    """rewards: float32 [num_read] in [0, 1]. computed: tokens computed for this sequence first."""
-
-    rewards: Rewards
-    computed: int
 
 
 def score_sequences(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.engine import Extension
+from rfprm_lite.ports import Extension
 from rfprm_lite.stop import Stop
 
 TOKEN_BYTES = 10

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend
 from rfprm_lite import scorer
 from rfprm_lite.cache import Piece, PrefixCache
-from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.errors import StoppedError
+from rfprm_lite.sequence import TokenSequence
 from rfprm_lite.stop import Stop
 from test_prefix import Sequences, distinct_prefixes, sequences, token_sequences
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from rfprm_lite import cpu
 from rfprm_lite.bundle import DEMO_FOLDER, open_bundle
 from rfprm_lite.device import DeviceSpec, open_session, session_options
-from rfprm_lite.engine import Engine, Extension, KVLanes
+from rfprm_lite.engine import Engine, KVLanes
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.kv import Layout
 from rfprm_lite.memory import DeviceMemory, HostMemory
+from rfprm_lite.ports import Extension
 from rfprm_lite.stop import Stop
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)

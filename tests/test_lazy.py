@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from rfprm_lite import lazy
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.encoding import TokenSequence
-from rfprm_lite.engine import Rewards
 from rfprm_lite.reading import Reading
+from rfprm_lite.sequence import Rewards, TokenSequence
 from rfprm_lite.trace import Trace
 
 POOLS = json.loads((Path(__file__).parent / "data" / "step_scores.json").read_text(encoding="utf-8"))["pools"]

@@ -14,11 +14,12 @@ from fakes import FakeBlock, FakeEngine
 from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace, many
 from rfprm_lite.bundle import open_bundle
 from rfprm_lite.cache import PrefixCache
-from rfprm_lite.encoding import Encoder, TokenSequence
+from rfprm_lite.encoding import Encoder
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.live import LiveTrace
 from rfprm_lite.reading import Reading
-from rfprm_lite.scorer import SequenceRewards, score_sequences
+from rfprm_lite.scorer import score_sequences
+from rfprm_lite.sequence import SequenceRewards, TokenSequence
 from rfprm_lite.stop import Stop
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=False)

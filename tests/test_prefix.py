@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from fakes import FakeEngine, expected_rewards
 from rfprm_lite import scorer
-from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.packing import Packing
 from rfprm_lite.prefix import plan
+from rfprm_lite.sequence import TokenSequence
 
 # Few different tokens, so that sequences share prefixes, are prefixes of each other and repeat.
 Sequences = list[tuple[list[int], list[int]]]

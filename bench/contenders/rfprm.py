@@ -10,11 +10,11 @@ from contender import ModelPaths, Rewards
 from rfprm_lite.bundle import open_bundle
 from rfprm_lite.cache import PrefixCache
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.engine import Engine
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.kv import Block
-from rfprm_lite.scorer import SequenceRewards, score_sequences
+from rfprm_lite.scorer import score_sequences
+from rfprm_lite.sequence import SequenceRewards, TokenSequence
 from workloads import Sequence
 
 CACHE_BYTES = 2**28

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from rfprm_export.recipes import choose
 from rfprm_lite import Trace
-from rfprm_lite.encoding import Encoder, TokenSequence
+from rfprm_lite.encoding import Encoder
+from rfprm_lite.sequence import TokenSequence
 
 FILES = ("gsm8k_bon32_qwenprm.jsonl.gz", "math500_bon32_qwenprm.jsonl.gz")
 RECIPE = "reasonflux-prm-7b"

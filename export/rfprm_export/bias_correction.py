@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rfprm_export import stages
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.encoding import TokenSequence
 from rfprm_lite.engine import Engine
 from rfprm_lite.scorer import score_sequences
+from rfprm_lite.sequence import TokenSequence
 
 Rewards = NDArray[np.float32]
 

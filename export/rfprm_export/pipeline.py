@@ -38,8 +38,9 @@ from rfprm_export.variants import VARIANTS, VariantRecipe
 from rfprm_export.write import shift_logit, to_nearest, write_tokenizer, write_variant
 from rfprm_lite import BundleFormatError, ContextLengthError, NumericalError, __version__
 from rfprm_lite.bundle import Bundle, check_files, read_manifest
-from rfprm_lite.encoding import Encoder, TokenSequence
+from rfprm_lite.encoding import Encoder
 from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, File, Manifest, Parity, Source, Variant, encode
+from rfprm_lite.sequence import TokenSequence
 
 MOST_TOKENS_A_CHANNEL = 64
 """Of the MLP's inner ones, the widest product: more tell a small model nothing, and take minutes."""
