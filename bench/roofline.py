@@ -22,12 +22,13 @@ from rich.table import Table
 from contender import ModelPaths
 from models import CONTENDING
 from rfprm_lite import manifest as manifests
-from rfprm_lite.device import DeviceSpec, session_options
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
 from rfprm_lite.kv import Layout
 from rfprm_lite.manifest import Variant
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import TokenSequence
+from rfprm_lite.session import session_options
 from workloads import Workload
 
 SHAPES = ((512, 896, 4864), (512, 2048, 2048), (2048, 896, 4864))

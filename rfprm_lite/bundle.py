@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfprm_lite import manifest as manifests
+from rfprm_lite.device import Device
 from rfprm_lite.errors import BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
 from rfprm_lite.hub import HubOptions, fetch_files, fetch_manifest, is_hub_id
-from rfprm_lite.manifest import Device, File, Manifest, Variant
+from rfprm_lite.manifest import File, Manifest, Variant
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parent / "models" / "demo"

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from rfprm_lite import cpu
-from rfprm_lite.device import load_onnxruntime
 from rfprm_lite.models_cache import cached_bundles
+from rfprm_lite.session import load_onnxruntime
 
 PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
 TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))

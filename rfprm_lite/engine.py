@@ -31,12 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.bundle import Bundle
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.errors import BundleFormatError, NumericalError
 from rfprm_lite.kv import KVCache, Layout
 from rfprm_lite.memory import DeviceMemory, HostMemory, Memory
 from rfprm_lite.ports import Extension
 from rfprm_lite.sequence import Rewards
+from rfprm_lite.session import open_session
 from rfprm_lite.stop import Stop
 
 if TYPE_CHECKING:

@@ -10,13 +10,12 @@ from typing import Literal
 
 import msgspec
 
+from rfprm_lite.device import Device
 from rfprm_lite.errors import BundleFormatError, VariantError
 from rfprm_lite.recipe import Recipe
 
 FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
-
-Device = Literal["cpu", "cuda"]
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.session import open_session
 
 if TYPE_CHECKING:
     import onnxruntime as ort

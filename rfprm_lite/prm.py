@@ -16,7 +16,7 @@ from rfprm_lite.aggregate import Aggregate, as_aggregate
 from rfprm_lite.bundle import DEMO, Bundle, open_bundle
 from rfprm_lite.cache import PrefixCache
 from rfprm_lite.conversation import Problem
-from rfprm_lite.device import DeviceSpec, require_available
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.engine import Engine
 from rfprm_lite.errors import ForkError, InputError, InputTypeError, RfprmError
@@ -31,6 +31,7 @@ from rfprm_lite.reading import Reading, collected
 from rfprm_lite.results import BestOfN, Candidate, Score, Tokens
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
+from rfprm_lite.session import require_available
 from rfprm_lite.stop import Stop
 from rfprm_lite.trace import Trace, as_trace
 

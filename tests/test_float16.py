@@ -31,11 +31,12 @@ from rfprm_export.variants import FP16
 from rfprm_export.write import write_variant
 from rfprm_lite import PRM, NumericalError, VariantError
 from rfprm_lite.bundle import Bundle
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
 from rfprm_lite.kv import SPARE, Layout
 from rfprm_lite.manifest import FILE_NAME, encode
 from rfprm_lite.ports import Extension
+from rfprm_lite.session import open_session
 from rfprm_lite.stop import Stop
 
 Get = Callable[[str], Exported]

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from rfprm_export.graph import seam
 from rfprm_lite import NumericalError
 from rfprm_lite.bundle import Bundle
-from rfprm_lite.device import DeviceSpec, open_session
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.engine import run_inputs
 from rfprm_lite.kv import SPARE
 from rfprm_lite.sequence import TokenSequence
+from rfprm_lite.session import open_session
 from rfprm_lite.trace import Trace
 
 Values = dict[str, NDArray[np.generic]]

@@ -14,7 +14,8 @@ from rfprm_export.int4 import BLOCK, Int4Arithmetic
 from rfprm_export.int8 import Int8Arithmetic
 from rfprm_export.nodes import Nodes
 from rfprm_export.passes import Passes, balanced, without_overflow
-from rfprm_lite.manifest import Device, Parity
+from rfprm_lite.device import Device
+from rfprm_lite.manifest import Parity
 
 
 @dataclass(frozen=True, slots=True)
