@@ -19,11 +19,11 @@ import numpy as np
 from models import prepare
 from rfprm_lite import packing
 from rfprm_lite.bundle import open_bundle
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.ports import Extension
-from rfprm_lite.stop import Stop
+from rfprm_lite.wiring import open_engine, packing_of
 from run import CACHE
 
 ROUNDS = 9
@@ -38,7 +38,7 @@ PAST = 4096
 def main(model: str, variant: str, threads: int, cache: Path) -> None:
     """Measure MODEL: a shape's name, or a bundle's folder."""
     bundle = open_bundle(prepare(model, cache).bundle, variant, "cpu", HubOptions(), verify=False)
-    engine = Engine.open(bundle, DeviceSpec("cpu"), threads)
+    engine = open_engine(bundle, DeviceSpec("cpu"), threads)
     ids, nothing = np.arange(8), np.zeros(0, np.int64)
     runs, copies = [], []
     block = engine.new_lanes(1, PAST).caches[0]
@@ -51,10 +51,10 @@ def main(model: str, variant: str, threads: int, cache: Path) -> None:
         copies.append(time.perf_counter() - started)
         lanes.caches[0].trim(0)
         started = time.perf_counter()
-        engine.prefill(lanes, [Extension(0, ids, nothing)], Stop())
+        engine.prefill(lanes, [Extension(0, ids, nothing)], Cancellation())
         runs.append(time.perf_counter() - started)
     run, copy = statistics.median(runs), statistics.median(copies)
-    predicted = packing.Packing.of(bundle.manifest.dimensions, bundle.variant).run_tokens
+    predicted = packing_of(bundle.manifest, bundle.variant).run_tokens
     measured = PAST * run / copy
     found = {
         "run_seconds": run,

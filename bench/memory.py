@@ -3,7 +3,7 @@
     python bench/memory.py 0.5b 2048 8192 32768
 
 For each length one trace, and best of 16 behind a prompt of 512 tokens: resident memory at most (as Linux has it) above
-the loaded model, and what rfprm_lite.footprint predicts. Prints a table and one JSON object.
+the loaded model, and what rfprm_lite.budget predicts. Prints a table and one JSON object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rich.table import Table
 
 from contenders.rfprm import Rfprm
 from models import prepare
-from rfprm_lite.footprint import Footprint
+from rfprm_lite.budget import DEFAULT_BUDGET, Footprint
 from rfprm_lite.manifest import FILE_NAME, read
-from rfprm_lite.scorer import CHUNK_TOKENS
+from rfprm_lite.wiring import sizes_of
 from run import CACHE
 from worker import peak_bytes, reset_peak
 from workloads import Workload, best_of_n, long_trace
@@ -37,13 +37,13 @@ def main(model: str, lengths: tuple[int, ...], variant: str, threads: int, cache
     """Measure MODEL (a shape's name, or a bundle's folder) at LENGTHS, in tokens."""
     paths = prepare(model, cache)
     manifest = read(Path(paths.bundle) / FILE_NAME)
-    footprint = Footprint.of(manifest.dimensions, manifest.variant(variant), 0, None)
+    footprint = Footprint(sizes_of(manifest, manifest.variant(variant)), 1, 0, None)
     contender = Rfprm(variant, "call")
     contender.load(paths, threads)
     contender.score(long_trace(64).calls[0])
     base = resident_bytes()
     found = [measure(contender, long_trace(n), footprint.bytes(n, 1), base) for n in lengths]
-    used = CHUNK_TOKENS // 128  # lanes that such candidates fill
+    used = DEFAULT_BUDGET.chunk_tokens // 128  # lanes that such candidates fill
     found.append(measure(contender, best_of_n(16, 512, 128), footprint.bytes(640, used), base))
     table = Table("workload", "measured MB", "predicted MB", "predicted / measured", "seconds")
     for row in found:

@@ -24,11 +24,11 @@ from models import CONTENDING
 from rfprm_lite import manifest as manifests
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
-from rfprm_lite.kv import Layout
 from rfprm_lite.manifest import Variant
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import TokenSequence
 from rfprm_lite.session import session_options
+from rfprm_lite.wiring import layout_of
 from workloads import Workload
 
 SHAPES = ((512, 896, 4864), (512, 2048, 2048), (2048, 896, 4864))
@@ -114,7 +114,7 @@ def _profile(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(temporary) / "profile")
         session = ort.InferenceSession(folder / variant.files[0].path, options, providers=["CPUExecutionProvider"])
-        layout = Layout.of(manifest.dimensions, variant.kv_dtype)
+        layout = layout_of(manifest, variant)
         engine = Engine(session, layout, DeviceSpec("cpu"), variant.lanes)
         calls = [[TokenSequence(np.array(s.ids), np.array(s.reads)) for s in call] for call in workload.calls]
         for call in calls:

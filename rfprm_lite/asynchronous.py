@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TypeVar
 
-from rfprm_lite.stop import Stop
+from rfprm_lite.cancel import Cancellation
 
 T = TypeVar("T")
 
@@ -17,17 +17,17 @@ THREADS = 8
 """Calls that run at once; others wait."""
 
 
-async def run(call: Callable[[Stop], T], timeout: float | None) -> T:
+async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
     """What the call gives. timeout: seconds, waiting included. Raises TimeoutError, and what the call raises.
 
     When it is cancelled or out of time, the thread has ended, or never begun, before this returns.
     """
-    stop = Stop()
-    submitted = _threads().submit(call, stop)
+    cancel = Cancellation()
+    submitted = _threads().submit(call, cancel)
     running = asyncio.wrap_future(submitted)
 
     async def ended() -> None:
-        stop.request()
+        cancel.request()
         if submitted.cancel():
             return
         while not running.done():

@@ -12,14 +12,10 @@ own takes the place of the recipe's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.recipe import Piece, Recipe, Slot, Text, written
-from rfprm_lite.trace import require_text
-
-Conversation = Sequence[Mapping[str, Any]]
-Problem = str | Conversation
+from rfprm_lite.trace import Problem, require_text
 
 ROLES = ("system", "user", "assistant")
 

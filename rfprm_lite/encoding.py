@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from rfprm_lite.conversation import Problem, asked
+from rfprm_lite.conversation import asked
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.recipe import Recipe, Special, Text
 from rfprm_lite.sequence import TokenSequence
-from rfprm_lite.trace import Trace
+from rfprm_lite.trace import Problem, Trace
 
 
 class Encoder:

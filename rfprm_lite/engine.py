@@ -25,20 +25,20 @@ else mixes rows, so that what stands in one lane changes no reward of another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.bundle import Bundle
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.errors import BundleFormatError, NumericalError
+from rfprm_lite.errors import BundleFormatError, EngineError, NumericalError
 from rfprm_lite.kv import KVCache, Layout
 from rfprm_lite.memory import DeviceMemory, HostMemory, Memory
 from rfprm_lite.ports import Extension
 from rfprm_lite.sequence import Rewards
 from rfprm_lite.session import open_session
-from rfprm_lite.stop import Stop
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -70,35 +70,33 @@ class Engine:
         self.max_lanes = lanes
 
     @classmethod
-    def open(cls, bundle: Bundle, device: DeviceSpec, threads: int | None) -> Engine:
-        """The engine of a bundle's variant. Raises DeviceError, BundleFileError, BundleFormatError."""
-        variant = bundle.variant
-        layout = Layout.of(bundle.manifest.dimensions, variant.kv_dtype)
-        return cls(open_session(bundle.graph, device, threads), layout, device, variant.lanes)
+    def open(cls, graph: Path, layout: Layout, device: DeviceSpec, lanes: int, threads: int | None) -> Engine:
+        """The engine of a graph file. Raises DeviceError, BundleFileError, BundleFormatError."""
+        return cls(open_session(graph, device, threads), layout, device, lanes)
 
     def new_lanes(self, count: int, capacity: int) -> KVLanes:
         """1 to `max_lanes` lanes with empty caches for up to `capacity` tokens each, on the engine's device."""
         caches = [KVCache(self._layout, capacity, self._memory) for _ in range(count)]
         return KVLanes(caches, KVCache(self._layout, 0, self._memory), self._session.io_binding())
 
-    def prefill(self, lanes: KVLanes, extensions: Sequence[Extension], stop: Stop) -> list[Rewards]:
+    def prefill(self, lanes: KVLanes, extensions: Sequence[Extension], cancel: Cancellation) -> list[Rewards]:
         """Append each extension to the cache of its lane; at least one, at most one a lane.
 
         Returns float32 [R] for each, in [0, 1]. Raises ValueError where a cache is too small, NumericalError where a
-        reward is no number, StoppedError where `stop` said so. After any error the caches are as they were.
+        reward is no number, StoppedError where `cancel` said so. After any error the caches are as they were.
         """
         caches = [lanes.caches[extension.lane] for extension in extensions]
         pasts = [cache.length for cache in caches]
         try:
             for cache, extension in zip(caches, extensions, strict=True):
                 cache.advance(len(extension.ids))
-            return self._run(lanes, {e.lane: (past, e) for past, e in zip(pasts, extensions, strict=True)}, stop)
+            return self._run(lanes, {e.lane: (past, e) for past, e in zip(pasts, extensions, strict=True)}, cancel)
         except BaseException:
             for cache, past in zip(caches, pasts, strict=True):
                 cache.trim(past)
             raise
 
-    def _run(self, lanes: KVLanes, extensions: dict[int, tuple[int, Extension]], stop: Stop) -> list[Rewards]:
+    def _run(self, lanes: KVLanes, extensions: dict[int, tuple[int, Extension]], cancel: Cancellation) -> list[Rewards]:
         inputs = run_inputs(self.max_lanes, {lane: (past, e.ids, e.reads) for lane, (past, e) in extensions.items()})
         for name, value in inputs.items():
             lanes.binding.bind_cpu_input(name, value)
@@ -106,11 +104,27 @@ class Engine:
             cache = lanes.caches[lane] if lane in extensions else lanes.idle
             self._bind(lanes, lane, cache, int(inputs["lane_tokens"][lane]), int(inputs["lane_totals"][lane]))
         lanes.binding.bind_output("rewards", "cpu")
-        stop.run(lambda options: self._session.run_with_iobinding(lanes.binding, options))
+        self._run_session(lanes.binding, cancel)
         found: Rewards = lanes.binding.get_outputs()[-1].numpy()
         _check_numbers(found, inputs["positions"][inputs["read_rows"]])
         starts = np.cumsum(inputs["lane_reads"]) - inputs["lane_reads"]
         return [found[starts[lane] :][: len(e.reads)] for lane, (_, e) in extensions.items()]
+
+    def _run_session(self, binding: ort.IOBinding, cancel: Cancellation) -> None:
+        """One run, which a request to cancel ends within milliseconds. Raises StoppedError, EngineError."""
+        import onnxruntime as ort
+
+        options = ort.RunOptions()
+
+        def terminate() -> None:
+            options.terminate = True
+
+        with cancel.interrupting(terminate):
+            try:
+                self._session.run_with_iobinding(binding, options)
+            except Exception as error:  # ONNX Runtime's own have no common base but Exception
+                cancel.check()
+                raise EngineError(f"ONNX Runtime failed: {error}") from error
 
     def _bind(self, lanes: KVLanes, lane: int, cache: KVCache, tokens: int, total: int) -> None:
         """Past and present of a lane; what is bound since an earlier run is left alone."""

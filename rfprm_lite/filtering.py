@@ -15,15 +15,14 @@ import msgspec
 import numpy as np
 
 from rfprm_lite import columns, tables
-from rfprm_lite.conversation import Problem
 from rfprm_lite.errors import InputError, LedgerError, RfprmError
 from rfprm_lite.histogram import Histogram, require_picture
 from rfprm_lite.ledger import Entry, Key, Ledger, Scored
 from rfprm_lite.many import WINDOW
-from rfprm_lite.prm import Response
 from rfprm_lite.rows import Columns, ScoreRow, read_row
 from rfprm_lite.selection import Selection
 from rfprm_lite.tables import Format, Row
+from rfprm_lite.trace import Problem, Response
 
 ScoreAll = Callable[[Sequence[tuple[Problem, Response]]], Iterator[Scored | RfprmError]]
 """Scores pairs in order, as far as they are asked for; an error stands in the place of its score."""

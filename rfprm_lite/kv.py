@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from rfprm_lite.manifest import Dimensions
 from rfprm_lite.memory import Memory
 
 SPARE = 1
@@ -41,8 +40,9 @@ class Layout:
     dtype: np.dtype[np.floating]
 
     @classmethod
-    def of(cls, dimensions: Dimensions, dtype: str) -> Layout:
-        return cls(dimensions.num_layers, dimensions.num_kv_heads, dimensions.head_size, np.dtype(dtype))
+    def of(cls, num_layers: int, num_kv_heads: int, head_size: int, dtype: str) -> Layout:
+        """dtype: of keys and values, by name."""
+        return cls(num_layers, num_kv_heads, head_size, np.dtype(dtype))
 
     def inner_shape(self, capacity: int) -> list[int]:
         return [2 * (self.num_layers - 1), self.num_kv_heads, capacity, self.head_size]

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.conversation import Problem
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.errors import InputError
 from rfprm_lite.reading import Reading
 from rfprm_lite.results import Score
 from rfprm_lite.sequence import SequenceRewards, TokenSequence
-from rfprm_lite.trace import Trace
+from rfprm_lite.trace import Problem, Trace
 
 ScoreSequences = Callable[[Sequence[TokenSequence]], list[SequenceRewards]]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Literal, TypeVar
 
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.errors import ForkError, InputError, RfprmError
 from rfprm_lite.reading import Reading
 from rfprm_lite.results import Score
-from rfprm_lite.stop import Stop
 
 OnError = Literal["raise", "return"]
 
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 def score(
     pairs: Iterable[Pair],
     read: Callable[[Pair], Reading],
-    score_all: Callable[[Sequence[Reading], Stop], list[Score]],
+    score_all: Callable[[Sequence[Reading], Cancellation], list[Score]],
     on_error: OnError,
 ) -> Iterator[Score | RfprmError]:
     """The score of each pair in order, or its error. With on_error="raise", the first error is raised when all scores
@@ -48,7 +48,7 @@ def shown(results: Iterator[Result], pairs: object) -> Iterator[Result]:
 def _score(
     pairs: Iterable[Pair],
     read: Callable[[Pair], Reading],
-    score_all: Callable[[Sequence[Reading], Stop], list[Score]],
+    score_all: Callable[[Sequence[Reading], Cancellation], list[Score]],
     on_error: OnError,
 ) -> Iterator[Score | RfprmError]:
     rest = iter(pairs)
@@ -63,15 +63,17 @@ def _score(
 
 
 def _window(
-    read: Sequence[Reading | RfprmError], score_all: Callable[[Sequence[Reading], Stop], list[Score]]
+    read: Sequence[Reading | RfprmError], score_all: Callable[[Sequence[Reading], Cancellation], list[Score]]
 ) -> Iterator[Score | RfprmError]:
     readings = [reading for reading in read if isinstance(reading, Reading)]
     try:
-        scores: Iterator[Score | RfprmError] = iter(score_all(readings, Stop()))
+        scores: Iterator[Score | RfprmError] = iter(score_all(readings, Cancellation()))
     except ForkError:
         raise  # of the process, not of a response
     except RfprmError:
-        scores = (_attempt(lambda own: score_all([own], Stop())[0], reading) for reading in readings)  # whose it is
+        scores = (
+            _attempt(lambda own: score_all([own], Cancellation())[0], reading) for reading in readings
+        )  # whose it is
     return (next(scores) if isinstance(reading, Reading) else reading for reading in read)
 
 

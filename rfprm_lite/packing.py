@@ -1,35 +1,32 @@
-"""Whether a segment takes a further lane: copying its past there, or a run more.
+"""Decides whether to open another lane for a segment.
 
-A run reads all weights of the products once, whatever it computes; a further lane saves runs, and costs a copy of the
-past that it lacks. Both are memory traffic, so that their ratio is known from the model's sizes and one measured
-number.
+A lane saves runs of the graph, each of which reads all weights once. It costs copying the segment's prefix into the
+lane's KV buffer. Both are memory traffic, so that their ratio follows from the model's sizes and one measured number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rfprm_lite.kv import Layout
-from rfprm_lite.manifest import Dimensions, Variant
-
 COPY_COST = 1.5
-"""What copying a byte of keys and values takes, in times of reading a byte of weights in a run: measured, see
-bench/copying.py and bench/LOG.md."""
-EMBEDDING_BYTES = {"float32": 4, "float16": 2, "int8": 1, "int4": 1}
-"""Of one value of the embedding table, of which a run reads a few rows alone."""
+"""Cost of copying one byte of KV, relative to reading one byte of weights. Measured on an AMD Zen 5 by
+bench/copying.py."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """run_tokens: tokens whose keys and values can be copied in the time that a run takes to read its weights."""
+    """When copying a prefix pays.
+
+    Attributes:
+        run_tokens: Tokens whose keys and values can be copied in the time that a run takes to read its weights.
+    """
 
     run_tokens: float
 
     @classmethod
-    def of(cls, dimensions: Dimensions, variant: Variant) -> Packing:
-        embedding = dimensions.vocab_size * dimensions.hidden_size * EMBEDDING_BYTES[variant.dtype]
-        weights = sum(file.bytes for file in variant.files) - embedding
-        return cls(weights / (COPY_COST * Layout.of(dimensions, variant.kv_dtype).token_bytes))
+    def of(cls, weight_bytes: int, token_bytes: int) -> Packing:
+        """From the bytes of weights that a run reads, and the bytes of one token's keys and values in all layers."""
+        return cls(weight_bytes / (COPY_COST * token_bytes))
 
     def pays(self, copied: int, saved_runs: int) -> bool:
         """Whether copying so many tokens once is worth so many runs."""

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.sequence import Rewards
-from rfprm_lite.stop import Stop
 
 B = TypeVar("B", bound="Kept")
 C = TypeVar("C", bound="Cache[Any]")
@@ -77,5 +77,5 @@ class Prefill(Protocol[L]):
     def new_lanes(self, count: int, capacity: int) -> L:
         """Lanes with empty caches for up to `capacity` tokens each."""
 
-    def prefill(self, lanes: L, extensions: Sequence[Extension], stop: Stop) -> list[Rewards]:
+    def prefill(self, lanes: L, extensions: Sequence[Extension], cancel: Cancellation) -> list[Rewards]:
         """Append each extension to its lane's cache; the rewards at its reads."""

@@ -13,30 +13,25 @@ from typing import Literal, overload
 
 from rfprm_lite import asynchronous, lazy, many
 from rfprm_lite.aggregate import Aggregate, as_aggregate
+from rfprm_lite.budget import Footprint
 from rfprm_lite.bundle import DEMO, Bundle, open_bundle
 from rfprm_lite.cache import PrefixCache
-from rfprm_lite.conversation import Problem
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.encoding import Encoder
-from rfprm_lite.engine import Engine
 from rfprm_lite.errors import ForkError, InputError, InputTypeError, RfprmError
-from rfprm_lite.footprint import Footprint
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.kv import Block
 from rfprm_lite.live import LiveTrace
 from rfprm_lite.manifest import Manifest, Variant
-from rfprm_lite.packing import Packing
 from rfprm_lite.prefix import plan
 from rfprm_lite.reading import Reading, collected
 from rfprm_lite.results import BestOfN, Candidate, Score, Tokens
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.session import require_available
-from rfprm_lite.stop import Stop
-from rfprm_lite.trace import Trace, as_trace
-
-Response = str | Sequence[str] | Trace
-"""What is scored: text, split into steps at blank lines; steps, taken as they are; or a Trace."""
+from rfprm_lite.trace import Problem, Response, Trace, as_trace
+from rfprm_lite.wiring import open_engine, packing_of, sizes_of
 
 CACHE_BYTES = 256 * 2**20
 
@@ -63,10 +58,11 @@ class PRM:
         self._device = device
         self._options = (threads, cache_bytes, memory_bytes)
         self._encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
-        self._engine = Engine.open(bundle, device, threads)
+        self._engine = open_engine(bundle, device, threads)
         self._cache = new_cache(cache_bytes)
-        self._footprint = Footprint.of(manifest.dimensions, bundle.variant, cache_bytes, memory_bytes)
-        self._packing = Packing.of(manifest.dimensions, bundle.variant)
+        sizes = sizes_of(manifest, bundle.variant)
+        self._footprint = Footprint(sizes, bundle.variant.lanes, cache_bytes, memory_bytes)
+        self._packing = packing_of(manifest, bundle.variant)
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
@@ -138,7 +134,7 @@ class PRM:
 
         Raises InputError and InputTypeError, and ContextLengthError and MemoryLimitError before anything runs.
         """
-        return self._score_one(problem, response, aggregate, Stop())
+        return self._score_one(problem, response, aggregate, Cancellation())
 
     async def ascore(
         self,
@@ -150,7 +146,7 @@ class PRM:
     ) -> Score:
         """`score` in a thread of its own. Cancelled, or after `timeout` seconds (TimeoutError), the run ends within
         milliseconds and the model is as usable as before."""
-        return await asynchronous.run(lambda stop: self._score_one(problem, response, aggregate, stop), timeout)
+        return await asynchronous.run(lambda cancel: self._score_one(problem, response, aggregate, cancel), timeout)
 
     @overload
     def score_many(
@@ -203,7 +199,7 @@ class PRM:
         """`score_many` in a thread of its own, all pairs planned together; stops as `ascore` does."""
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
         given = list(pairs)
-        return await asynchronous.run(lambda stop: self._score(self._check(given, how), stop), timeout)
+        return await asynchronous.run(lambda cancel: self._score(self._check(given, how), cancel), timeout)
 
     @overload
     def score_iter(
@@ -258,7 +254,7 @@ class PRM:
 
         Raises as `score_many` does.
         """
-        return self._best(problem, candidates, 1, aggregate, exhaustive, Stop())
+        return self._best(problem, candidates, 1, aggregate, exhaustive, Cancellation())
 
     async def abest_of_n(
         self,
@@ -271,7 +267,7 @@ class PRM:
     ) -> BestOfN[Candidate]:
         """`best_of_n` in a thread of its own; stops as `ascore` does."""
         return await asynchronous.run(
-            lambda stop: self._best(problem, candidates, 1, aggregate, exhaustive, stop), timeout
+            lambda cancel: self._best(problem, candidates, 1, aggregate, exhaustive, cancel), timeout
         )
 
     def top_k(
@@ -287,7 +283,7 @@ class PRM:
         number."""
         if not isinstance(k, int) or k < 1:
             raise InputError(f"k={k!r}: a whole number from 1 on is needed")
-        return self._best(problem, candidates, k, aggregate, exhaustive, Stop())
+        return self._best(problem, candidates, k, aggregate, exhaustive, Cancellation())
 
     def trace(self, problem: Problem, *, aggregate: str | Aggregate | None = None) -> LiveTrace:
         """A trace that grows step by step, for searches and streams: each step costs its own tokens alone.
@@ -299,7 +295,7 @@ class PRM:
 
         def score_sequences(sequences: Sequence[TokenSequence]) -> list[SequenceRewards]:
             own.take(self._cache, sequences[0].ids)
-            return self._rewards(sequences, own, Stop(), own.nbytes)
+            return self._rewards(sequences, own, Cancellation(), own.nbytes)
 
         return LiveTrace(problem, how, self._encoder, score_sequences)
 
@@ -307,9 +303,11 @@ class PRM:
         """Forget the keys and values that were kept between calls."""
         self._cache.clear()
 
-    def _score_one(self, problem: Problem, response: Response, aggregate: str | Aggregate | None, stop: Stop) -> Score:
+    def _score_one(
+        self, problem: Problem, response: Response, aggregate: str | Aggregate | None, cancel: Cancellation
+    ) -> Score:
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        return self._score([self._read((problem, response), how)], stop)[0]
+        return self._score([self._read((problem, response), how)], cancel)[0]
 
     def _best(
         self,
@@ -318,7 +316,7 @@ class PRM:
         count: int,
         aggregate: str | Aggregate | None,
         exhaustive: bool,
-        stop: Stop,
+        cancel: Cancellation,
     ) -> BestOfN[Candidate]:
         if isinstance(candidates, (str, bytes, Trace)):
             raise InputTypeError(f"candidates are several responses, not one {type(candidates).__name__}")
@@ -329,14 +327,14 @@ class PRM:
         readings = self._check([(problem, candidate) for candidate in given], how)  # type: ignore[misc]
         sequences = [sequence for reading in readings for sequence in reading.sequences]
         made = plan(sequences)
-        kept = sum(len(segment.ids) for segment in made.segments) * self._footprint.layout.token_bytes
+        kept = sum(len(segment.ids) for segment in made.segments) * self._footprint.sizes.token_bytes
         own = None if exhaustive or not self._footprint.allows(made.capacity, kept) else new_cache(kept)
         computed = [0] * len(readings)
 
         def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
             parts = [readings[i].first(reads) for i, reads in further]
             read = [sequence for part in parts for sequence in part]
-            found = collected(parts, self._rewards(read, own or self._cache, stop, kept if own else 0))
+            found = collected(parts, self._rewards(read, own or self._cache, cancel, kept if own else 0))
             for (i, _), (_, tokens) in zip(further, found, strict=True):
                 computed[i] += tokens
             return [rewards for rewards, _ in found]
@@ -371,13 +369,13 @@ class PRM:
         self._footprint.lanes(max(len(sequence.ids) for sequence in reading.sequences))  # refused before anything runs
         return reading
 
-    def _score(self, readings: Sequence[Reading], stop: Stop) -> list[Score]:
+    def _score(self, readings: Sequence[Reading], cancel: Cancellation) -> list[Score]:
         parts = [reading.sequences for reading in readings]
-        found = collected(parts, self._rewards([s for part in parts for s in part], self._cache, stop))
+        found = collected(parts, self._rewards([s for part in parts for s in part], self._cache, cancel))
         return [reading.score(*own) for reading, own in zip(readings, found, strict=True)]
 
     def _rewards(
-        self, sequences: Sequence[TokenSequence], cache: PrefixCache[Block], stop: Stop, more: int = 0
+        self, sequences: Sequence[TokenSequence], cache: PrefixCache[Block], cancel: Cancellation, more: int = 0
     ) -> list[SequenceRewards]:
         """more: bytes that the call keeps besides."""
         if os.getpid() != self._process:
@@ -386,7 +384,7 @@ class PRM:
                 "from it: load it there, or start processes by 'spawn' and send it to them"
             )
         lanes = self._footprint.lanes(max((len(sequence.ids) for sequence in sequences), default=0), more)
-        return score_sequences(self._engine, sequences, cache, lanes, self._packing, stop)
+        return score_sequences(self._engine, sequences, cache, lanes, self._packing, cancel)
 
 
 def new_cache(capacity: int) -> PrefixCache[Block]:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.conversation import Problem
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.results import Partial, Score, Tokens
 from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
-from rfprm_lite.trace import Trace
+from rfprm_lite.trace import Problem, Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)

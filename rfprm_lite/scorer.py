@@ -16,17 +16,13 @@ from typing import Any, Generic
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_lite.budget import DEFAULT_BUDGET, RunBudget
 from rfprm_lite.cache import Piece, PrefixCache, within
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.packing import ALWAYS, Packing
 from rfprm_lite.ports import C, Extension, L, Prefill
 from rfprm_lite.prefix import Segment, plan
 from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
-from rfprm_lite.stop import Stop
-
-CHUNK_TOKENS = 256
-"""Tokens of one run at most: what a run needs beside the caches grows with this, not with the traces."""
-READ_SCORES = 64 * 4096
-"""Attention scores of one head in the last layer at most: the read-outs of a run times the tokens that they see."""
 
 
 def score_sequences(
@@ -35,23 +31,24 @@ def score_sequences(
     cache: PrefixCache[Any] | None = None,
     lanes: int | None = None,
     packing: Packing = ALWAYS,
-    stop: Stop | None = None,
+    cancel: Cancellation | None = None,
+    budget: RunBudget = DEFAULT_BUDGET,
 ) -> list[SequenceRewards]:
     """Rewards of all sequences, every shared prefix computed once, and none that the cache has.
 
     lanes: to use at most, each of which takes memory; all where None. packing: when a further one pays. Raises
-    StoppedError where `stop` says so; the cache has what was computed until then.
+    StoppedError where `cancel` says so; the cache has what was computed until then.
     """
     made = plan(sequences)
     cache = cache or PrefixCache(0, lambda block, _: (block, block))
     works = [_work(segment, sequences, cache) for segment in made.segments]
     count = max(1, min(lanes or engine.max_lanes, engine.max_lanes, sum(not work.done for work in works)))
     opened = engine.new_lanes(count, made.capacity)
-    schedule = _Schedule(works, opened.caches, cache, packing)
-    stop = stop or Stop()
+    schedule = _Schedule(works, opened.caches, cache, packing, budget)
+    cancel = cancel or Cancellation()
     while run := schedule.next_run():
-        stop.check()
-        schedule.collect(engine.prefill(opened, run, stop))
+        cancel.check()
+        schedule.collect(engine.prefill(opened, run, cancel))
     computed = [0] * len(sequences)
     for work in works:
         computed[work.segment.sequence] += work.segment.end - work.cached
@@ -110,10 +107,18 @@ class _Lane(Generic[C]):
 class _Schedule(Generic[C]):
     """Which segments are computed next, in which lane, and what becomes of them."""
 
-    def __init__(self, works: Sequence[_Work], caches: Sequence[C], cache: PrefixCache[Any], packing: Packing) -> None:
+    def __init__(
+        self,
+        works: Sequence[_Work],
+        caches: Sequence[C],
+        cache: PrefixCache[Any],
+        packing: Packing,
+        budget: RunBudget,
+    ) -> None:
         self._works = works
         self._cache = cache
         self._packing = packing
+        self._budget = budget
         self._lanes = [_Lane(i, own) for i, own in enumerate(caches)]
         self._run: list[tuple[int, Extension]] = []
         self._open = [i for i, work in enumerate(works) if not work.done]
@@ -128,8 +133,7 @@ class _Schedule(Generic[C]):
     def next_run(self) -> list[Extension]:
         """The extensions of the next run, at most one a lane; none when all is done."""
         self._run = []
-        left = CHUNK_TOKENS
-        scores = READ_SCORES
+        left, scores = self._budget.chunk_tokens, self._budget.read_scores
         for i in self._ready():
             lane = self._lane_of(i, alone=not self._run)
             if lane is None:

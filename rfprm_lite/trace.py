@@ -18,13 +18,18 @@ without a thinking part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rfprm_lite.errors import InputError, InputTypeError
 
 Part = Literal["thinking", "response"]
+
+Conversation = Sequence[Mapping[str, Any]]
+"""Messages with role and content, the last one of the user."""
+Problem = str | Conversation
+"""What is asked: text, or a chat conversation in its place."""
 
 DELIMITER = "\n\n"
 
@@ -135,6 +140,10 @@ class Trace:
     def response(self) -> tuple[Step, ...]:
         """The steps of the final response."""
         return tuple(step for step in self.steps if step.part == "response")
+
+
+Response = str | Sequence[str] | Trace
+"""What is scored: text, split into steps at blank lines; steps, taken as they are; or a Trace."""
 
 
 def as_trace(response: str | Sequence[str] | Trace) -> Trace:

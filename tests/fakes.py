@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.ports import Extension
-from rfprm_lite.stop import Stop
 
 TOKEN_BYTES = 10
 
@@ -76,8 +76,10 @@ class FakeEngine:
         assert 1 <= count <= self.max_lanes
         return FakeLanes([FakeCache(capacity) for _ in range(count)])
 
-    def prefill(self, lanes: FakeLanes, extensions: Sequence[Extension], stop: Stop) -> list[NDArray[np.float32]]:
-        stop.check()
+    def prefill(
+        self, lanes: FakeLanes, extensions: Sequence[Extension], cancel: Cancellation
+    ) -> list[NDArray[np.float32]]:
+        cancel.check()
         assert len({extension.lane for extension in extensions}) == len(extensions) > 0
         self.runs.append([len(extension.ids) for extension in extensions])
         return [self._extend(lanes.caches[extension.lane], extension) for extension in extensions]

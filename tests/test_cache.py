@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend
 from rfprm_lite import scorer
+from rfprm_lite.budget import DEFAULT_BUDGET, RunBudget
 from rfprm_lite.cache import Piece, PrefixCache
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.errors import StoppedError
 from rfprm_lite.sequence import TokenSequence
-from rfprm_lite.stop import Stop
 from test_prefix import Sequences, distinct_prefixes, sequences, token_sequences
 
 
@@ -35,15 +36,13 @@ def test_calls_that_share_a_cache_get_what_they_would_without_it(
     calls: list[Sequences], tokens: int, chunk_tokens: int, lanes: int
 ) -> None:
     cache = new_cache(tokens)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorer, "CHUNK_TOKENS", chunk_tokens)
-        for cases in [*calls, *calls]:
-            engine = FakeEngine(lanes)
-            results = scorer.score_sequences(engine, token_sequences(cases), cache)
-            for (ids, reads), result in zip(cases, results, strict=True):
-                assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
-            assert engine.computed == sum(result.computed for result in results) <= distinct_prefixes(cases)
-            assert cache.nbytes <= tokens * TOKEN_BYTES
+    for cases in [*calls, *calls]:
+        engine = FakeEngine(lanes)
+        results = scorer.score_sequences(engine, token_sequences(cases), cache, budget=RunBudget(chunk_tokens))
+        for (ids, reads), result in zip(cases, results, strict=True):
+            assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+        assert engine.computed == sum(result.computed for result in results) <= distinct_prefixes(cases)
+        assert cache.nbytes <= tokens * TOKEN_BYTES
 
 
 @given(sequences(), st.integers(1, 4))
@@ -135,15 +134,15 @@ def test_nothing_hangs_in_the_air() -> None:
 
 def test_a_stopped_call_leaves_what_it_computed() -> None:
     class Stopping(FakeEngine):
-        def prefill(self, lanes, extensions, stop):  # type: ignore[no-untyped-def]
+        def prefill(self, lanes, extensions, cancel):  # type: ignore[no-untyped-def]
             if len(self.runs) == 2:
-                stop.request()
-            return super().prefill(lanes, extensions, stop)
+                cancel.request()
+            return super().prefill(lanes, extensions, cancel)
 
-    cache, engine, stop = new_cache(10**4), Stopping(), Stop()
+    cache, engine, cancel = new_cache(10**4), Stopping(), Cancellation()
     sequence = TokenSequence(np.arange(1000), np.array([999]))
     with pytest.raises(StoppedError):
-        scorer.score_sequences(engine, [sequence], cache, stop=stop)
-    assert engine.computed == 2 * scorer.CHUNK_TOKENS
+        scorer.score_sequences(engine, [sequence], cache, cancel=cancel)
+    assert engine.computed == 2 * DEFAULT_BUDGET.chunk_tokens
     (result,) = scorer.score_sequences(FakeEngine(), [sequence], cache)
-    assert result.computed == 1000 - 2 * scorer.CHUNK_TOKENS
+    assert result.computed == 1000 - 2 * DEFAULT_BUDGET.chunk_tokens

@@ -32,7 +32,7 @@ from rfprm_lite import (
     asynchronous,
     many,
 )
-from rfprm_lite.stop import Stop
+from rfprm_lite.cancel import Cancellation
 
 PROBLEM = "Ann has 15 coins. She finds 4 more and loses 6. How many coins has she now?"
 GOOD = ["Ann has 15 + 4 = 19 coins.", "Then she has 19 - 6 = 13 coins.", "The answer is 13."]
@@ -225,10 +225,10 @@ def test_errors_in_their_places(demo: PRM) -> None:
 def test_a_failure_while_running_is_its_own_alone(demo: PRM, monkeypatch: pytest.MonkeyPatch) -> None:
     prefill = type(demo._engine).prefill
 
-    def failing(engine, lanes, extensions, stop):  # type: ignore[no-untyped-def]
+    def failing(engine, lanes, extensions, cancel):  # type: ignore[no-untyped-def]
         if any(len(extension.ids) > 250 for extension in extensions):
             raise NumericalError("no number")
-        return prefill(engine, lanes, extensions, stop)
+        return prefill(engine, lanes, extensions, cancel)
 
     monkeypatch.setattr(type(demo._engine), "prefill", failing)
     found = demo.score_many([(PROBLEM, GOOD), (PROBLEM, LONG), (PROBLEM, BAD)], on_error="return")
@@ -258,11 +258,11 @@ def test_a_cancelled_call_really_ends_and_the_model_works_on(demo: PRM, monkeypa
     ended = threading.Event()
     score = type(demo)._score
 
-    def watched(prm, readings, stop):  # type: ignore[no-untyped-def]
+    def watched(prm, readings, cancel):  # type: ignore[no-untyped-def]
         try:
             while True:  # never by itself
                 prm.clear_cache()
-                score(prm, readings, stop)
+                score(prm, readings, cancel)
         except StoppedError:
             ended.set()
             raise
@@ -313,11 +313,11 @@ def test_a_call_that_waits_for_others_keeps_its_timeout(demo: PRM) -> None:
 def test_a_cancelled_call_is_cancelled_whatever_it_raises(times: int) -> None:
     begun, ended = threading.Event(), threading.Event()
 
-    def failing(stop: Stop) -> None:
+    def failing(cancel: Cancellation) -> None:
         begun.set()
         while True:
             try:
-                stop.check()
+                cancel.check()
             except StoppedError as error:
                 time.sleep(0.05)
                 ended.set()

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 
 from rfprm_lite import cpu
 from rfprm_lite.bundle import DEMO_FOLDER, open_bundle
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine, KVLanes
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
 from rfprm_lite.hub import HubOptions
-from rfprm_lite.kv import Layout
 from rfprm_lite.memory import DeviceMemory, HostMemory
 from rfprm_lite.ports import Extension
 from rfprm_lite.session import open_session, session_options
-from rfprm_lite.stop import Stop
+from rfprm_lite.wiring import layout_of, open_engine
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
-LAYOUT = Layout.of(BUNDLE.manifest.dimensions, "float32")
-ENGINE = Engine.open(BUNDLE, DeviceSpec("cpu"), threads=2)
+LAYOUT = layout_of(BUNDLE.manifest, BUNDLE.variant)
+ENGINE = open_engine(BUNDLE, DeviceSpec("cpu"), threads=2)
 LANES = ENGINE.max_lanes
 IDS = np.random.default_rng(0).integers(0, 2000, 700)
 
@@ -41,7 +41,7 @@ def poisoned(capacity: int, count: int = 1) -> KVLanes:
 
 
 def prefill(lanes: KVLanes, ids: NDArray[np.int64], reads: list[int], lane: int = 0) -> NDArray[np.float32]:
-    return ENGINE.prefill(lanes, [Extension(lane, ids, np.array(reads, np.int64))], Stop())[0]
+    return ENGINE.prefill(lanes, [Extension(lane, ids, np.array(reads, np.int64))], Cancellation())[0]
 
 
 def whole(ids: NDArray[np.int64], reads: list[int]) -> list[float]:
@@ -76,7 +76,7 @@ def test_what_runs_in_other_lanes_changes_no_bit(data: st.DataObject) -> None:
         sizes = {lane: data.draw(st.integers(1, 70)) for lane in used}
         pieces = {lane: IDS[starts[lane] : starts[lane] + sizes[lane]] for lane in used}
         reads = {lane: np.array([sizes[lane] - 1] * data.draw(st.integers(0, 1)), np.int64) for lane in used}
-        found = ENGINE.prefill(lanes, [Extension(lane, pieces[lane], reads[lane]) for lane in used], Stop())
+        found = ENGINE.prefill(lanes, [Extension(lane, pieces[lane], reads[lane]) for lane in used], Cancellation())
         for lane, rewards in zip(used, found, strict=True):
             texts[lane] += pieces[lane].tolist()
             assert rewards.tolist() == whole(np.array(texts[lane]), [len(texts[lane]) - 1])[: len(reads[lane])]
@@ -153,27 +153,29 @@ def test_a_failed_run_leaves_the_caches_as_they_were() -> None:
     prefill(lanes, IDS[:4], [])
     with pytest.raises(EngineError, match="indices element out of data bounds"):
         ENGINE.prefill(
-            lanes, [Extension(1, IDS[:3], np.array([2])), Extension(0, np.array([10**9]), np.array([0]))], Stop()
+            lanes,
+            [Extension(1, IDS[:3], np.array([2])), Extension(0, np.array([10**9]), np.array([0]))],
+            Cancellation(),
         )
     assert [cache.length for cache in lanes.caches] == [4, 0]
 
 
 def test_a_stop_ends_a_run_and_the_next_one_works() -> None:
-    lanes, stop = ENGINE.new_lanes(1, 2000), Stop()
+    lanes, cancel = ENGINE.new_lanes(1, 2000), Cancellation()
 
     def run_for_long() -> None:
         for _ in range(1000):
-            ENGINE.prefill(lanes, [Extension(0, IDS, np.array([699]))], stop)
+            ENGINE.prefill(lanes, [Extension(0, IDS, np.array([699]))], cancel)
             lanes.caches[0].trim(0)
 
-    timer = threading.Timer(0.005, stop.request)
+    timer = threading.Timer(0.005, cancel.request)
     timer.start()
     with pytest.raises(StoppedError):
         run_for_long()
     timer.join()
     assert lanes.caches[0].length == 0
     with pytest.raises(StoppedError):
-        ENGINE.prefill(lanes, [Extension(0, IDS[:5], np.array([4]))], stop)
+        ENGINE.prefill(lanes, [Extension(0, IDS[:5], np.array([4]))], cancel)
     assert prefill(lanes, IDS[:50], [49]).tolist() == whole(IDS[:50], [49])
 
 

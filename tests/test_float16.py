@@ -31,13 +31,14 @@ from rfprm_export.variants import FP16
 from rfprm_export.write import write_variant
 from rfprm_lite import PRM, NumericalError, VariantError
 from rfprm_lite.bundle import Bundle
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import Engine
-from rfprm_lite.kv import SPARE, Layout
+from rfprm_lite.kv import SPARE
 from rfprm_lite.manifest import FILE_NAME, encode
 from rfprm_lite.ports import Extension
 from rfprm_lite.session import open_session
-from rfprm_lite.stop import Stop
+from rfprm_lite.wiring import layout_of
 
 Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"
@@ -186,10 +187,10 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     device = DeviceSpec("cpu")
     with rounded(Bundle(tmp_path, manifest, variant)) as bundle:
         session = open_session(bundle.graph, device, 2)
-    narrow = Engine(session, Layout.of(manifest.dimensions, "float16"), device, 1)
+    narrow = Engine(session, layout_of(manifest, manifest.variant("fp16")), device, 1)
     lanes = narrow.new_lanes(1, 8)
     with pytest.raises(NumericalError, match="2 of 2 rewards are no numbers, the first at token 1:"):
-        narrow.prefill(lanes, [Extension(0, np.arange(5, 9), np.array([1, 3]))], Stop())
+        narrow.prefill(lanes, [Extension(0, np.arange(5, 9), np.array([1, 3]))], Cancellation())
     assert lanes.caches[0].length == 0
 
 

@@ -14,13 +14,13 @@ from fakes import FakeBlock, FakeEngine
 from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace, many
 from rfprm_lite.bundle import open_bundle
 from rfprm_lite.cache import PrefixCache
+from rfprm_lite.cancel import Cancellation
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.live import LiveTrace
 from rfprm_lite.reading import Reading
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import SequenceRewards, TokenSequence
-from rfprm_lite.stop import Stop
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=False)
 SEPARATED = BUNDLE.manifest.recipe
@@ -78,7 +78,7 @@ def test_each_response_has_its_result_in_its_place(kinds: list[str], window: int
             raise InputError("no")
         return bad if kind == "failing" else reading
 
-    def score_all(readings: Sequence[Reading], _stop: Stop) -> list[Score]:
+    def score_all(readings: Sequence[Reading], _stop: Cancellation) -> list[Score]:
         if bad in readings:
             raise NumericalError("no number")
         return [good for _ in readings]

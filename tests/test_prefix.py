@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import FakeEngine, expected_rewards
 from rfprm_lite import scorer
+from rfprm_lite.budget import RunBudget
 from rfprm_lite.packing import Packing
 from rfprm_lite.prefix import plan
 from rfprm_lite.sequence import TokenSequence
@@ -41,10 +41,8 @@ def test_rewards_are_those_without_reuse_and_each_prefix_is_computed_once(
     cases: Sequences, chunk_tokens: int, read_scores: int, lanes: int
 ) -> None:
     engine = FakeEngine(lanes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorer, "CHUNK_TOKENS", chunk_tokens)
-        patch.setattr(scorer, "READ_SCORES", read_scores)
-        results = scorer.score_sequences(engine, token_sequences(cases))
+    budget = RunBudget(chunk_tokens, read_scores)
+    results = scorer.score_sequences(engine, token_sequences(cases), budget=budget)
     for (ids, reads), result in zip(cases, results, strict=True):
         assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases) == sum(result.computed for result in results)

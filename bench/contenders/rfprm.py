@@ -10,11 +10,11 @@ from contender import ModelPaths, Rewards
 from rfprm_lite.bundle import open_bundle
 from rfprm_lite.cache import PrefixCache
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.kv import Block
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import SequenceRewards, TokenSequence
+from rfprm_lite.wiring import open_engine
 from workloads import Sequence
 
 CACHE_BYTES = 2**28
@@ -29,7 +29,7 @@ class Rfprm:
 
     def load(self, model: ModelPaths, threads: int) -> None:
         bundle = open_bundle(model.bundle, self._variant, "cpu", HubOptions(), verify=False)
-        self._engine = Engine.open(bundle, DeviceSpec("cpu"), threads)
+        self._engine = open_engine(bundle, DeviceSpec("cpu"), threads)
 
     def begin(self) -> None:
         self._cache = PrefixCache(CACHE_BYTES if self._share == "calls" else 0, Block.split)

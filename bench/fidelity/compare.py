@@ -26,9 +26,9 @@ from rfprm_export import agreement
 from rfprm_lite import manifest as manifests
 from rfprm_lite.bundle import open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine
 from rfprm_lite.hub import HubOptions
 from rfprm_lite.scorer import score_sequences
+from rfprm_lite.wiring import open_engine
 
 CANDIDATES = 16
 BOUNDS = {"mean_difference": 0.01, "p99_difference": 0.05, "tau": 0.97, "same_choice": 0.97, "accuracy_change": 0.005}
@@ -92,7 +92,7 @@ def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     if len(lines) < len(read):
         opened = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False)
-        engine = Engine.open(opened, DeviceSpec("cpu"), None)
+        engine = open_engine(opened, DeviceSpec("cpu"), None)
         with kept.open("a", encoding="utf-8") as file:
             for pool in track(read[len(lines) :], variant):
                 found = score_sequences(engine, [c.sequence for c in pool])

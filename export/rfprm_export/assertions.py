@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 from rfprm_export.errors import RecipeError
 from rfprm_export.recipes import ExportRecipe
 from rfprm_export.reference import plain, render
-from rfprm_lite.conversation import Problem, asked
+from rfprm_lite.conversation import asked
 from rfprm_lite.encoding import Encoder
 from rfprm_lite.recipe import Special, Text
-from rfprm_lite.trace import Trace
+from rfprm_lite.trace import Problem, Trace
 
 CONVERSATION = (
     {"role": "system", "content": "Answer briefly."},

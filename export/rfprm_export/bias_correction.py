@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rfprm_export import stages
 from rfprm_lite.bundle import Bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import TokenSequence
+from rfprm_lite.wiring import open_engine
 
 Rewards = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ def variant_rewards(bundle: Bundle, sequences: Sequence[TokenSequence], *, by_la
     """float32 [num_read] of each. by_layer: one layer in memory at a time; otherwise by the runtime."""
     if by_layer:
         return stages.rewards(bundle, sequences)
-    engine = Engine.open(bundle, DeviceSpec("cpu"), None)
+    engine = open_engine(bundle, DeviceSpec("cpu"), None)
     return [scored.rewards for scored in score_sequences(engine, sequences)]
 
 

@@ -23,8 +23,7 @@ from rfprm_export.checkpoint import Checkpoint, read_json
 from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.head import Tensors
 from rfprm_export.recipes import ExportRecipe
-from rfprm_lite.conversation import Problem
-from rfprm_lite.trace import Trace
+from rfprm_lite.trace import Problem, Trace
 
 Watch = Callable[[int, torch.nn.Module], AbstractContextManager[object]]
 """Given a layer's index and the layer with its weights, before the texts pass through it."""

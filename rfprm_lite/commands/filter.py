@@ -18,13 +18,12 @@ from rfprm_lite import filtering, tables
 from rfprm_lite.commands.files import FORMAT, PROBLEM, RESPONSE
 from rfprm_lite.commands.on_ray import ROWS_AHEAD, on_ray
 from rfprm_lite.commands.shared import Session, console, scores
-from rfprm_lite.conversation import Problem
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.filtering import Outputs, Source, Summary
 from rfprm_lite.ledger import Ledger, Scored
-from rfprm_lite.prm import Response
 from rfprm_lite.selection import Selection
 from rfprm_lite.tables import Format
+from rfprm_lite.trace import Problem, Response
 from rfprm_lite.view import plain
 
 DONE_BUT = 3

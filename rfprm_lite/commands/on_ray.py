@@ -13,11 +13,10 @@ import numpy as np
 from rfprm_lite import columns
 from rfprm_lite.bundle import DEMO
 from rfprm_lite.commands.shared import Session
-from rfprm_lite.conversation import Problem
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.filtering import ScoreAll
 from rfprm_lite.ledger import Scored
-from rfprm_lite.prm import Response
+from rfprm_lite.trace import Problem, Response
 
 ROWS_AHEAD = 65_536
 """Rows of one Ray job: its actors load the model anew for each."""

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Sequence
 
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.conversation import Problem, asked
+from rfprm_lite.conversation import asked
 from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
-from rfprm_lite.prm import PRM, Response
+from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score, Tokens
 from rfprm_lite.rl import BETA, checked
+from rfprm_lite.trace import Problem, Response
 
 _log = logging.getLogger("rfprm_lite")
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from rfprm_lite.conversation import Problem, text_of
+from rfprm_lite.conversation import text_of
 from rfprm_lite.errors import InputError, InputTypeError
-from rfprm_lite.prm import Response
-from rfprm_lite.trace import Trace
+from rfprm_lite.trace import Problem, Response, Trace
 
 Message: TypeAlias = Mapping[str, object]
 Prompt: TypeAlias = str | Sequence[Message]
