@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element, tostring
 
-from rfprm_lite.records import GOOD, BestOfNRecord, ScoreRecord, counted, tokens_line, visible
+from rfprm_lite.records import GOOD, BestOfNRecord, ScoreRecord
+from rfprm_lite.text import counted, tokens_line, visible
 
 STATIC = Path(__file__).parent / "static"
 LEVELS = 10

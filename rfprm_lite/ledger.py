@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.errors import InputError, LedgerError
-from rfprm_lite.results import Tokens
 from rfprm_lite.selection import Selection
+from rfprm_lite.usage import Tokens
 
 _OPENING = """
 PRAGMA locking_mode = EXCLUSIVE;

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element
 
 from rfprm_lite.html import STATIC, add, best_of_n_card, candidates_element, score_css, score_element, to_html
-from rfprm_lite.records import BestOfNRecord, Message, ScoreLine, ScoreRecord, counted
+from rfprm_lite.records import BestOfNRecord, Message, ScoreLine, ScoreRecord
+from rfprm_lite.text import counted
 
 SORTS = {
     "order": "as in the file",

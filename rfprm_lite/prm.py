@@ -26,11 +26,12 @@ from rfprm_lite.live import LiveTrace
 from rfprm_lite.manifest import Manifest, Variant
 from rfprm_lite.prefix import plan
 from rfprm_lite.reading import Reading, collected
-from rfprm_lite.results import BestOfN, Candidate, Score, Tokens
+from rfprm_lite.results import BestOfN, Candidate, Score
 from rfprm_lite.scorer import score_sequences
 from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.session import require_available
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
+from rfprm_lite.usage import Tokens
 from rfprm_lite.wiring import open_engine, packing_of, sizes_of
 
 CACHE_BYTES = 256 * 2**20

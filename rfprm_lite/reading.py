@@ -13,9 +13,10 @@ import numpy as np
 
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.encoding import Encoder
-from rfprm_lite.results import Partial, Score, Tokens
+from rfprm_lite.results import Partial, Score
 from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.trace import Problem, Trace
+from rfprm_lite.usage import Tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,26 +1,21 @@
-"""Scores as they stand in JSON: what `to_dict` makes of them, read back, checked, and as every view shows them.
+"""Scores as every view shows them, and as they stand in JSON.
 
-A score and a row of a file become the same records, so that a view knows one shape.
+A result builds its own record, and a line of a file is decoded into the same: a view knows one shape.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Annotated
 
 import msgspec
 
-from rfprm_lite.errors import InputError
-from rfprm_lite.results import BestOfN, Candidate, Judged, Tokens
-from rfprm_lite.tables import numbered
+from rfprm_lite.text import counted
 from rfprm_lite.trace import Part
+from rfprm_lite.usage import Tokens
 
 GOOD = 0.5
 """The reward from which on a step is not called weak."""
-
-_UNSEEN = ("Cc", "Cf", "Cs")
 
 StepReward = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -129,55 +124,3 @@ class BestOfNRecord(msgspec.Struct, frozen=True):
             return ""
         place = self.ranking.index(candidate)
         return f"rank {place + 1}" if place else "best"
-
-
-class _Kind(msgspec.Struct):
-    scores: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-def score_record(score: Judged) -> ScoreRecord:
-    """What is shown of a score."""
-    return msgspec.convert(score.to_dict(), ScoreRecord)
-
-
-def best_of_n_record(best: BestOfN[Candidate]) -> BestOfNRecord:
-    """What is shown of the candidates of a problem."""
-    return msgspec.convert(best.to_dict(), BestOfNRecord)
-
-
-def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, ScoreLine | BestOfNRecord]]:
-    """Line number (from 1) and record of each line that `rfprm score --json` or `rfprm best-of-n --json` wrote.
-
-    Raises InputError.
-    """
-    for number, line in numbered(lines):
-        try:
-            if msgspec.json.decode(line, type=_Kind).scores is msgspec.UNSET:
-                yield number, msgspec.json.decode(line, type=ScoreLine)
-            else:
-                yield number, msgspec.json.decode(line, type=BestOfNRecord)
-        except (msgspec.DecodeError, UnicodeError) as error:
-            raise InputError(
-                f"line {number} is none that rfprm score --json or rfprm best-of-n --json writes: {error}"
-            ) from error
-
-
-def tokens_line(tokens: Tokens) -> str:
-    """What a result took."""
-    saved = tokens.reused / tokens.total if tokens.total else 0.0
-    skipped = f", {tokens.skipped} not read" if tokens.skipped else ""
-    return (
-        f"{tokens.computed} of {tokens.total} tokens computed, "
-        f"{tokens.reused} reused from shared prefixes ({saved:.0%}){skipped}"
-    )
-
-
-def counted(number: int, what: str) -> str:
-    """`1 step`, `2 steps`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def visible(text: str) -> str:
-    """A text in which whatever could drive a terminal or reorder a line is shown escaped: control and format
-    characters but newlines and tabs, and lone surrogates."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else f"\\x{ord(c):02x}" for c in text)

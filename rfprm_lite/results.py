@@ -1,42 +1,24 @@
-"""What scoring returns. Its views (terminal, notebook, figure) are imported where one is asked for."""
+"""What scoring returns. A result builds its own record; the views of records are imported where one is asked for."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.records import BestOfNRecord, ScoreRecord, StepRecord
 from rfprm_lite.trace import Step
+from rfprm_lite.usage import Tokens
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
 Candidate = TypeVar("Candidate")
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a result took, in tokens.
-
-    total: of the text, every read of it counted. computed: run through the model for this result. skipped: not read,
-    since no more had to be known. reused: the others, whose keys and values were there already.
-    """
-
-    total: int
-    computed: int
-    skipped: int = 0
-
-    @property
-    def reused(self) -> int:
-        return self.total - self.computed - self.skipped
-
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)
 
 
 class Judged(ABC):
@@ -48,26 +30,28 @@ class Judged(ABC):
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
 
+    @abstractmethod
+    def record(self) -> ScoreRecord:
+        """What every view shows of it."""
+
     def __rich__(self) -> RenderableType:
         """For `rich.print` and rich's consoles."""
         from rfprm_lite.view import score_view
 
-        return score_view(self)
+        return score_view(self.record())
 
     def _repr_html_(self) -> str:
         """For notebooks: steps shaded by their rewards, in the reader's light or dark; no script."""
         from rfprm_lite.html import score_html
-        from rfprm_lite.records import score_record
 
-        return score_html(score_record(self))
+        return score_html(self.record())
 
     def plot(self) -> Figure:
         """Steps and their rewards as a matplotlib figure, to be saved by `savefig`; the thinking is shaded, the first
         step below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
         from rfprm_lite.plot import plot_score
-        from rfprm_lite.records import score_record
 
-        return plot_score(score_record(self))
+        return plot_score(self.record())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +89,10 @@ class Score(Judged):
             "tokens": _tokens(self.tokens),
         }
 
+    def record(self) -> ScoreRecord:
+        """What every view shows of it."""
+        return ScoreRecord(**_shared(self), reward=self.reward)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partial(Judged):
@@ -137,6 +125,10 @@ class Partial(Judged):
             "steps": _steps(self.steps),
             "tokens": _tokens(self.tokens),
         }
+
+    def record(self) -> ScoreRecord:
+        """What every view shows of it."""
+        return ScoreRecord(**_shared(self), bounds=(self.lowest, self.highest))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,22 +173,20 @@ class BestOfN(Generic[Candidate]):
         """For `rich.print` and rich's consoles."""
         from rfprm_lite.view import best_of_n_view
 
-        return best_of_n_view(self)
+        return best_of_n_view(self.record())
 
     def _repr_html_(self) -> str:
         """For notebooks: the candidates side by side, each as a `Score` is shown."""
         from rfprm_lite.html import best_of_n_html
-        from rfprm_lite.records import best_of_n_record
 
-        return best_of_n_html(best_of_n_record(self))
+        return best_of_n_html(self.record())
 
     def plot(self) -> Figure:
         """The candidates' rewards in one matplotlib figure: up to six of them named, thinking dotted, first steps
         below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
         from rfprm_lite.plot import plot_best_of_n
-        from rfprm_lite.records import best_of_n_record
 
-        return plot_best_of_n(best_of_n_record(self))
+        return plot_best_of_n(self.record())
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -206,6 +196,29 @@ class BestOfN(Generic[Candidate]):
             "scores": [score.to_dict() for score in self.scores],
             "tokens": _tokens(self.tokens),
         }
+
+    def record(self) -> BestOfNRecord:
+        """What every view shows of it."""
+        return BestOfNRecord(self.ranking, tuple(score.record() for score in self.scores), self.tokens)
+
+
+class _Shared(TypedDict):
+    steps: tuple[StepRecord, ...]
+    step_rewards: tuple[float, ...]
+    aggregate: str
+    reward_range: tuple[float, float]
+    tokens: Tokens
+
+
+def _shared(score: Score | Partial) -> _Shared:
+    """What a score and a partial one have in common."""
+    return {
+        "steps": tuple(StepRecord(step.text, step.part) for step in score.steps),
+        "step_rewards": tuple(float(reward) for reward in score.step_rewards),
+        "aggregate": str(score.aggregate),
+        "reward_range": score.reward_range,
+        "tokens": score.tokens,
+    }
 
 
 def _steps(steps: tuple[Step, ...]) -> list[dict[str, object]]:

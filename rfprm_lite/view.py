@@ -12,17 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rfprm_lite.records import (
-    GOOD,
-    BestOfNRecord,
-    ScoreRecord,
-    best_of_n_record,
-    counted,
-    score_record,
-    tokens_line,
-    visible,
-)
-from rfprm_lite.results import BestOfN, Candidate, Judged, Tokens
+from rfprm_lite.records import GOOD, BestOfNRecord, ScoreRecord
+from rfprm_lite.text import counted, tokens_line, visible
+from rfprm_lite.usage import Tokens
 
 DOUBTFUL = 0.25
 BAR_CELLS = 10
@@ -30,18 +22,27 @@ SPARK_CELLS = 60
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def score_view(score: Judged, title: str | None = None) -> RenderableType:
+def score_view(record: ScoreRecord, title: str | None = None) -> RenderableType:
     """Each step with its reward, and the trace's own; bounds where it was not read to its end."""
-    return _score(score_record(score), title)
+    table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
+    table.add_column("", justify="right", style="dim")
+    table.add_column("step", overflow="fold")
+    table.add_column("reward", justify="right")
+    table.add_column("", no_wrap=True)
+    for part, steps in record.parts:
+        if len(record.parts) > 1 or part == "thinking":
+            table.add_row("", Text(f"{part}: {counted(len(steps), 'step')}", "italic dim"))
+        for i in steps:
+            table.add_row(f"{i + 1}", plain(record.steps[i].text), *_reward(record, i))
+    return Group(table, _spark(record), Text(f"   {record.summary}", "bold"))
 
 
-def best_of_n_view(best: BestOfN[Candidate]) -> RenderableType:
+def best_of_n_view(record: BestOfNRecord) -> RenderableType:
     """Every candidate's steps, and the winner."""
-    record = best_of_n_record(best)
     views: list[RenderableType] = []
     for i, score in enumerate(record.scores):
-        views += [_score(score, _title(record, i)), Text()]
-    return Group(*views, Text(f"best: candidate {best.index}", "bold green"), tokens_view(best.tokens))
+        views += [score_view(score, _title(record, i)), Text()]
+    return Group(*views, Text(f"best: candidate {record.ranking[0]}", "bold green"), tokens_view(record.tokens))
 
 
 def tokens_view(tokens: Tokens) -> Text:
@@ -57,20 +58,6 @@ def plain(text: str) -> Text:
 def _title(record: BestOfNRecord, candidate: int) -> str:
     rank = record.rank(candidate)
     return f"candidate {candidate}  * {rank}" if rank else f"candidate {candidate}"
-
-
-def _score(record: ScoreRecord, title: str | None) -> RenderableType:
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
-    table.add_column("", justify="right", style="dim")
-    table.add_column("step", overflow="fold")
-    table.add_column("reward", justify="right")
-    table.add_column("", no_wrap=True)
-    for part, steps in record.parts:
-        if len(record.parts) > 1 or part == "thinking":
-            table.add_row("", Text(f"{part}: {counted(len(steps), 'step')}", "italic dim"))
-        for i in steps:
-            table.add_row(f"{i + 1}", plain(record.steps[i].text), *_reward(record, i))
-    return Group(table, _spark(record), Text(f"   {record.summary}", "bold"))
 
 
 def _reward(record: ScoreRecord, i: int) -> tuple[Text, Text]:

@@ -19,7 +19,8 @@ from rfprm_lite import PRM, Tokens
 from rfprm_lite.commands.view import view
 from rfprm_lite.html import STATIC, score_css, score_html
 from rfprm_lite.page import Page
-from rfprm_lite.records import ScoreLine, StepRecord, visible
+from rfprm_lite.records import ScoreLine, StepRecord
+from rfprm_lite.text import visible
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."

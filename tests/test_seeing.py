@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rfprm_lite import PRM, BestOfN, Score, Tokens, Trace
 from rfprm_lite.plot import plot_best_of_n
-from rfprm_lite.records import BestOfNRecord, ScoreRecord, StepRecord, score_record
+from rfprm_lite.records import BestOfNRecord, ScoreRecord, StepRecord
 from rfprm_lite.view import _spark
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +92,7 @@ def test_a_notebook_shows_each(best: BestOfN[str], thought: Score) -> None:
         assert html.count("<style>") == 1
         assert "<script" not in html
     assert 'aria-label="rewards: 5 steps, lowest ' in thought._repr_html_()
-    assert score_record(best.scores[0]).bounds == (best.scores[0].lowest, best.scores[0].highest)  # type: ignore[union-attr]
+    assert best.scores[0].record().bounds == (best.scores[0].lowest, best.scores[0].highest)  # type: ignore[union-attr]
 
 
 def svg(figure: object) -> str:

@@ -39,7 +39,9 @@ def best_of_n(
         if session.as_json:
             click.echo(msgspec.json.encode({"line": number, "problem": row.problem, **result.to_dict()}))
         else:
-            console().print(f"[bold]line {number}[/bold]" if problem is None else "", best_of_n_view(result), "")
+            console().print(
+                f"[bold]line {number}[/bold]" if problem is None else "", best_of_n_view(result.record()), ""
+            )
 
 
 def _rows(inputs: Sequence[BinaryIO], problem: str | None, source: Source) -> Iterator[tuple[int, BestOfNRow]]:

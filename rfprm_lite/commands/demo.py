@@ -31,7 +31,7 @@ def demo(as_json: bool) -> None:
             return
         out = console()
         out.print("[bold]problem[/bold]", plain(example["problem"]), "")
-        out.print(best_of_n_view(best))
+        out.print(best_of_n_view(best.record()))
         out.print(
             "[dim]The bundled demo model judges grade-school arithmetic only; it is not ReasonFlux-PRM. "
             "See rfprm-export for that.[/dim]"

@@ -54,7 +54,7 @@ def score(session: Session, input: BinaryIO, problem: str | None, source: Source
                 line = {"line": number, "problem": row.problem, **result.to_dict()}
                 click.echo(msgspec.json.encode(line))
             else:
-                console().print(score_view(result, f"response {number}"), tokens_view(result.tokens), "")
+                console().print(score_view(result.record(), f"response {number}"), tokens_view(result.tokens), "")
 
 
 def _write(session: Session, source: Source, input: BinaryIO, output: Path) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rfprm_lite.aggregate import Aggregate, Name
 from rfprm_lite.errors import InputError, InputTypeError, RfprmError
 from rfprm_lite.prm import PRM
-from rfprm_lite.records import visible
+from rfprm_lite.text import visible
 
 
 @dataclass(frozen=True, slots=True)

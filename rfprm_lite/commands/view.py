@@ -5,19 +5,41 @@ from __future__ import annotations
 import json
 import tempfile
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import click
+import msgspec
 
 from rfprm_lite.commands.shared import reported_errors
 from rfprm_lite.errors import InputError
 from rfprm_lite.page import Page
-from rfprm_lite.records import BestOfNRecord, ScoreLine, read_records
-from rfprm_lite.tables import replaced
+from rfprm_lite.records import BestOfNRecord, ScoreLine
+from rfprm_lite.tables import numbered, replaced
 
 MOST_TRACES = 500
+
+
+class _Kind(msgspec.Struct):
+    scores: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, ScoreLine | BestOfNRecord]]:
+    """Line number (from 1) and record of each line that `rfprm score --json` or `rfprm best-of-n --json` wrote.
+
+    Raises InputError.
+    """
+    for number, line in numbered(lines):
+        try:
+            if msgspec.json.decode(line, type=_Kind).scores is msgspec.UNSET:
+                yield number, msgspec.json.decode(line, type=ScoreLine)
+            else:
+                yield number, msgspec.json.decode(line, type=BestOfNRecord)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise InputError(
+                f"line {number} is none that rfprm score --json or rfprm best-of-n --json writes: {error}"
+            ) from error
 
 
 @click.command()

@@ -27,8 +27,8 @@ from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
 from rfprm_lite.prm import PRM
-from rfprm_lite.results import Tokens
 from rfprm_lite.rl import mixed
+from rfprm_lite.usage import Tokens
 
 __all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
 

@@ -1,0 +1,28 @@
+"""Token counts of a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token counts: total = computed + reused + skipped.
+
+    Attributes:
+        total: Tokens of the text, every read of it counted.
+        computed: Tokens that went through the model for this result.
+        skipped: Tokens that were not needed to decide (best_of_n stops early).
+    """
+
+    total: int
+    computed: int
+    skipped: int = 0
+
+    @property
+    def reused(self) -> int:
+        """Tokens whose keys and values came from a shared or cached prefix."""
+        return self.total - self.computed - self.skipped
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)
