@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from checkpoints import LAYOUTS
 from conftest import Exported
-from rfprm_export.bases import MIXED, balanced_bases, dealt, hadamard, mixed, mixed_channels
+from rfprm_export.bases import balanced_bases, dealt
 from rfprm_export.calibration import Input, LayerStatistics, measure
 from rfprm_export.checkpoint import Architecture, Checkpoint
 from rfprm_export.floating import MixedArithmetic
 from rfprm_export.head import load_head
 from rfprm_export.int8 import quantise_rows
+from rfprm_export.mixing import MIXED, hadamard, mixed, mixed_channels
 from rfprm_export.passes import balanced
 from rfprm_export.probes import PROBES
 from rfprm_export.recipes import choose

@@ -24,14 +24,11 @@ from numpy.typing import NDArray
 from rfprm_export.balance import Matrix, Vector, balancing_basis, balancing_scales
 from rfprm_export.calibration import NORMS, LayerStatistics, Statistics
 from rfprm_export.checkpoint import Architecture
+from rfprm_export.mixing import Block, hadamard, mixed, mixed_channels
 
-Block = NDArray[np.float32]
 Order = NDArray[np.int64]
 Read = Callable[[str], Iterable[Block]]
 """A tensor's name -> its blocks of rows."""
-
-MIXED = 32
-"""Channels that the graph mixes with each other, at most."""
 
 BEHIND = {f"{module}.weight": f"{norm}.weight" for norm, modules in NORMS.items() for module in modules}
 """A layer's weights that read the residual stream, and the norm through which each does."""
@@ -146,32 +143,10 @@ def _layer_bases(layer: LayerStatistics, norms: dict[str, Vector]) -> LayerBases
     )
 
 
-def mixed_channels(features: int) -> int:
-    """The largest power of two, MIXED at most, by which the features can be divided."""
-    return min(features & -features, MIXED)
-
-
-def mixed(block: Block) -> Block:
-    """What the graph makes of rows of as many features. Done twice, it is undone."""
-    matrix = hadamard(mixed_channels(block.shape[-1]))
-    product: Block = (block.reshape(len(block), -1, len(matrix)) @ matrix).reshape(block.shape)
-    return product
-
-
 def dealt(sizes: Vector, group: int) -> Order:
     """Channels dealt out to groups, the largest first, one to each group in turn. Groups are neighbours."""
     largest_first = np.argsort(-sizes, kind="stable")
     return largest_first.reshape(group, -1).T.reshape(-1)
-
-
-def hadamard(size: int) -> Matrix:
-    """Sylvester's, orthogonal and symmetric; for a size that is no power of two, the largest that divides it, along the
-    diagonal."""
-    matrix = np.ones((1, 1))
-    while len(matrix) < (size & -size):
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    scaled = matrix / np.sqrt(len(matrix))
-    return np.kron(np.eye(size // len(matrix)), scaled).astype(np.float32)
 
 
 def _by_head(block: Block, matrices: Matrix) -> Block:

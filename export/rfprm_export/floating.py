@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from rfprm_export.arithmetic import FLOAT, Operand, Weights
-from rfprm_export.bases import hadamard, mixed_channels
+from rfprm_export.mixing import hadamard, mixed_channels
 from rfprm_export.nodes import Nodes
 
 

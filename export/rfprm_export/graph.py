@@ -25,8 +25,9 @@ from rfprm_export.arithmetic import Arithmetic, Weights
 from rfprm_export.checkpoint import Architecture
 from rfprm_export.floating import FloatArithmetic
 from rfprm_export.nodes import Nodes
-from rfprm_lite.kv import SPARE
 from rfprm_lite.recipe import Head
+
+Rotary = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 OPSETS = {"": 18, "com.microsoft": 1}
 
@@ -66,11 +67,12 @@ def build(
     weights: Weights,
     arithmetic: Callable[[Nodes, Weights], Arithmetic],
     lanes: int,
+    rotary: Rotary,
     wide: Collection[int] = (),
 ) -> ir.Model:
-    """The graph, its initializers already written by `weights`. lanes: segments that one run can hold. wide: the layers
-    whose MLP is float32 all the same."""
-    return Writer(architecture, weights, arithmetic, lanes, wide).model(head, list(head_names))
+    """The graph, its initializers already written by `weights`. lanes: segments that one run can hold. rotary: cosines
+    and sines, float32 [positions, head_size / 2]. wide: the layers whose MLP is float32 all the same."""
+    return Writer(architecture, weights, arithmetic, lanes, rotary, wide).model(head, list(head_names))
 
 
 class Writer:
@@ -82,10 +84,12 @@ class Writer:
         weights: Weights,
         arithmetic: Callable[[Nodes, Weights], Arithmetic],
         lanes: int,
+        rotary: Rotary,
         wide: Collection[int],
     ) -> None:
         self.a = architecture
         self.num_lanes = lanes
+        self.rotary = rotary
         self.weights = weights
         self.n = Nodes()
         self.op = self.n.op
@@ -135,15 +139,14 @@ class Writer:
         read_rows = self.n.input("read_rows", ir.DataType.INT64, ["num_read"])
         lane_reads = self.n.input("lane_reads", ir.DataType.INT64, [self.num_lanes])
         reads = self.split(self.op("Gather", [positions, read_rows]), lane_reads)
-        cos, sin = rotary_tables(self.a)
         return _Run(
             positions=positions,
             read_rows=read_rows,
             lane_tokens=lane_tokens,
             lane_reads=lane_reads,
             lanes=[self.lane(i, lane_totals, own) for i, own in enumerate(reads)],
-            cos=self.n.keep(self.weights.constant("rotary.cos", cos, self.arithmetic.working)),
-            sin=self.n.keep(self.weights.constant("rotary.sin", sin, self.arithmetic.working)),
+            cos=self.n.keep(self.weights.constant("rotary.cos", self.rotary[0], self.arithmetic.working)),
+            sin=self.n.keep(self.weights.constant("rotary.sin", self.rotary[1], self.arithmetic.working)),
         )
 
     def lane(self, i: int, totals: ir.Value, reads: ir.Value) -> _Lane:
@@ -341,14 +344,3 @@ def seam(i: int) -> tuple[str, str]:
 
 def _attention(layer: str, parts: str) -> list[str]:
     return [f"{layer}.self_attn.{part}_proj" for part in parts]
-
-
-def rotary_tables(architecture: Architecture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosines and sines, float32 [max_positions + SPARE, head_size / 2] each, in the float32 arithmetic of
-    transformers."""
-    import torch
-
-    steps = torch.arange(0, architecture.head_size, 2, dtype=torch.int64).float() / architecture.head_size
-    frequencies = 1.0 / (architecture.rope_theta**steps)
-    angles = torch.outer(torch.arange(architecture.max_positions + SPARE).float(), frequencies)
-    return angles.cos().numpy(), angles.sin().numpy()

@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rfprm_export.bases import MIXED, Block, Read, balanced_bases
+from rfprm_export.bases import Read, balanced_bases
 from rfprm_export.calibration import Statistics
 from rfprm_export.checkpoint import Architecture
+from rfprm_export.mixing import MIXED, Block
 from rfprm_export.overflow import MARGIN, wide_layers
 
 

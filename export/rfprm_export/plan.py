@@ -24,6 +24,7 @@ from rfprm_export.errors import ExportError
 from rfprm_export.int4 import BLOCK
 from rfprm_export.moments import MOST_COLUMNS, READERS
 from rfprm_export.recipes import ExportRecipe
+from rfprm_export.rotary import rotary_tables
 from rfprm_export.variants import VariantRecipe
 
 INT8, UINT8 = ir.DataType.INT8, ir.DataType.UINT8
@@ -45,7 +46,15 @@ class VariantPlan:
 def plan(architecture: Architecture, spec: ExportRecipe, head: dict[str, Shape], variant: VariantRecipe) -> VariantPlan:
     """head: the shapes of the head's tensors, by name."""
     weights = _Counter(architecture.backbone() | head)
-    graph.build(architecture, spec.recipe.head, spec.head.names, weights, variant.arithmetic, variant.lanes)
+    graph.build(
+        architecture,
+        spec.recipe.head,
+        spec.head.names,
+        weights,
+        variant.arithmetic,
+        variant.lanes,
+        rotary_tables(architecture),
+    )
     shapes = architecture.backbone()
     layer = 4 * sum(int(np.prod(shape)) for name, shape in shapes.items() if name.startswith("model.layers.0."))
     writing = weights.held_bytes

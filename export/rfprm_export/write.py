@@ -23,6 +23,7 @@ from rfprm_export.int4 import quantise_blocks
 from rfprm_export.int8 import quantise_rows
 from rfprm_export.passes import AS_IT_IS, Passes, Transform
 from rfprm_export.recipes import ExportRecipe
+from rfprm_export.rotary import rotary_tables
 from rfprm_export.variants import VariantRecipe
 from rfprm_export.weights import WeightFile
 from rfprm_lite.bundle import Bundle, sha256
@@ -140,6 +141,7 @@ def write_variant(
             weights,
             variant.arithmetic,
             variant.lanes,
+            rotary_tables(checkpoint.architecture),
             passes.wide,
         )
     ir.save(model, path)
