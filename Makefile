@@ -25,6 +25,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 build: $(VENV)/.test
 	$(BIN)/python packaging/build.py dist

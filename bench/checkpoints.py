@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from rfprm_export.checkpoint import Architecture
+from rfprm_export.checkpoint.tensors import Architecture
 
 ROOT = Path(__file__).parent.parent
 DEMO_CHECKPOINT = ROOT / "examples" / "train_demo_prm" / "demo-prm"

@@ -1,4 +1,4 @@
-"""What copying keys and values costs, against reading the weights: the number behind rfprm_lite.packing.
+"""What copying keys and values costs, against reading the weights: the number behind rfprm_lite.plan.packing.
 
     python bench/copying.py 0.5b
 
@@ -17,13 +17,13 @@ import click
 import numpy as np
 
 from models import prepare
-from rfprm_lite import packing
-from rfprm_lite.bundle import open_bundle
-from rfprm_lite.cancel import Cancellation
+from rfprm_lite.bundle.hub import HubOptions
+from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.hub import HubOptions
-from rfprm_lite.ports import Extension
-from rfprm_lite.wiring import open_engine, packing_of
+from rfprm_lite.plan import packing
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.ports import Extension
+from rfprm_lite.scoring.wiring import open_engine, packing_of
 from run import CACHE
 
 ROUNDS = 9

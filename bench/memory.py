@@ -3,7 +3,7 @@
     python bench/memory.py 0.5b 2048 8192 32768
 
 For each length one trace, and best of 16 behind a prompt of 512 tokens: resident memory at most (as Linux has it) above
-the loaded model, and what rfprm_lite.budget predicts. Prints a table and one JSON object.
+the loaded model, and what rfprm_lite.plan.budget predicts. Prints a table and one JSON object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rich.table import Table
 
 from contenders.rfprm import Rfprm
 from models import prepare
-from rfprm_lite.budget import DEFAULT_BUDGET, Footprint
-from rfprm_lite.manifest import FILE_NAME, read
-from rfprm_lite.wiring import sizes_of
+from rfprm_lite.bundle.manifest import FILE_NAME, read
+from rfprm_lite.plan.budget import DEFAULT_BUDGET, Footprint
+from rfprm_lite.scoring.wiring import sizes_of
 from run import CACHE
 from worker import peak_bytes, reset_peak
 from workloads import Workload, best_of_n, long_trace

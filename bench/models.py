@@ -14,7 +14,7 @@ from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 from contender import ModelPaths
 from rfprm_export.pipeline import Request, export
 from rfprm_lite import BundleFormatError
-from rfprm_lite import manifest as manifests
+from rfprm_lite.bundle import manifest as manifests
 
 RECIPE = "reasonflux-prm-7b"
 CONTENDING = ("int8", "fp32")

@@ -21,14 +21,14 @@ from rich.table import Table
 
 from contender import ModelPaths
 from models import CONTENDING
-from rfprm_lite import manifest as manifests
+from rfprm_lite.bundle import manifest as manifests
+from rfprm_lite.bundle.manifest import Variant
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine
-from rfprm_lite.manifest import Variant
-from rfprm_lite.scorer import score_sequences
-from rfprm_lite.sequence import TokenSequence
-from rfprm_lite.session import session_options
-from rfprm_lite.wiring import layout_of
+from rfprm_lite.engine.engine import Engine
+from rfprm_lite.engine.session import session_options
+from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.sequence import TokenSequence
+from rfprm_lite.scoring.wiring import layout_of
 from workloads import Workload
 
 SHAPES = ((512, 896, 4864), (512, 2048, 2048), (2048, 896, 4864))

@@ -26,7 +26,7 @@ import roofline
 from contender import ENTRIES, GROWTH, Entry, ModelPaths, can_load
 from measure import Compared, Contest, convert
 from processes import make_environment, python_of
-from rfprm_lite import manifest as manifests
+from rfprm_lite.bundle import manifest as manifests
 from workloads import QUICK, SERIES, WORKLOADS, Series, Workload
 
 CACHE = Path.home() / ".cache" / "rfprm-lite-bench"

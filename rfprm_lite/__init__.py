@@ -26,11 +26,11 @@ from rfprm_lite.errors import (
     StoppedError,
     VariantError,
 )
-from rfprm_lite.live import LiveTrace
+from rfprm_lite.plan.usage import Tokens
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import BestOfN, Partial, Score
+from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.trace import Step, Trace
-from rfprm_lite.usage import Tokens
 
 __version__ = "0.1.0"
 

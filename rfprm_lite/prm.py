@@ -9,32 +9,35 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
-from rfprm_lite import asynchronous, lazy, many
 from rfprm_lite.aggregate import Aggregate, as_aggregate
-from rfprm_lite.budget import Footprint
-from rfprm_lite.bundle import DEMO, Bundle, open_bundle
-from rfprm_lite.cache import PrefixCache
-from rfprm_lite.cancel import Cancellation
+from rfprm_lite.bundle.hub import HubOptions
+from rfprm_lite.bundle.manifest import Manifest, Variant
+from rfprm_lite.bundle.open import DEMO, Bundle, open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.encoding import Encoder
+from rfprm_lite.engine.kv import Block
+from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import ForkError, InputError, InputTypeError, RfprmError
-from rfprm_lite.hub import HubOptions
-from rfprm_lite.kv import Block
-from rfprm_lite.live import LiveTrace
-from rfprm_lite.manifest import Manifest, Variant
-from rfprm_lite.prefix import plan
-from rfprm_lite.reading import Reading, collected
+from rfprm_lite.plan import bound
+from rfprm_lite.plan.budget import Footprint
+from rfprm_lite.plan.cache import PrefixCache
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
+from rfprm_lite.plan.tree import plan
+from rfprm_lite.plan.usage import Tokens
 from rfprm_lite.results import BestOfN, Candidate, Score
-from rfprm_lite.scorer import score_sequences
-from rfprm_lite.sequence import Rewards, SequenceRewards, TokenSequence
-from rfprm_lite.session import require_available
+from rfprm_lite.scoring import aio, batches
+from rfprm_lite.scoring.live import LiveTrace
+from rfprm_lite.scoring.request import Reading, collected
+from rfprm_lite.scoring.wiring import open_engine, packing_of, sizes_of
+from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
-from rfprm_lite.usage import Tokens
-from rfprm_lite.wiring import open_engine, packing_of, sizes_of
 
 CACHE_BYTES = 256 * 2**20
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger("rfprm_lite")
 
@@ -147,7 +150,7 @@ class PRM:
     ) -> Score:
         """`score` in a thread of its own. Cancelled, or after `timeout` seconds (TimeoutError), the run ends within
         milliseconds and the model is as usable as before."""
-        return await asynchronous.run(lambda cancel: self._score_one(problem, response, aggregate, cancel), timeout)
+        return await aio.run(lambda cancel: self._score_one(problem, response, aggregate, cancel), timeout)
 
     @overload
     def score_many(
@@ -174,7 +177,7 @@ class PRM:
         pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
-        on_error: many.OnError = "raise",
+        on_error: batches.OnError = "raise",
         progress: bool = False,
     ) -> list[Score] | list[Score | RfprmError]:
         """Reward many responses, in the order given; a prefix that neighbours share is computed once.
@@ -185,10 +188,10 @@ class PRM:
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
         pairs = list(pairs)
         if on_error == "raise":
-            results = many.score(self._check(pairs, how), lambda reading: reading, self._score, on_error)
+            results = batches.score(self._check(pairs, how), lambda reading: reading, self._score, on_error)
         else:
-            results = many.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
-        return list(many.shown(results, pairs) if progress else results)
+            results = batches.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
+        return list(_shown(results, pairs) if progress else results)
 
     async def ascore_many(
         self,
@@ -200,7 +203,7 @@ class PRM:
         """`score_many` in a thread of its own, all pairs planned together; stops as `ascore` does."""
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
         given = list(pairs)
-        return await asynchronous.run(lambda cancel: self._score(self._check(given, how), cancel), timeout)
+        return await aio.run(lambda cancel: self._score(self._check(given, how), cancel), timeout)
 
     @overload
     def score_iter(
@@ -227,7 +230,7 @@ class PRM:
         pairs: Iterable[tuple[Problem, Response]],
         *,
         aggregate: str | Aggregate | None = None,
-        on_error: many.OnError = "raise",
+        on_error: batches.OnError = "raise",
         progress: bool = False,
     ) -> Iterator[Score] | Iterator[Score | RfprmError]:
         """`score_many` for any number of responses: takes a few at a time, yields each score in its turn, keeps none.
@@ -235,8 +238,8 @@ class PRM:
         on_error="raise" raises when the scores of all pairs before the wrong one have been yielded.
         """
         how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        results = many.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
-        return many.shown(results, pairs) if progress else results
+        results = batches.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
+        return _shown(results, pairs) if progress else results
 
     def best_of_n(
         self,
@@ -267,9 +270,7 @@ class PRM:
         timeout: float | None = None,
     ) -> BestOfN[Candidate]:
         """`best_of_n` in a thread of its own; stops as `ascore` does."""
-        return await asynchronous.run(
-            lambda cancel: self._best(problem, candidates, 1, aggregate, exhaustive, cancel), timeout
-        )
+        return await aio.run(lambda cancel: self._best(problem, candidates, 1, aggregate, exhaustive, cancel), timeout)
 
     def top_k(
         self,
@@ -343,10 +344,10 @@ class PRM:
         if own is None:
             known = advance([(i, reading.num_reads) for i, reading in enumerate(readings)])
         else:
-            known = lazy.nothing(readings)
+            known = bound.nothing(readings)
             for sequence in sequences:
                 own.take(self._cache, sequence.ids)
-        ranking, rewards = lazy.best(readings, known, count, advance)
+        ranking, rewards = bound.best(readings, known, count, advance)
         if own is not None:
             for sequence in sequences:
                 self._cache.take(own, sequence.ids)
@@ -391,6 +392,12 @@ class PRM:
 def new_cache(capacity: int) -> PrefixCache[Block]:
     """A prefix cache of the engine's blocks."""
     return PrefixCache(capacity, Block.split)
+
+
+def _shown(results: Iterator[Result], pairs: object) -> Iterator[Result]:
+    from rfprm_lite.show.progress import with_progress
+
+    return with_progress(results, pairs)
 
 
 def _pair(value: object) -> tuple[Problem, Response]:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.records import BestOfNRecord, ScoreRecord, StepRecord
+from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
 from rfprm_lite.trace import Step
-from rfprm_lite.usage import Tokens
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,20 +36,20 @@ class Judged(ABC):
 
     def __rich__(self) -> RenderableType:
         """For `rich.print` and rich's consoles."""
-        from rfprm_lite.view import score_view
+        from rfprm_lite.show.terminal import score_view
 
         return score_view(self.record())
 
     def _repr_html_(self) -> str:
         """For notebooks: steps shaded by their rewards, in the reader's light or dark; no script."""
-        from rfprm_lite.html import score_html
+        from rfprm_lite.show.html import score_html
 
         return score_html(self.record())
 
     def plot(self) -> Figure:
         """Steps and their rewards as a matplotlib figure, to be saved by `savefig`; the thinking is shaded, the first
         step below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
-        from rfprm_lite.plot import plot_score
+        from rfprm_lite.show.figure import plot_score
 
         return plot_score(self.record())
 
@@ -171,20 +171,20 @@ class BestOfN(Generic[Candidate]):
 
     def __rich__(self) -> RenderableType:
         """For `rich.print` and rich's consoles."""
-        from rfprm_lite.view import best_of_n_view
+        from rfprm_lite.show.terminal import best_of_n_view
 
         return best_of_n_view(self.record())
 
     def _repr_html_(self) -> str:
         """For notebooks: the candidates side by side, each as a `Score` is shown."""
-        from rfprm_lite.html import best_of_n_html
+        from rfprm_lite.show.html import best_of_n_html
 
         return best_of_n_html(self.record())
 
     def plot(self) -> Figure:
         """The candidates' rewards in one matplotlib figure: up to six of them named, thinking dotted, first steps
         below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
-        from rfprm_lite.plot import plot_best_of_n
+        from rfprm_lite.show.figure import plot_best_of_n
 
         return plot_best_of_n(self.record())
 

@@ -13,13 +13,13 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
-from rfprm_export.checkpoint import Checkpoint
-from rfprm_export.head import load_head
+from rfprm_export.checkpoint.head import load_head
+from rfprm_export.checkpoint.tensors import Checkpoint
+from rfprm_export.families.recipes import choose
+from rfprm_export.oracle.reference import Reference
 from rfprm_export.pipeline import Request, export
-from rfprm_export.recipes import choose
-from rfprm_export.reference import Reference
 from rfprm_lite import PRM
-from rfprm_lite.bundle import Bundle
+from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
 
 settings.register_profile(

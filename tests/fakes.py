@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.cancel import Cancellation
-from rfprm_lite.ports import Extension
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.ports import Extension
 
 TOKEN_BYTES = 10
 

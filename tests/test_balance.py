@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_export.balance import DAMPING, balancing_basis, balancing_scales
+from rfprm_export.quantize.balance import DAMPING, balancing_basis, balancing_scales
 
 
 def moments(size: int, seed: int) -> np.ndarray:

@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 
 from checkpoints import LAYOUTS
 from conftest import Exported
-from rfprm_export.bases import balanced_bases, dealt
-from rfprm_export.calibration import Input, LayerStatistics, measure
-from rfprm_export.checkpoint import Architecture, Checkpoint
-from rfprm_export.floating import MixedArithmetic
-from rfprm_export.head import load_head
-from rfprm_export.int8 import quantise_rows
-from rfprm_export.mixing import MIXED, hadamard, mixed, mixed_channels
-from rfprm_export.passes import balanced
-from rfprm_export.probes import PROBES
-from rfprm_export.recipes import choose
+from rfprm_export.checkpoint.head import load_head
+from rfprm_export.checkpoint.tensors import Architecture, Checkpoint
+from rfprm_export.families.recipes import choose
+from rfprm_export.graph.floating import MixedArithmetic
+from rfprm_export.graph.int8 import quantise_rows
+from rfprm_export.oracle.calibration import Input, LayerStatistics, measure
+from rfprm_export.parity.probes import PROBES
+from rfprm_export.quantize.bases import balanced_bases, dealt
+from rfprm_export.quantize.mixing import MIXED, hadamard, mixed, mixed_channels
+from rfprm_export.quantize.passes import balanced
 from rfprm_export.variants import FP32
-from rfprm_export.write import write_variant
+from rfprm_export.write.variant import write_variant
 from rfprm_lite import PRM
-from rfprm_lite.bundle import Bundle
+from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
 
 Get = Callable[[str], Exported]

@@ -24,7 +24,7 @@ from contenders.rfprm import Rfprm
 from measure import Measured, interleave, largest_difference
 from processes import Run, Worker, WorkerError, write_calls
 from rfprm_lite import PRM
-from rfprm_lite.bundle import DEMO_FOLDER
+from rfprm_lite.bundle.open import DEMO_FOLDER
 from workloads import QUICK, SERIES, WORKLOADS, Sequence, Workload, full_tree
 
 

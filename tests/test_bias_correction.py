@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 
 from conftest import Exported
 from rfprm_export import pipeline
-from rfprm_export.bias_correction import logit_shift, variant_rewards
-from rfprm_lite.bundle import check_files
-from rfprm_lite.encoding import Encoder
+from rfprm_export.parity.bias_correction import logit_shift, variant_rewards
+from rfprm_lite.bundle.open import check_files
+from rfprm_lite.text.encoding import Encoder
 
 Get = Callable[[str], Exported]
 

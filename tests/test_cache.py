@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend
-from rfprm_lite import scorer
-from rfprm_lite.budget import DEFAULT_BUDGET, RunBudget
-from rfprm_lite.cache import Piece, PrefixCache
-from rfprm_lite.cancel import Cancellation
 from rfprm_lite.errors import StoppedError
-from rfprm_lite.sequence import TokenSequence
+from rfprm_lite.plan import schedule
+from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
+from rfprm_lite.plan.cache import Piece, PrefixCache
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.sequence import TokenSequence
 from test_prefix import Sequences, distinct_prefixes, sequences, token_sequences
 
 
@@ -38,7 +38,7 @@ def test_calls_that_share_a_cache_get_what_they_would_without_it(
     cache = new_cache(tokens)
     for cases in [*calls, *calls]:
         engine = FakeEngine(lanes)
-        results = scorer.score_sequences(engine, token_sequences(cases), cache, budget=RunBudget(chunk_tokens))
+        results = schedule.score_sequences(engine, token_sequences(cases), cache, budget=RunBudget(chunk_tokens))
         for (ids, reads), result in zip(cases, results, strict=True):
             assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
         assert engine.computed == sum(result.computed for result in results) <= distinct_prefixes(cases)
@@ -48,21 +48,21 @@ def test_calls_that_share_a_cache_get_what_they_would_without_it(
 @given(sequences(), st.integers(1, 4))
 def test_a_second_call_costs_nothing(cases: Sequences, lanes: int) -> None:
     cache = new_cache(10**6)
-    scorer.score_sequences(FakeEngine(lanes), token_sequences(cases), cache)
+    schedule.score_sequences(FakeEngine(lanes), token_sequences(cases), cache)
     assert cache.nbytes == TOKEN_BYTES * distinct_prefixes(cases)
-    scorer.score_sequences(engine := FakeEngine(lanes), token_sequences(cases[::-1]), cache)
+    schedule.score_sequences(engine := FakeEngine(lanes), token_sequences(cases[::-1]), cache)
     assert engine.runs == []
     cache.clear()
     assert cache.nbytes == 0
-    scorer.score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
+    schedule.score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
     assert engine.computed == distinct_prefixes(cases)
 
 
 def test_a_cached_segment_behind_one_that_must_be_read_again() -> None:
     cache = new_cache(3)
-    scorer.score_sequences(FakeEngine(2), token_sequences([([0, 0, 0], [0])]), cache)
+    schedule.score_sequences(FakeEngine(2), token_sequences([([0, 0, 0], [0])]), cache)
     cases: Sequences = [([0, 0], [0]), ([0, 0, 0], [0]), ([0, 0, 0, 0], [0, 1])]
-    results = scorer.score_sequences(engine := FakeEngine(2), token_sequences(cases), cache)
+    results = schedule.score_sequences(engine := FakeEngine(2), token_sequences(cases), cache)
     assert results[2].rewards.tolist() == np.array(expected_rewards(*cases[2]), np.float32).tolist()
     assert engine.runs == [[1], [1]]
 
@@ -70,11 +70,11 @@ def test_a_cached_segment_behind_one_that_must_be_read_again() -> None:
 def test_a_reward_that_was_not_read_is_computed_from_there_on() -> None:
     cache = new_cache(100)
     ids = list(range(10))
-    scorer.score_sequences(FakeEngine(), token_sequences([(ids, [9])]), cache)
-    results = scorer.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
+    schedule.score_sequences(FakeEngine(), token_sequences([(ids, [9])]), cache)
+    results = schedule.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
     assert engine.runs == [[4]]
     assert results[0].rewards.tolist() == np.array(expected_rewards(ids, [6, 9]), np.float32).tolist()
-    scorer.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
+    schedule.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
     assert engine.runs == []
 
 
@@ -109,12 +109,12 @@ def test_what_is_dropped_is_freed_at_once() -> None:
 @given(sequences(), sequences(), st.integers(0, 80))
 def test_one_cache_takes_from_another(cases: Sequences, others: Sequences, tokens: int) -> None:
     cache, other = new_cache(tokens), new_cache(10**6)
-    scorer.score_sequences(FakeEngine(), token_sequences(others), cache)
-    scorer.score_sequences(FakeEngine(), token_sequences(cases), other)
+    schedule.score_sequences(FakeEngine(), token_sequences(others), cache)
+    schedule.score_sequences(FakeEngine(), token_sequences(cases), other)
     for ids, _ in cases:
         cache.take(other, np.array(ids))
         assert cache.nbytes <= tokens * TOKEN_BYTES
-    results = scorer.score_sequences(engine := FakeEngine(), token_sequences(cases), cache)
+    results = schedule.score_sequences(engine := FakeEngine(), token_sequences(cases), cache)
     for (ids, reads), result in zip(cases, results, strict=True):
         assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
     if tokens >= distinct_prefixes(cases + others):
@@ -142,7 +142,7 @@ def test_a_stopped_call_leaves_what_it_computed() -> None:
     cache, engine, cancel = new_cache(10**4), Stopping(), Cancellation()
     sequence = TokenSequence(np.arange(1000), np.array([999]))
     with pytest.raises(StoppedError):
-        scorer.score_sequences(engine, [sequence], cache, cancel=cancel)
+        schedule.score_sequences(engine, [sequence], cache, cancel=cancel)
     assert engine.computed == 2 * DEFAULT_BUDGET.chunk_tokens
-    (result,) = scorer.score_sequences(FakeEngine(), [sequence], cache)
+    (result,) = schedule.score_sequences(FakeEngine(), [sequence], cache)
     assert result.computed == 1000 - 2 * DEFAULT_BUDGET.chunk_tokens

@@ -29,10 +29,9 @@ from rfprm_lite import (
     Score,
     StoppedError,
     Trace,
-    asynchronous,
-    many,
 )
-from rfprm_lite.cancel import Cancellation
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.scoring import aio, batches
 
 PROBLEM = "Ann has 15 coins. She finds 4 more and loses 6. How many coins has she now?"
 GOOD = ["Ann has 15 + 4 = 19 coins.", "Then she has 19 - 6 = 13 coins.", "The answer is 13."]
@@ -200,7 +199,7 @@ def test_a_trace_lives_without_the_cache_too() -> None:
 
 
 def test_any_number_of_responses_one_after_another(demo: PRM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "WINDOW", 3)
+    monkeypatch.setattr(batches, "WINDOW", 3)
     taken = itertools.count()
     endless = ((PROBLEM, [GOOD[n % 3]]) for n in taken)
     scores = demo.score_iter(endless)
@@ -290,14 +289,14 @@ def test_a_cancelled_call_really_ends_and_the_model_works_on(demo: PRM, monkeypa
 
 
 def test_a_call_that_waits_for_others_keeps_its_timeout(demo: PRM) -> None:
-    busy, free = threading.Barrier(asynchronous.THREADS + 1), threading.Event()
+    busy, free = threading.Barrier(aio.THREADS + 1), threading.Event()
 
     def hold(_stop: object) -> None:
         busy.wait()
         free.wait()
 
     async def late() -> None:
-        holding = [asyncio.create_task(asynchronous.run(hold, None)) for _ in range(asynchronous.THREADS)]
+        holding = [asyncio.create_task(aio.run(hold, None)) for _ in range(aio.THREADS)]
         await asyncio.to_thread(busy.wait)
         started = time.perf_counter()
         with pytest.raises(TimeoutError):
@@ -324,7 +323,7 @@ def test_a_cancelled_call_is_cancelled_whatever_it_raises(times: int) -> None:
                 raise NumericalError("no number") from error
 
     async def cancelled() -> None:
-        task = asyncio.create_task(asynchronous.run(failing, None))
+        task = asyncio.create_task(aio.run(failing, None))
         await asyncio.to_thread(begun.wait)
         for _ in range(times):
             task.cancel()

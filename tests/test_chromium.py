@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from rfprm_lite import Tokens
-from rfprm_lite.page import Page
-from rfprm_lite.records import ScoreLine, StepRecord
+from rfprm_lite.show.page import Page
+from rfprm_lite.show.record import ScoreLine, StepRecord
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)

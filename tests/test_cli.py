@@ -21,9 +21,10 @@ from checkpoints import DEMO_CHECKPOINT
 from conftest import EXPORT, Exported
 from hub_server import serve_as_the_hub
 from rfprm_export.cli import main as export_main
-from rfprm_lite import PRM, Aggregate, __version__, doctor, tables
-from rfprm_lite.cli import main
-from rfprm_lite.view import plain
+from rfprm_lite import PRM, Aggregate, __version__
+from rfprm_lite.cli import examine, main
+from rfprm_lite.data import tables
+from rfprm_lite.show.terminal import plain
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."
@@ -249,10 +250,10 @@ def test_doctor(run: Run) -> None:
 
 
 def test_doctor_knows_wheels_that_clash() -> None:
-    assert doctor.problems({"onnxruntime": "1.32.0"}) == []
-    (clash,) = doctor.problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
+    assert examine.problems({"onnxruntime": "1.32.0"}) == []
+    (clash,) = examine.problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
     assert "onnxruntime and onnxruntime-gpu are both installed" in clash
-    assert doctor.problems({"onnxruntime": "1.24.1"})
+    assert examine.problems({"onnxruntime": "1.24.1"})
 
 
 def test_doctor_survives_a_broken_onnxruntime(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import Exported
-from rfprm_export.reference import load_tokenizer
+from rfprm_export.oracle.reference import load_tokenizer
 from rfprm_lite import PRM, InputError, InputTypeError, Trace
 from test_encoding import FRAME, SEPARATED, UNSEPARATED, hostile, special_ids
 

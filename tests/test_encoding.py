@@ -9,12 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from rfprm_export.recipes import RECIPES
+from rfprm_export.families.recipes import RECIPES
 from rfprm_lite import ContextLengthError, InputError, InputTypeError, Trace
-from rfprm_lite.bundle import DEMO_FOLDER
-from rfprm_lite.encoding import Encoder
+from rfprm_lite.bundle.open import DEMO_FOLDER
+from rfprm_lite.bundle.recipe import Special
 from rfprm_lite.errors import BundleFormatError
-from rfprm_lite.recipe import Special
+from rfprm_lite.text.encoding import Encoder
 
 TOKENIZER = DEMO_FOLDER / "tokenizer.json"
 SPECIAL = [t.content for t in Tokenizer.from_file(str(TOKENIZER)).get_added_tokens_decoder().values()]

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rfprm_lite import cpu
-from rfprm_lite.bundle import DEMO_FOLDER, open_bundle
-from rfprm_lite.cancel import Cancellation
+from rfprm_lite.bundle.hub import HubOptions
+from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine, KVLanes
+from rfprm_lite.engine import cpu
+from rfprm_lite.engine.engine import Engine, KVLanes
+from rfprm_lite.engine.memory import DeviceMemory, HostMemory
+from rfprm_lite.engine.session import open_session, session_options
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
-from rfprm_lite.hub import HubOptions
-from rfprm_lite.memory import DeviceMemory, HostMemory
-from rfprm_lite.ports import Extension
-from rfprm_lite.session import open_session, session_options
-from rfprm_lite.wiring import layout_of, open_engine
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.ports import Extension
+from rfprm_lite.scoring.wiring import layout_of, open_engine
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
 LAYOUT = layout_of(BUNDLE.manifest, BUNDLE.variant)
@@ -237,7 +237,7 @@ def test_x86_without_vnni_gets_exact_kernels(machine: str, found: list[str], sat
 
 def test_the_session_asks_for_exact_kernels_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
     for saturates, expected in ((True, "1"), (False, None)):
-        monkeypatch.setattr("rfprm_lite.session.int8_products_saturate", lambda answer=saturates: answer)
+        monkeypatch.setattr("rfprm_lite.engine.session.int8_products_saturate", lambda answer=saturates: answer)
         options = session_options(None)
         try:
             entry = options.get_session_config_entry("session.x64quantprecision")

@@ -17,16 +17,16 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, MATH_SYSTEM, make_checkpoint
 from conftest import Exported, open_reference
-from rfprm_export import stages
-from rfprm_export.checkpoint import Architecture, Checkpoint
+from rfprm_export.checkpoint.tensors import Architecture, Checkpoint
 from rfprm_export.errors import RecipeError
+from rfprm_export.families.recipes import RECIPES, choose
+from rfprm_export.parity import stages
+from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export, plan
-from rfprm_export.probes import PROBES
-from rfprm_export.recipes import RECIPES, choose
 from rfprm_export.variants import VARIANTS
 from rfprm_lite import PRM, Trace
-from rfprm_lite.encoding import Encoder
-from rfprm_lite.manifest import read
+from rfprm_lite.bundle.manifest import read
+from rfprm_lite.text.encoding import Encoder
 
 Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"
@@ -191,11 +191,11 @@ def test_an_added_token_that_is_not_special_can_not_be_forged(tmp_path: Path) ->
 WRITE = """
 import sys
 from pathlib import Path
-from rfprm_export.checkpoint import Checkpoint
-from rfprm_export.head import load_head
-from rfprm_export.recipes import choose
+from rfprm_export.checkpoint.tensors import Checkpoint
+from rfprm_export.checkpoint.head import load_head
+from rfprm_export.families.recipes import choose
 from rfprm_export.variants import VARIANTS
-from rfprm_export.write import write_variant
+from rfprm_export.write.variant import write_variant
 checkpoint = Checkpoint.open(Path(sys.argv[1]))
 spec = choose("reasonflux-prm-7b", checkpoint.architecture.name)
 Path(sys.argv[2]).mkdir()

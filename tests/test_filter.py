@@ -23,11 +23,12 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, InputError, LedgerError, Tokens, filtering, tables
+from rfprm_lite import PRM, InputError, LedgerError, Tokens
 from rfprm_lite.cli import main
-from rfprm_lite.filtering import Summary
-from rfprm_lite.ledger import Key, Ledger, Scored
-from rfprm_lite.selection import Selection
+from rfprm_lite.data import filtering, tables
+from rfprm_lite.data.filtering import Summary
+from rfprm_lite.data.ledger import Key, Ledger, Scored
+from rfprm_lite.data.selection import Selection
 
 Rows = list[dict[str, object]]
 

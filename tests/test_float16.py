@@ -20,25 +20,25 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints import LAYOUTS, make_checkpoint
 from conftest import Exported
-from rfprm_export.checkpoint import Checkpoint
+from rfprm_export.checkpoint.head import load_head
+from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError
-from rfprm_export.head import load_head
+from rfprm_export.families.recipes import choose
+from rfprm_export.parity.probes import PROBES
+from rfprm_export.parity.rounding import rounded
 from rfprm_export.pipeline import Request, export
-from rfprm_export.probes import PROBES
-from rfprm_export.recipes import choose
-from rfprm_export.rounding import rounded
 from rfprm_export.variants import FP16
-from rfprm_export.write import write_variant
+from rfprm_export.write.variant import write_variant
 from rfprm_lite import PRM, NumericalError, VariantError
-from rfprm_lite.bundle import Bundle
-from rfprm_lite.cancel import Cancellation
+from rfprm_lite.bundle.manifest import FILE_NAME, encode
+from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine import Engine
-from rfprm_lite.kv import SPARE
-from rfprm_lite.manifest import FILE_NAME, encode
-from rfprm_lite.ports import Extension
-from rfprm_lite.session import open_session
-from rfprm_lite.wiring import layout_of
+from rfprm_lite.engine.engine import Engine
+from rfprm_lite.engine.kv import SPARE
+from rfprm_lite.engine.session import open_session
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.ports import Extension
+from rfprm_lite.scoring.wiring import layout_of
 
 Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"

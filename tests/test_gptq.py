@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Exported
-from rfprm_export.calibration import NORMS
-from rfprm_export.checkpoint import Checkpoint
-from rfprm_export.gptq import LAZY, nearest, with_feedback
-from rfprm_export.int4 import BLOCK, RANGE, quantise_blocks
-from rfprm_export.int8 import LARGEST, quantise_rows, row_scales
-from rfprm_export.moments import MOST_COLUMNS, READERS, Moments, _Seen
-from rfprm_export.reference import through_layers
+from rfprm_export.checkpoint.tensors import Checkpoint
+from rfprm_export.graph.int4 import BLOCK, RANGE, quantise_blocks
+from rfprm_export.graph.int8 import LARGEST, quantise_rows, row_scales
+from rfprm_export.oracle.calibration import NORMS
+from rfprm_export.oracle.reference import through_layers
+from rfprm_export.quantize.gptq import LAZY, with_feedback
+from rfprm_export.quantize.moments import MOST_COLUMNS, READERS, Moments, _Seen
+from rfprm_export.quantize.round import nearest
 
 Get = Callable[[str], Exported]
 

@@ -23,11 +23,11 @@ from huggingface_hub import file_download
 
 from hub_server import HubServer, Repository, serve_as_the_hub
 from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError
-from rfprm_lite.bundle import DEMO_FOLDER, open_hub_bundle, sha256
-from rfprm_lite.commands.models import models
+from rfprm_lite.bundle.cached import cached_bundles, plan_removal
+from rfprm_lite.bundle.hub import HubOptions, _Progress
+from rfprm_lite.bundle.open import DEMO_FOLDER, open_hub_bundle, sha256
+from rfprm_lite.cli.models import models
 from rfprm_lite.errors import DiskSpaceError
-from rfprm_lite.hub import HubOptions, _Progress
-from rfprm_lite.models_cache import cached_bundles, plan_removal
 
 FIRST, SECOND = "1" * 40, "2" * 40
 INT8 = ["int8/model.onnx", "int8/model.onnx.data", "manifest.json", "tokenizer.json"]
@@ -182,7 +182,7 @@ def test_home_mirror_token_and_offline(hub: HubServer, tmp_path: Path) -> None:
     hub.requests.clear()
     offline = run(code % "org/prm", hub, tmp_path / "home", HF_HUB_OFFLINE="1")
     assert offline.stdout == online.stdout
-    doctor = "from rfprm_lite.doctor import examine; print(examine().cached_models)"
+    doctor = "from rfprm_lite.cli.examine import examine; print(examine().cached_models)"
     assert run(doctor, hub, tmp_path / "home").stdout == "['org/prm']\n"
     absent = run(code % "org/other", hub, tmp_path / "home", HF_HUB_OFFLINE="1")
     assert "manifest.json of org/other is not in the local cache, and HF_HUB_OFFLINE is set" in absent.stderr

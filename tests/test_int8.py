@@ -14,14 +14,15 @@ from hypothesis.extra.numpy import arrays
 
 from checkpoints import LAYOUTS
 from conftest import Exported
-from rfprm_export import calibration, pipeline
-from rfprm_export.checkpoint import Checkpoint
-from rfprm_export.int8 import SMALLEST, quantise_rows
-from rfprm_export.probes import PROBES, calibration_traces, pools
-from rfprm_export.reference import through_layers
+from rfprm_export import pipeline
+from rfprm_export.checkpoint.tensors import Checkpoint
+from rfprm_export.graph.int8 import SMALLEST, quantise_rows
+from rfprm_export.oracle import calibration
+from rfprm_export.oracle.reference import through_layers
+from rfprm_export.parity.probes import PROBES, calibration_traces, pools
 from rfprm_export.variants import INT8, VARIANTS, Bound
-from rfprm_lite.encoding import Encoder
-from rfprm_lite.manifest import Parity
+from rfprm_lite.bundle.manifest import Parity
+from rfprm_lite.text.encoding import Encoder
 
 Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import lazy
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.reading import Reading
-from rfprm_lite.sequence import Rewards, TokenSequence
+from rfprm_lite.plan import bound
+from rfprm_lite.plan.sequence import Rewards, TokenSequence
+from rfprm_lite.scoring.request import Reading
 from rfprm_lite.trace import Trace
 
 POOLS = json.loads((Path(__file__).parent / "data" / "step_scores.json").read_text(encoding="utf-8"))["pools"]
@@ -85,7 +85,7 @@ def test_the_choice_is_that_of_reading_everything(
     if aggregate.reads_response:
         rewards = [np.append(own, np.float32(data.draw(some_rewards))) for own in rewards]
     table = Table(readings, rewards)
-    ranking, found = lazy.best(readings, lazy.nothing(readings), count, table.advance)
+    ranking, found = bound.best(readings, bound.nothing(readings), count, table.advance)
     assert ranking == brute_force(readings, rewards, count)
     for i, own in enumerate(found):
         assert own.tolist() == rewards[i][: table.read[i]].tolist()
@@ -104,7 +104,7 @@ def test_real_pools(aggregate: Aggregate, count: int) -> None:
         readings = [reading(c["tokens"], aggregate) for c in pool["candidates"]]
         rewards = [np.array(c["scores"], np.float32) for c in pool["candidates"]]
         table = Table(readings, rewards)
-        ranking, _ = lazy.best(readings, lazy.nothing(readings), count, table.advance)
+        ranking, _ = bound.best(readings, bound.nothing(readings), count, table.advance)
         assert ranking == brute_force(readings, rewards, count)
 
 
@@ -114,7 +114,7 @@ def test_real_pools_are_not_read_in_vain(aggregate: str, at_most: float) -> None
     for pool in POOLS:
         readings = [reading(c["tokens"], Aggregate(aggregate)) for c in pool["candidates"]]  # type: ignore[arg-type]
         table = Table(readings, [np.array(c["scores"], np.float32) for c in pool["candidates"]])
-        lazy.best(readings, lazy.nothing(readings), 1, table.advance)
+        bound.best(readings, bound.nothing(readings), 1, table.advance)
         read += table.tokens
         everything += sum(sum(c["tokens"]) for c in pool["candidates"])
     assert read <= at_most * everything

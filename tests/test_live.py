@@ -11,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import FakeBlock, FakeEngine
-from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace, many
-from rfprm_lite.bundle import open_bundle
-from rfprm_lite.cache import PrefixCache
-from rfprm_lite.cancel import Cancellation
-from rfprm_lite.encoding import Encoder
-from rfprm_lite.hub import HubOptions
-from rfprm_lite.live import LiveTrace
-from rfprm_lite.reading import Reading
-from rfprm_lite.scorer import score_sequences
-from rfprm_lite.sequence import SequenceRewards, TokenSequence
+from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace
+from rfprm_lite.bundle.hub import HubOptions
+from rfprm_lite.bundle.open import open_bundle
+from rfprm_lite.plan.cache import PrefixCache
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
+from rfprm_lite.scoring import batches
+from rfprm_lite.scoring.live import LiveTrace
+from rfprm_lite.scoring.request import Reading
+from rfprm_lite.text.encoding import Encoder
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=False)
 SEPARATED = BUNDLE.manifest.recipe
@@ -85,11 +86,11 @@ def test_each_response_has_its_result_in_its_place(kinds: list[str], window: int
 
     expected = {"good": Score, "unreadable": InputError, "failing": NumericalError}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(many, "WINDOW", window)
-        found = list(many.score(kinds, read, score_all, "return"))
+        patch.setattr(batches, "WINDOW", window)
+        found = list(batches.score(kinds, read, score_all, "return"))
         assert [type(result) for result in found] == [expected[kind] for kind in kinds]
         first = next((i for i, kind in enumerate(kinds) if kind != "good"), len(kinds))
-        before = many.score(kinds, read, score_all, "raise")
+        before = batches.score(kinds, read, score_all, "raise")
         assert [next(before) for _ in range(first)] == [good] * first
         if first < len(kinds):
             with pytest.raises(expected[kinds[first]]) as caught:  # type: ignore[type-var]

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes import FakeEngine, expected_rewards
-from rfprm_lite import scorer
-from rfprm_lite.budget import RunBudget
-from rfprm_lite.packing import Packing
-from rfprm_lite.prefix import plan
-from rfprm_lite.sequence import TokenSequence
+from rfprm_lite.plan import schedule
+from rfprm_lite.plan.budget import RunBudget
+from rfprm_lite.plan.packing import Packing
+from rfprm_lite.plan.sequence import TokenSequence
+from rfprm_lite.plan.tree import plan
 
 # Few different tokens, so that sequences share prefixes, are prefixes of each other and repeat.
 Sequences = list[tuple[list[int], list[int]]]
@@ -42,7 +42,7 @@ def test_rewards_are_those_without_reuse_and_each_prefix_is_computed_once(
 ) -> None:
     engine = FakeEngine(lanes)
     budget = RunBudget(chunk_tokens, read_scores)
-    results = scorer.score_sequences(engine, token_sequences(cases), budget=budget)
+    results = schedule.score_sequences(engine, token_sequences(cases), budget=budget)
     for (ids, reads), result in zip(cases, results, strict=True):
         assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases) == sum(result.computed for result in results)
@@ -75,15 +75,15 @@ def test_a_segment_goes_on_where_its_parent_is(cases: Sequences) -> None:
 def test_the_order_of_the_input_changes_nothing(cases: Sequences, random: np.random.RandomState) -> None:
     order = list(range(len(cases)))
     random.shuffle(order)
-    straight = scorer.score_sequences(FakeEngine(), token_sequences(cases))
-    shuffled = scorer.score_sequences(FakeEngine(), token_sequences([cases[i] for i in order]))
+    straight = schedule.score_sequences(FakeEngine(), token_sequences(cases))
+    shuffled = schedule.score_sequences(FakeEngine(), token_sequences([cases[i] for i in order]))
     for position, i in enumerate(order):
         assert shuffled[position].rewards.tolist() == straight[i].rewards.tolist()
 
 
 def test_a_reward_inside_a_shared_prefix_is_read_when_the_prefix_is_computed() -> None:
     # Only the second sequence wants position 1, which the first one computes.
-    results = scorer.score_sequences(engine := FakeEngine(), token_sequences([([5, 6, 7], [2]), ([5, 6, 8], [1, 2])]))
+    results = schedule.score_sequences(engine := FakeEngine(), token_sequences([([5, 6, 7], [2]), ([5, 6, 8], [1, 2])]))
     assert results[1].rewards.tolist() == np.array(expected_rewards([5, 6, 8], [1, 2]), np.float32).tolist()
     assert engine.runs == [[3], [1]]
 
@@ -91,17 +91,17 @@ def test_a_reward_inside_a_shared_prefix_is_read_when_the_prefix_is_computed() -
 def test_best_of_n_computes_the_prompt_once() -> None:
     prompt = list(range(100))
     cases = [([*prompt, 200 + i, 300], [100, 101]) for i in range(16)]
-    scorer.score_sequences(engine := FakeEngine(), token_sequences(cases))
+    schedule.score_sequences(engine := FakeEngine(), token_sequences(cases))
     assert engine.computed == 100 + 16 * 2
 
 
 def test_short_segments_share_runs_and_long_ones_do_not() -> None:
     prompt = list(range(100))
     short = [([*prompt, *[200 + i] * 20], [119]) for i in range(8)]
-    scorer.score_sequences(engine := FakeEngine(4), token_sequences(short))
+    schedule.score_sequences(engine := FakeEngine(4), token_sequences(short))
     assert engine.runs == [[120], [20, 20, 20, 20], [20, 20, 20]]
     long = [([*prompt, *[200 + i] * 512], [611]) for i in range(2)]
-    scorer.score_sequences(engine := FakeEngine(4), token_sequences(long))
+    schedule.score_sequences(engine := FakeEngine(4), token_sequences(long))
     assert engine.runs == [[256], [256], [100, 156], [256], [100]]
 
 
@@ -110,7 +110,7 @@ def test_a_lane_is_the_least_that_a_call_needs() -> None:
     cases = [([*prompt, 200 + i], [10]) for i in range(5)]
     for lanes in (1, 2, 9):
         engine = FakeEngine(4)
-        results = scorer.score_sequences(engine, token_sequences(cases), lanes=lanes)
+        results = schedule.score_sequences(engine, token_sequences(cases), lanes=lanes)
         assert max(map(len, engine.runs)) == min(lanes, 4)
         assert [r.rewards.tolist() for r in results] == [
             np.array(expected_rewards(*case), np.float32).tolist() for case in cases
@@ -123,7 +123,7 @@ def test_a_long_past_is_copied_into_other_lanes_only_where_that_saves_runs() -> 
     def lanes_used(candidates: int, run_tokens: float) -> int:
         cases = [([*prompt, 2000 + i, 3000], [1001]) for i in range(candidates)]
         engine = FakeEngine(4)
-        results = scorer.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
+        results = schedule.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
         assert [r.rewards.tolist() for r in results] == [
             np.array(expected_rewards(*case), np.float32).tolist() for case in cases
         ]
@@ -137,7 +137,7 @@ def test_a_long_past_is_copied_into_other_lanes_only_where_that_saves_runs() -> 
 @given(sequences(), st.integers(1, 4), st.floats(0, 30))
 def test_packing_changes_no_reward(cases: Sequences, lanes: int, run_tokens: float) -> None:
     engine = FakeEngine(lanes)
-    results = scorer.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
+    results = schedule.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
     for (ids, reads), result in zip(cases, results, strict=True):
         assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases)

@@ -16,15 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints import LAYOUTS, make_checkpoint
-from rfprm_export import parity, stages
 from rfprm_export.errors import CheckpointError, ExportError, ParityError, RecipeError
+from rfprm_export.parity import measure as parity
+from rfprm_export.parity import stages
+from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export, plan
-from rfprm_export.probes import PROBES
 from rfprm_lite import PRM, NumericalError
-from rfprm_lite.bundle import Bundle, open_bundle
-from rfprm_lite.encoding import Encoder
-from rfprm_lite.hub import HubOptions
-from rfprm_lite.manifest import Parity
+from rfprm_lite.bundle.hub import HubOptions
+from rfprm_lite.bundle.manifest import Parity
+from rfprm_lite.bundle.open import Bundle, open_bundle
+from rfprm_lite.text.encoding import Encoder
 
 SEVEN = "reasonflux-prm-7b"
 
@@ -170,7 +171,7 @@ def test_a_head_pickle_that_would_run_code(tmp_path: Path) -> None:
 
 
 def test_an_export_that_misses_parity_is_not_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfprm_export.graph.rotary_tables", lambda a: (np.ones((4096, 8), np.float32),) * 2)
+    monkeypatch.setattr("rfprm_export.graph.network.rotary_tables", lambda a: (np.ones((4096, 8), np.float32),) * 2)
     fails(checkpoint, ParityError, r"fp32 differ from PyTorch's by .* at most, where 1e-04 is allowed.* No bundle")
 
 

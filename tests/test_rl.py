@@ -18,11 +18,11 @@ from tokenizers import Tokenizer
 
 from checkpoints import DEMO_CHECKPOINT
 from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, Score, Tokens, Trace
-from rfprm_lite.conversation import text_of
 from rfprm_lite.integrations import openrlhf, verl
 from rfprm_lite.integrations.prompts import between, plain_problem, response_of
 from rfprm_lite.integrations.trl import RewardFunction
 from rfprm_lite.rl import mixed, token_offsets, token_rewards
+from rfprm_lite.text.conversation import text_of
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nTom now has 17 - 3 = 14 apples.\n\nThe answer is 14."

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from rfprm_lite import PRM, BestOfN, Score, Tokens, Trace
-from rfprm_lite.plot import plot_best_of_n
-from rfprm_lite.records import BestOfNRecord, ScoreRecord, StepRecord
-from rfprm_lite.view import _spark
+from rfprm_lite.show.figure import plot_best_of_n
+from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
+from rfprm_lite.show.terminal import _spark
 
 ROOT = Path(__file__).parent.parent
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"

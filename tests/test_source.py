@@ -22,7 +22,7 @@ from hub_server import HubServer, Repository, serve_as_the_hub
 from rfprm_export.errors import CheckpointError, ExportError, RecipeError
 from rfprm_export.pipeline import Request, carry_out, export, fetch, plan, verify
 from rfprm_lite import PRM
-from rfprm_lite.bundle import sha256
+from rfprm_lite.bundle.open import sha256
 
 COMMIT, OTHER = "1" * 40, "2" * 40
 NAMES = {"org/7b": "reasonflux-prm-7b", "org/1.5b": "reasonflux-prm-1.5b"}

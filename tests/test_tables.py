@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import InputError, tables
+from rfprm_lite import InputError
+from rfprm_lite.data import tables
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=12)
 rows_of_text = st.lists(st.fixed_dictionaries({"problem": texts, "response": texts}), min_size=1, max_size=6)

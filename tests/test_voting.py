@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import PRM, EngineError, InputError
-from rfprm_lite.math_answers import MathAnswers
 from rfprm_lite.voting import weighted_majority
+from rfprm_lite.voting.answers import MathAnswers
 
 
 @pytest.fixture(scope="module")

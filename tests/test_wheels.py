@@ -53,4 +53,4 @@ def test_what_is_inside(wheels: dict[str, Path]) -> None:
     demo = {"manifest.json", "parity.json", "tokenizer.json", "README.md"} | graph
     assert {f"rfprm_lite/models/demo/{name}" for name in demo} < listings[0]
     assert {"rfprm_lite/py.typed", "rfprm_export/py.typed", "rfprm_lite/models/example.json"} < listings[0]
-    assert {f"rfprm_lite/static/{name}" for name in ("score.css", "page.css", "page.js")} < listings[0]
+    assert {f"rfprm_lite/show/static/{name}" for name in ("score.css", "page.css", "page.js")} < listings[0]

@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 
 from contender import ModelPaths, Rewards
-from rfprm_lite.bundle import open_bundle
-from rfprm_lite.cache import PrefixCache
+from rfprm_lite.bundle.hub import HubOptions
+from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.hub import HubOptions
-from rfprm_lite.kv import Block
-from rfprm_lite.scorer import score_sequences
-from rfprm_lite.sequence import SequenceRewards, TokenSequence
-from rfprm_lite.wiring import open_engine
+from rfprm_lite.engine.kv import Block
+from rfprm_lite.plan.cache import PrefixCache
+from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
+from rfprm_lite.scoring.wiring import open_engine
 from workloads import Sequence
 
 CACHE_BYTES = 2**28

@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rfprm_export.recipes import choose
+from rfprm_export.families.recipes import choose
 from rfprm_lite import Trace
-from rfprm_lite.encoding import Encoder
+from rfprm_lite.text.encoding import Encoder
 
 MOST_TOKENS = 200_000
 POOLS_A_SET = 4

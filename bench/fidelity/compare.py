@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from rfprm_export import agreement
-from rfprm_lite import manifest as manifests
-from rfprm_lite.bundle import open_bundle
+from rfprm_export.parity import agreement
+from rfprm_lite.bundle import manifest as manifests
+from rfprm_lite.bundle.hub import HubOptions
+from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.hub import HubOptions
-from rfprm_lite.scorer import score_sequences
-from rfprm_lite.wiring import open_engine
+from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.scoring.wiring import open_engine
 
 CANDIDATES = 16
 BOUNDS = {"mean_difference": 0.01, "p99_difference": 0.05, "tau": 0.97, "same_choice": 0.97, "accuracy_change": 0.005}

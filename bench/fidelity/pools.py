@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.recipes import choose
+from rfprm_export.families.recipes import choose
 from rfprm_lite import Trace
-from rfprm_lite.encoding import Encoder
-from rfprm_lite.sequence import TokenSequence
+from rfprm_lite.plan.sequence import TokenSequence
+from rfprm_lite.text.encoding import Encoder
 
 FILES = ("gsm8k_bon32_qwenprm.jsonl.gz", "math500_bon32_qwenprm.jsonl.gz")
 RECIPE = "reasonflux-prm-7b"

@@ -18,8 +18,8 @@ from rich.table import Table
 from rfprm_lite import RfprmError
 
 if TYPE_CHECKING:
-    from rfprm_export.plan import VariantPlan
-    from rfprm_lite.manifest import Parity, Variant
+    from rfprm_export.write.size import VariantPlan
+    from rfprm_lite.bundle.manifest import Parity, Variant
 
 
 @contextmanager

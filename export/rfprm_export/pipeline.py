@@ -15,32 +15,42 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export import parity
-from rfprm_export import plan as plans
-from rfprm_export import source as sources
-from rfprm_export.assertions import assert_template, assert_tokens
-from rfprm_export.bias_correction import logit_shift, variant_rewards
-from rfprm_export.calibration import MOST_BYTES, Statistics, measure
-from rfprm_export.checkpoint import Architecture, Checkpoint, Outline, Shape
+from rfprm_export.checkpoint import source as sources
+from rfprm_export.checkpoint.head import Tensors, check_head, load_head
+from rfprm_export.checkpoint.tensors import Architecture, Checkpoint, Outline, Shape
 from rfprm_export.errors import CheckpointError, ExportError, ParityError, RangeError
-from rfprm_export.gptq import Round
-from rfprm_export.head import Tensors, check_head, load_head
-from rfprm_export.model_card import model_card
-from rfprm_export.moments import Moments
-from rfprm_export.parity import Material, StepRewards
-from rfprm_export.passes import AS_IT_IS, Passes
-from rfprm_export.plan import VariantPlan
-from rfprm_export.probes import calibration_traces
-from rfprm_export.recipes import ExportRecipe, choose
-from rfprm_export.reference import Reference, load_tokenizer
-from rfprm_export.report import commands, report
+from rfprm_export.families.recipes import ExportRecipe, choose
+from rfprm_export.oracle.assertions import assert_template, assert_tokens
+from rfprm_export.oracle.calibration import MOST_BYTES, Statistics, measure
+from rfprm_export.oracle.reference import Reference, load_tokenizer
+from rfprm_export.parity import measure as parity
+from rfprm_export.parity.bias_correction import logit_shift, variant_rewards
+from rfprm_export.parity.measure import Material, StepRewards
+from rfprm_export.parity.probes import calibration_traces
+from rfprm_export.quantize.moments import Moments
+from rfprm_export.quantize.passes import AS_IT_IS, Passes
+from rfprm_export.quantize.round import Round
 from rfprm_export.variants import VARIANTS, VariantRecipe
-from rfprm_export.write import shift_logit, to_nearest, write_tokenizer, write_variant
+from rfprm_export.write import size as plans
+from rfprm_export.write.card import model_card
+from rfprm_export.write.report import commands, report
+from rfprm_export.write.size import VariantPlan
+from rfprm_export.write.variant import shift_logit, to_nearest, write_tokenizer, write_variant
 from rfprm_lite import BundleFormatError, ContextLengthError, NumericalError, __version__
-from rfprm_lite.bundle import Bundle, check_files, read_manifest
-from rfprm_lite.encoding import Encoder
-from rfprm_lite.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, File, Manifest, Parity, Source, Variant, encode
-from rfprm_lite.sequence import TokenSequence
+from rfprm_lite.bundle.manifest import (
+    FILE_NAME,
+    FORMAT_VERSION,
+    Dimensions,
+    File,
+    Manifest,
+    Parity,
+    Source,
+    Variant,
+    encode,
+)
+from rfprm_lite.bundle.open import Bundle, check_files, read_manifest
+from rfprm_lite.plan.sequence import TokenSequence
+from rfprm_lite.text.encoding import Encoder
 
 MOST_TOKENS_A_CHANNEL = 64
 """Of the MLP's inner ones, the widest product: more tell a small model nothing, and take minutes."""

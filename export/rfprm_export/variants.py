@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from rfprm_export.arithmetic import Arithmetic, Weights
-from rfprm_export.calibration import Statistics
-from rfprm_export.checkpoint import Architecture
-from rfprm_export.floating import Float16Arithmetic, FloatArithmetic
-from rfprm_export.int4 import BLOCK, Int4Arithmetic
-from rfprm_export.int8 import Int8Arithmetic
-from rfprm_export.nodes import Nodes
-from rfprm_export.passes import Passes, balanced, without_overflow
+from rfprm_export.checkpoint.tensors import Architecture
+from rfprm_export.graph.arithmetic import Arithmetic, Weights
+from rfprm_export.graph.floating import Float16Arithmetic, FloatArithmetic
+from rfprm_export.graph.int4 import BLOCK, Int4Arithmetic
+from rfprm_export.graph.int8 import Int8Arithmetic
+from rfprm_export.graph.nodes import Nodes
+from rfprm_export.oracle.calibration import Statistics
+from rfprm_export.quantize.passes import Passes, balanced, without_overflow
+from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.device import Device
-from rfprm_lite.manifest import Parity
 
 
 @dataclass(frozen=True, slots=True)

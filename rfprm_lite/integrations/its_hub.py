@@ -24,10 +24,10 @@ from its_hub.api import (
 
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.plan.usage import Tokens
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.trace import Problem
-from rfprm_lite.usage import Tokens
 
 Conversation: TypeAlias = str | list[ChatMessage] | ChatMessages
 ProblemOf: TypeAlias = Callable[[Sequence[ChatMessage]], Problem]

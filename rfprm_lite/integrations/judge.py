@@ -11,13 +11,13 @@ import threading
 from collections.abc import Sequence
 
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.conversation import asked
 from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
+from rfprm_lite.plan.usage import Tokens
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.rl import BETA, checked
+from rfprm_lite.text.conversation import asked
 from rfprm_lite.trace import Problem, Response
-from rfprm_lite.usage import Tokens
 
 _log = logging.getLogger("rfprm_lite")
 

@@ -26,9 +26,9 @@ from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
+from rfprm_lite.plan.usage import Tokens
 from rfprm_lite.prm import PRM
 from rfprm_lite.rl import mixed
-from rfprm_lite.usage import Tokens
 
 __all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
 

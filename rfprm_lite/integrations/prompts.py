@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from rfprm_lite.conversation import text_of
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.text.conversation import text_of
 from rfprm_lite.trace import Problem, Response, Trace
 
 Message: TypeAlias = Mapping[str, object]

@@ -19,10 +19,10 @@ from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, Prompt, plain_problem, response_of
+from rfprm_lite.plan.usage import Tokens
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.rl import mixed
-from rfprm_lite.usage import Tokens
 
 Outcome: TypeAlias = Callable[..., Sequence[float | None]]
 """A reward function in TRL's signature: `(prompts, completions, **columns) -> list[float | None]`."""

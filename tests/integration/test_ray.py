@@ -25,7 +25,7 @@ from click.testing import CliRunner
 
 from rfprm_lite import PRM, ContextLengthError, DeviceError, InputError
 from rfprm_lite.cli import main
-from rfprm_lite.ray import score_dataset
+from rfprm_lite.integrations.ray import score_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's of itself
 
@@ -143,7 +143,7 @@ def test_rows_of_a_problem_meet_and_a_large_problem_is_spread(monkeypatch: pytes
         def __call__(self, batch: pa.Table) -> pa.Table:
             return batch.append_column("batch", pa.array([batch["id"][0].as_py()] * len(batch), pa.int64()))
 
-    monkeypatch.setattr("rfprm_lite.ray._Scorer", Recorder)
+    monkeypatch.setattr("rfprm_lite.integrations.ray._Scorer", Recorder)
     rows = traces(500) + [{"id": 500 + i, "problem": "large", "answer": ["1"]} for i in range(300)]
     ds = ray.data.from_items(rows, override_num_blocks=4)
     found = score_dataset(ds, model="demo", workers=2, response="answer", batch_rows=50).take_all()

@@ -1,0 +1,1 @@
+"""The nodes of the ONNX graph. Knows no PyTorch."""

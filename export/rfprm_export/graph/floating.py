@@ -1,0 +1,80 @@
+"""Products in float32, in float16 between casts, or in float32 on weights in mixed bases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from rfprm_export.graph.arithmetic import FLOAT, Operand, Weights
+from rfprm_export.graph.nodes import Nodes
+from rfprm_export.quantize.mixing import hadamard, mixed_channels
+
+
+class FloatArithmetic:
+    """Weights and activations of one floating type; operands have no scale."""
+
+    def __init__(self, nodes: Nodes, weights: Weights, working: ir.DataType = FLOAT) -> None:
+        self._nodes, self._weights, self.working = nodes, weights, working
+
+    def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
+        return self.leave(self._nodes.op("Gather", [self._kept(name, [name]), ids]))
+
+    def enter(self, x: ir.Value) -> ir.Value:
+        return x if self.working == FLOAT else self._nodes.op("Cast", [x], to=self.working)
+
+    def leave(self, x: ir.Value) -> ir.Value:
+        return x if self.working == FLOAT else self._nodes.op("Cast", [x], to=FLOAT)
+
+    def mixed(self, x: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
+        return x
+
+    def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
+        if pending is not None:
+            raise ValueError("floating operands have no scale")
+        return Operand(x, None)
+
+    def raw(self, name: str, x: Operand, sources: Sequence[str]) -> ir.Value:
+        return self.linear(name, x, sources)
+
+    def linear(self, name: str, x: Operand, sources: Sequence[str], *, bias: bool = False) -> ir.Value:
+        inputs = [x.values, self._kept(f"{name}.weight", [f"{s}.weight" for s in sources])]
+        if bias:
+            inputs.append(self._bias(name, sources))
+        return self._nodes.op("Gemm", inputs, transB=1)
+
+    def biased(self, product: ir.Value, name: str, sources: Sequence[str]) -> ir.Value:
+        """product + stacked(biases)."""
+        return self._nodes.op("Add", [product, self._bias(name, sources)])
+
+    def _bias(self, name: str, sources: Sequence[str]) -> ir.Value:
+        return self._kept(f"{name}.bias", [f"{s}.bias" for s in sources])
+
+    def _kept(self, name: str, sources: Sequence[str]) -> ir.Value:
+        return self._nodes.keep(self._weights.stacked(name, sources, self.working))
+
+
+class Float16Arithmetic(FloatArithmetic):
+    """float16, for CUDA."""
+
+    def __init__(self, nodes: Nodes, weights: Weights) -> None:
+        super().__init__(nodes, weights, ir.DataType.FLOAT16)
+
+
+class MixedArithmetic(FloatArithmetic):
+    """float32 on weights whose columns are mixed (rfprm_export.quantize.bases)."""
+
+    def __init__(self, nodes: Nodes, weights: Weights) -> None:
+        super().__init__(nodes, weights)
+        self._mixing: dict[int, ir.Value] = {}
+
+    def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
+        return self.mixed(super().lookup(name, ids, features), features)
+
+    def mixed(self, x: ir.Value, features: int) -> ir.Value:
+        n = self._nodes
+        size = mixed_channels(features)
+        if size not in self._mixing:
+            self._mixing[size] = n.keep(self._weights.constant(f"mixing.{size}", hadamard(size)))
+        groups = n.op("Reshape", [x, n.int64([-1, size])])
+        return n.op("Reshape", [n.op("MatMul", [groups, self._mixing[size]]), n.int64([-1, features])])

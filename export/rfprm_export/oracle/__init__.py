@@ -1,0 +1,1 @@
+"""The PRM in PyTorch: what every variant is measured against."""

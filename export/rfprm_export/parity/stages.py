@@ -1,0 +1,91 @@
+"""A variant's graph run one layer at a time, for models that do not fit into memory as a whole.
+
+In: a bundle's variant and token sequences. Out: the rewards at their read-outs, by the nodes and weights of the very
+graph that users run: it is cut at the seams between its layers, and all sequences pass through one part before the
+next is opened. Nothing is cached and no prefix is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.utils
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from rfprm_export.graph.network import seam
+from rfprm_lite import NumericalError
+from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.engine import run_inputs
+from rfprm_lite.engine.kv import SPARE
+from rfprm_lite.engine.session import open_session
+from rfprm_lite.plan.sequence import TokenSequence
+from rfprm_lite.text.encoding import Encoder
+from rfprm_lite.trace import Trace
+
+Values = dict[str, NDArray[np.generic]]
+
+
+def step_rewards(bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, Trace]]) -> list[NDArray[np.float32]]:
+    """float32 [num_steps] for each problem and trace."""
+    sequences = [encoder.step_sequences(problem, trace) for problem, trace in traces]
+    found = iter(rewards(bundle, [sequence for own in sequences for sequence in own]))
+    return [np.concatenate([next(found) for _ in own]) for own in sequences]
+
+
+def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
+    """float32 [num_read] of each sequence. Raises NumericalError."""
+    model = onnx.load(bundle.graph, load_external_data=False)
+    extractor = onnx.utils.Extractor(model)
+    always = list(run_inputs(1, {}))
+    caches = [value.name for value in model.graph.input if value.name not in always]
+    last = bundle.manifest.dimensions.num_layers - 1
+    seams = [seam(0)[:1], *(seam(i) for i in range(1, last + 1))]
+    states: list[Values] = [{} for _ in sequences]
+    for i, (before, after) in enumerate(pairwise([(), *seams, ("rewards",)]), start=-1):
+        own = [name for name in caches if name.startswith(f"past.{i}.")]
+        part = extractor.extract_model([*always, *before, *own], list(after))
+        _through(part, bundle, states, sequences)
+    # A lone read is read twice.
+    found = [state["rewards"].astype(np.float32)[: len(s.reads)] for state, s in zip(states, sequences, strict=True)]
+    if not all(np.isfinite(own).all() for own in found):
+        raise NumericalError(f"variant {bundle.variant.name!r} gave a reward that is no number")
+    return found
+
+
+def _through(part: onnx.ModelProto, bundle: Bundle, states: list[Values], sequences: Sequence[TokenSequence]) -> None:
+    """All sequences, in place. The part's session ends with this function: the next part has the memory."""
+    with _opened(part, bundle.graph) as session:
+        for at, sequence in enumerate(sequences):
+            states[at] = _run(session, bundle.variant.lanes, states[at], sequence)
+
+
+def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: TokenSequence) -> Values:
+    """The part's outputs for a sequence, of which nothing is cached."""
+    given: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.reads)})}
+    feeds: Values = {}
+    for value in session.get_inputs():
+        # The last layer's past has no tokens; the others' has room for this run's.
+        sizes = {f"capacity.{lane}": len(sequence.ids) + SPARE if lane == 0 else SPARE for lane in range(lanes)}
+        shape = [size if isinstance(size, int) else sizes.get(size, 0) for size in value.shape]
+        dtype = np.float16 if value.type == "tensor(float16)" else np.float32
+        feeds[value.name] = given[value.name] if value.name in given else np.zeros(shape, dtype)
+    names = [value.name for value in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+@contextmanager
+def _opened(part: onnx.ModelProto, graph: Path) -> Iterator[ort.InferenceSession]:
+    """A session of a part, whose weights are in the data file beside the whole graph."""
+    path = graph.with_name(".part.onnx")
+    try:
+        path.write_bytes(part.SerializeToString())
+        yield open_session(path, DeviceSpec("cpu"), None)
+    finally:
+        path.unlink(missing_ok=True)

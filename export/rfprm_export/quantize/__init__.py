@@ -1,0 +1,1 @@
+"""What happens to weights on their way into a variant."""

@@ -1,0 +1,50 @@
+"""A bundle's parity.json: what was measured when it was made, for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import msgspec
+
+from rfprm_lite.bundle.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """What makes a bundle again, and what measures it again. A local checkpoint is known by its folder's name."""
+
+    export: str
+    verify: str
+
+
+def report(manifest: Manifest, commands: Commands) -> bytes:
+    """JSON. Differences are of step rewards in [0, 1] from the PyTorch model in FP32; sizes are in bytes."""
+    variants = {
+        variant.name: {
+            "made_by": variant.made_by,
+            "missed": variant.missed,
+            "bytes": sum(file.bytes for file in variant.files),
+            **(msgspec.structs.asdict(variant.parity) if variant.parity else {}),
+        }
+        for variant in manifest.variants
+    }
+    found = {
+        "source": msgspec.structs.asdict(manifest.source),
+        "recipe": manifest.recipe.name,
+        "commands": asdict(commands),
+        "variants": variants,
+    }
+    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+
+
+def commands(manifest: Manifest, *, most_traces: int | None, low_memory: bool) -> Commands:
+    """most_traces, low_memory: as the bundle was made."""
+    revision = f" --revision {manifest.source.revision}" if manifest.source.revision else ""
+    source = f"{manifest.source.name}{revision}"
+    names = ",".join(variant.name for variant in manifest.variants)
+    traces = "" if most_traces is None else f" --traces {most_traces}"
+    memory = " --low-memory" if low_memory else ""
+    return Commands(
+        export=f"rfprm-export {source} BUNDLE --recipe {manifest.recipe.name} --variants {names}{traces}{memory}",
+        verify=f"rfprm-export verify BUNDLE --reference {source}{memory}",
+    )

@@ -1,0 +1,173 @@
+"""The one contract between exporter and runtime: a bundle's manifest.json.
+
+In: JSON. Out: a `Manifest`, validated. Opens no file but the one it is given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rfprm_lite.bundle.recipe import Recipe
+from rfprm_lite.device import Device
+from rfprm_lite.errors import BundleFormatError, VariantError
+
+FORMAT_VERSION = 2
+FILE_NAME = "manifest.json"
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The checkpoint that was exported: hub id or folder name, and the hub revision where there is one."""
+
+    name: str
+    revision: str | None
+    architecture: str
+
+
+class Dimensions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes that the KV cache and the length check need; max_positions in tokens."""
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    vocab_size: int
+    max_positions: int
+
+    def __post_init__(self) -> None:
+        wrong = {name: value for name, value in msgspec.structs.asdict(self).items() if value < 1}
+        if wrong:
+            raise ValueError(f"dimensions must be positive: {wrong}")
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the bundle; path relative to it, with forward slashes."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Differences of step rewards from the PyTorch reference in FP32, measured at export.
+
+    tau: Kendall's, of candidates' rewards, the mean over pools of candidates for one problem; same_choice: the part of
+    the pools in which both find the same candidate the best; None where no pool could be read.
+    by: "the runtime", or "layer by layer" for what did not fit into memory. tokens_per_second: by the runtime, one
+    trace after another, on `machine`.
+    """
+
+    max_abs_difference: float
+    p99_abs_difference: float
+    mean_abs_difference: float
+    tau: float | None
+    same_choice: float | None
+    num_pools: int
+    num_traces: int
+    num_rewards: int
+    by: str
+    tokens_per_second: float | None
+    machine: str
+    onnxruntime: str
+    torch: str
+    transformers: str
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One graph of the bundle.
+
+    files: the first is the graph, the others its external data.
+    dtype: of the weights; kv_dtype: of the KV cache. lanes: segments that one run can hold.
+    devices: where it runs. made_by: the passes that made it from the checkpoint, in words.
+    parity: None only while the exporter still measures it. missed: which bound of its parity, in words; a variant that
+    missed one has to be asked for by name.
+    """
+
+    name: str
+    files: tuple[File, ...]
+    dtype: Literal["float32", "float16", "int8", "int4"]
+    kv_dtype: Literal["float32", "float16"]
+    lanes: int
+    devices: tuple[Device, ...]
+    made_by: tuple[str, ...]
+    parity: Parity | None
+    missed: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.files or not self.devices or self.lanes < 1:
+            raise ValueError(f"variant {self.name!r} needs a file, a device and a lane")
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a bundle is. The first variant that runs on a device and kept its bound is that device's default."""
+
+    format_version: int
+    exporter_version: str
+    source: Source
+    recipe: Recipe
+    dimensions: Dimensions
+    tokenizer: File
+    variants: tuple[Variant, ...]
+
+    def variant(self, name: str) -> Variant:
+        """Raises VariantError, which names what there is."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise VariantError(f"the bundle of {self.source.name} has no variant {name!r}: it has {self.variant_list}")
+
+    def default_variant(self, device: Device) -> Variant:
+        """The first variant that runs on `device` and kept its bound. Raises VariantError where none does."""
+        running = [variant for variant in self.variants if device in variant.devices]
+        for variant in running:
+            if variant.missed is None:
+                return variant
+        if running:
+            missed = "; ".join(f"{variant.name}: {variant.missed}" for variant in running)
+            raise VariantError(
+                f"no variant for {device} in the bundle of {self.source.name} kept the bound of its parity ({missed}). "
+                f"If you want it all the same, ask for it by variant={running[0].name!r}"
+            )
+        raise VariantError(f"the bundle of {self.source.name} has no variant for {device}: it has {self.variant_list}")
+
+    @property
+    def variant_list(self) -> str:
+        """The variants and their devices, for messages."""
+        return ", ".join(f"{variant.name} ({', '.join(variant.devices)})" for variant in self.variants) or "none"
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of one sequence: the recipe's limit, or the model's positions."""
+        limit = self.recipe.max_tokens
+        return self.dimensions.max_positions if limit is None else min(limit, self.dimensions.max_positions)
+
+
+def read(path: Path) -> Manifest:
+    """Raises BundleFormatError where the file is malformed or of another format version."""
+    return decode(path.read_bytes(), str(path))
+
+
+def decode(data: bytes, where: str) -> Manifest:
+    """A manifest from JSON; `where` is what errors call it."""
+    try:
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise BundleFormatError(
+                f"{where} has format version {version}, this rfprm-lite reads {FORMAT_VERSION}: "
+                f"{'upgrade rfprm-lite' if version > FORMAT_VERSION else 'export the model again'}"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleFormatError(f"{where} is no manifest of rfprm-lite: {error}") from error
+
+
+def encode(manifest: Manifest) -> bytes:
+    """JSON that `decode` reads back, indented for people."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+class _Version(msgspec.Struct):
+    format_version: int

@@ -1,0 +1,118 @@
+"""A bundle on disk: found or downloaded, and checked.
+
+In: a folder, a hub id, or nothing for the bundled demo model. Out: a `Bundle` whose files are all there, unaltered.
+Local first, the hub second and only for what looks like a hub id, and of that just the files of one variant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from rfprm_lite.bundle import manifest as manifests
+from rfprm_lite.bundle.hub import HubOptions, fetch_files, fetch_manifest, is_hub_id
+from rfprm_lite.bundle.manifest import File, Manifest, Variant
+from rfprm_lite.device import Device
+from rfprm_lite.errors import BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
+
+DEMO = "demo"
+DEMO_FOLDER = Path(str(files("rfprm_lite"))) / "models" / "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One variant of a bundle, ready to open."""
+
+    folder: Path
+    manifest: Manifest
+    variant: Variant
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / self.variant.files[0].path
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / self.manifest.tokenizer.path
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        return (self.manifest.tokenizer, *self.variant.files)
+
+
+def open_bundle(model: str | Path, variant: str | None, device: Device, hub: HubOptions, *, verify: bool) -> Bundle:
+    """Find, download if need be, and check.
+
+    Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DiskSpaceError.
+    """
+    folder = DEMO_FOLDER if model == DEMO else Path(model)
+    if folder.is_dir():
+        if hub.revision is not None:
+            raise ModelNotFoundError(f"{model} is a folder: a revision ({hub.revision}) is for hub ids")
+        bundle = _choose(folder, read_manifest(folder, str(model)), variant, device)
+        check_files(bundle, contents=verify)
+        return bundle
+    if isinstance(model, str) and is_hub_id(model):
+        return open_hub_bundle(model, variant, device, hub, verify=verify)
+    raise ModelNotFoundError(f"{model} is neither a folder nor a hub id of the form org/name")
+
+
+def open_hub_bundle(repo: str, variant: str | None, device: Device | None, hub: HubOptions, *, verify: bool) -> Bundle:
+    """One variant of a repository's bundle, from the hub's cache, downloaded where it is not there.
+
+    device: None where it will not run here: then any `variant` will do, or else the CPU's default.
+    Raises as `open_bundle` does.
+    """
+    folder = fetch_manifest(repo, hub)
+    bundle = _choose(folder, read_manifest(folder, repo), variant, device)
+    fetch_files(repo, folder, bundle.files, hub)
+    cache = f" --cache-dir {hub.cache_dir}" if hub.cache_dir else ""
+    check_files(bundle, contents=verify, advice=f"remove it by `rfprm models remove {repo}{cache}`, then get it again")
+    return bundle
+
+
+def check_files(bundle: Bundle, *, contents: bool, advice: str = "get the bundle again") -> None:
+    """Raise BundleFileError, with `advice`, where a file is missing, has another size or, if `contents`, another
+    sha256."""
+    for file in bundle.files:
+        path = bundle.folder / file.path
+        if not path.is_file():
+            raise BundleFileError(f"{path} is missing: {advice}")
+        size = path.stat().st_size
+        if size != file.bytes:
+            raise BundleFileError(f"{path} has {size} bytes, the manifest says {file.bytes}: {advice}")
+        if contents and sha256(path) != file.sha256:
+            raise BundleFileError(f"{path} was altered, its sha256 is not the manifest's: {advice}")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path, model: str) -> Manifest:
+    """Of a bundle that errors call `model`. Raises BundleFormatError."""
+    path = folder / manifests.FILE_NAME
+    if not path.is_file():
+        raise BundleFormatError(
+            f"{model} has no {manifests.FILE_NAME}: it is no bundle of rfprm-lite. "
+            "A PyTorch checkpoint is made into one by rfprm-export"
+        )
+    return manifests.read(path)
+
+
+def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Device | None) -> Bundle:
+    chosen = manifest.variant(variant) if variant else manifest.default_variant(device or "cpu")
+    if device and device not in chosen.devices:
+        default = manifest.default_variant(device).name
+        raise VariantError(
+            f"variant {chosen.name!r} runs on {', '.join(chosen.devices)} and not on {device}. For {device} take "
+            f"variant {default!r}; the bundle of {manifest.source.name} has {manifest.variant_list}"
+        )
+    for file in (manifest.tokenizer, *chosen.files):
+        if Path(file.path).is_absolute() or ".." in Path(file.path).parts:
+            raise BundleFormatError(f"the manifest names {file.path!r}, a file outside its bundle")
+    return Bundle(folder, manifest, chosen)

@@ -1,0 +1,182 @@
+"""`rfprm filter`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rfprm_lite.cli.files import FORMAT, PROBLEM, RESPONSE
+from rfprm_lite.cli.on_ray import ROWS_AHEAD, on_ray
+from rfprm_lite.cli.shared import Session, console, scores
+from rfprm_lite.data import filtering, tables
+from rfprm_lite.data.filtering import Outputs, Source, Summary
+from rfprm_lite.data.ledger import Ledger, Scored
+from rfprm_lite.data.selection import Selection
+from rfprm_lite.data.tables import Format
+from rfprm_lite.errors import InputError, RfprmError
+from rfprm_lite.show.terminal import plain
+from rfprm_lite.trace import Problem, Response
+
+DONE_BUT = 3
+"""Exit code where all is done but rows that could not be scored."""
+STOPPED = 130
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def checked(_context: click.Context, _option: click.Parameter, top: str | None) -> str | None:
+    """--top, before a model is loaded."""
+    try:
+        Selection.of(top, 0.0, None)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    return top
+
+
+@click.command("filter")
+@click.argument("input", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="Where the kept rows go: .jsonl, .csv or .parquet.")
+@click.option("--top", callback=checked, help="Keep the best so many traces, 500, or such a part of them, 10%.")
+@click.option("--min-reward", type=float, help="Keep traces with at least this reward.")
+@click.option("--per-problem", type=click.IntRange(min=1), help="Keep at most so many traces of a problem, the best.")
+@click.option("--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True)
+@click.option("--rewards", type=FILE, help="Also write every row, kept or not, with its rewards here.")
+@click.option("--histogram", type=FILE, help="Also draw how the rewards are spread, as a .png, .svg or .pdf.")
+@click.option("--ledger", type=FILE, help="What is scored is recorded here; OUTPUT.ledger where not given.")
+@click.option("--restart", is_flag=True, help="Forget what an earlier run has scored.")
+@click.option("--ray", is_flag=True, help="Score by actors on a Ray cluster: RAY_ADDRESS's, or one of this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Actors of --ray at most; as many as there are CPUs for.")
+@FORMAT
+@PROBLEM
+@RESPONSE
+@scores
+def filter_traces(
+    session: Session,
+    input: Path,
+    output: Path,
+    top: str | None,
+    min_reward: float | None,
+    per_problem: int | None,
+    on_error: str,
+    rewards: Path | None,
+    histogram: Path | None,
+    ledger: Path | None,
+    restart: bool,
+    ray: bool,
+    workers: int | None,
+    format: Format | None,
+    problem_column: str,
+    response_column: str,
+) -> None:
+    """Score the traces in INPUT, a file or -, and keep the best: rows with problem and response.
+
+    A trace's reward is its aggregate's: the paper's mean of step rewards + alpha * final for ReasonFlux-PRM-7B. Of
+    --per-problem, --min-reward and --top each narrows what the one before left. Rows keep their order and columns.
+
+    What is scored is recorded in OUTPUT.ledger as it comes: interrupted or killed, the same command goes on from there,
+    and another selection costs no scoring. Rows that can't be scored go to OUTPUT.aside.jsonl, and the exit code is 3.
+
+    Example: rfprm filter traces.jsonl --model bundles/reasonflux-7b --top 10% --per-problem 1 -o kept.parquet
+    """
+    selection = Selection.of(top, min_reward, per_problem)
+    outputs = Outputs(output, rewards, histogram)
+    spool = str(input) == "-" and str(output) != "-"
+    format = format or tables.format_of(input)
+    path = output.with_name(f"{output.name}.input.{format}") if spool else input
+    source = Source(path, format, {"problem": problem_column, "response": response_column})
+    filtering.check(source, outputs)
+    score_all, ahead = (on_ray(session, workers), ROWS_AHEAD) if ray else (_here(session), filtering.ROWS_AHEAD)
+    recorded = ledger or output.with_name(f"{output.name}.ledger")
+    with closing(Ledger(recorded, _job(session, source), restart=restart)) as record:
+        if spool:
+            _spool(path, restart=restart)
+        try:
+            _score(source, filtering.score_rows(source, score_all, record, skip=on_error == "skip", ahead=ahead))
+        except KeyboardInterrupt:
+            click.echo(f"stopped: the same command goes on behind {record.totals().rows} recorded rows", err=True)
+            sys.exit(STOPPED)
+        summary = filtering.write(source, outputs, record, selection, session.aggregate.reward_range)
+    if session.as_json:
+        click.echo(json.dumps(summary.to_dict()))
+    else:
+        console().print(summary.histogram.view(), _summary(summary, outputs))
+    if summary.aside:
+        sys.exit(DONE_BUT)
+
+
+def _spool(path: Path, *, restart: bool) -> None:
+    """Keep standard input as a file beside the output: it is read twice, and again by a run that goes on."""
+    if path.exists() and not restart:
+        raise InputError(
+            f"{path} is there from an earlier run: go on by giving it as INPUT, or replace it by --restart"
+        )
+    with tables.replaced(path) as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    click.echo(f"standard input is kept in {path}", err=True)
+
+
+def _here(session: Session) -> filtering.ScoreAll:
+    """By this process's PRM."""
+
+    def score_all(pairs: Sequence[tuple[Problem, Response]]) -> Iterator[Scored | RfprmError]:
+        for score in session.prm.score_iter(pairs, aggregate=session.aggregate, on_error="return"):
+            if isinstance(score, RfprmError):
+                yield score
+            else:
+                yield Scored(score.reward, score.trajectory_reward, score.step_rewards, score.tokens)
+
+    return score_all
+
+
+def _job(session: Session, source: Source) -> dict[str, str]:
+    """What the rewards depend on."""
+    manifest, variant = session.prm.manifest, session.prm.variant
+    return {
+        "model": f"{manifest.source.name} {variant.name}",
+        "weights": " ".join(file.sha256 for file in variant.files),
+        "recipe": manifest.recipe.name,
+        "aggregate": session.aggregate.name,
+        "alpha": repr(float(session.aggregate.alpha)),
+        "final": session.aggregate.final,
+        "columns": ", ".join(source.columns.values()),
+    }
+
+
+def _score(source: Source, run: Iterator[filtering.Progress]) -> None:
+    """With a bar on standard error, where that is a terminal."""
+    shown = Console(stderr=True)
+    bar = Progress(
+        TextColumn("scoring"),
+        *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
+        TextColumn("{task.fields[aside]}"),
+        console=shown,
+        disable=not shown.is_terminal,
+        speed_estimate_period=3600,
+    )
+    with bar:
+        task = bar.add_task("", total=source.count() if shown.is_terminal else None, aside="")
+        for progress in run:
+            aside = f"{progress.aside} could not be scored" if progress.aside else ""
+            bar.update(task, completed=progress.rows, aside=aside)
+
+
+def _summary(summary: Summary, outputs: Outputs) -> Table:
+    table = Table(box=None, show_header=False)
+    table.add_row("kept", plain(f"{summary.kept} of {summary.scored} traces, in {outputs.kept}"))
+    if summary.lowest_kept is not None:
+        table.add_row("rewards kept", f"{summary.lowest_kept:.3f} and more, {summary.mean_kept:.3f} on average")
+        table.add_row("rewards of all", f"{summary.mean_reward:.3f} on average")
+    if summary.tokens and summary.computed is not None:
+        saved = 1 - summary.computed / summary.tokens
+        table.add_row("tokens", f"{summary.tokens}, of which {saved:.0%} were shared and not computed")
+    if summary.aside:
+        table.add_row("not scored", plain(f"{summary.aside}, with what is wrong in {outputs.aside}"))
+    return table

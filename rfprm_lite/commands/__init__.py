@@ -1,1 +1,0 @@
-"""The commands of `rfprm`, one a file."""

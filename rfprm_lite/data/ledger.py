@@ -1,0 +1,223 @@
+"""What a long run has scored so far, in one SQLite file: written batch by batch, each as a whole or not at all.
+
+In: rows' numbers and rewards. Out: what is there already, and what a selection keeps. A run that was killed at any
+point, by SIGKILL or a power cut too, finds every batch that it had finished. One process writes at a time. The file
+belongs on a local disk: SQLite's locks can't be relied on over a network.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_lite.data.selection import Selection
+from rfprm_lite.errors import InputError, LedgerError
+from rfprm_lite.plan.usage import Tokens
+
+_OPENING = """
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rewards (
+    row INTEGER PRIMARY KEY, digest BLOB NOT NULL, problem BLOB NOT NULL, reward REAL NOT NULL,
+    trajectory_reward REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER, computed INTEGER
+);
+CREATE TABLE IF NOT EXISTS aside (row INTEGER PRIMARY KEY, error TEXT NOT NULL, content TEXT NOT NULL);
+DELETE FROM aside;
+"""
+_FORGETTING = "BEGIN IMMEDIATE; DELETE FROM job; DELETE FROM rewards; COMMIT;"
+_KEPT = """
+SELECT row FROM (
+    SELECT row, reward, ROW_NUMBER() OVER (PARTITION BY problem ORDER BY reward DESC, row) AS place FROM rewards
+) WHERE place <= :per_problem AND reward >= :min_reward ORDER BY reward DESC, row LIMIT :most
+"""
+_EVERY = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which problem a row asks, and which row it is: digests of its texts, so that a changed input is seen."""
+
+    problem: bytes
+    row: bytes
+
+    @classmethod
+    def of(cls, problem: object, response: object) -> Key:
+        """Of anything that JSON holds."""
+        return cls(_digest(problem), _digest([problem, response]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """The rewards of a row, as in `Score`. step_rewards: float32 [num_steps]. tokens: None where they are not known."""
+
+    reward: float
+    trajectory_reward: float
+    step_rewards: NDArray[np.float32]
+    tokens: Tokens | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A row that is recorded, and whether a selection keeps it. digest: of the row, as `Key.row`."""
+
+    row: int
+    digest: bytes
+    scored: Scored
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Of all scored rows: their number, and their tokens, of which some were computed; None where not known."""
+
+    rows: int
+    tokens: int | None
+    computed: int | None
+
+
+class Ledger:
+    """Open for one job, which is what the rewards depend on, in words. Closed by `close`."""
+
+    def __init__(self, path: Path, job: Mapping[str, str], *, restart: bool = False) -> None:
+        """restart: forget what is recorded. Raises LedgerError where the file is another job's, is in use, or is no
+        ledger."""
+        self._path = path
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{path} can't be written: {error}") from error
+        try:
+            self._database.executescript(_OPENING)
+            if restart:
+                self._database.executescript(_FORGETTING)
+            self._claim(job)
+        except sqlite3.OperationalError as error:
+            self.close()
+            raise LedgerError(f"{path} can't be used, another run may be writing it: {error}") from error
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise LedgerError(f"{path} is no record of a run: {error}") from error
+        except LedgerError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def new(self, keys: Mapping[int, Key]) -> list[int]:
+        """The rows that are not scored yet, in order. Raises LedgerError where a scored row has changed since."""
+        if not keys:
+            return []
+        between = "SELECT row, digest FROM rewards WHERE row BETWEEN ? AND ?"
+        scored = dict(self._execute(between, (min(keys), max(keys))).fetchall())
+        for row in sorted(scored):
+            self.require_same(row, scored[row], keys.get(row))
+        return sorted(keys.keys() - scored.keys())
+
+    def require_same(self, row: int, digest: bytes, key: Key | None) -> None:
+        """Raises LedgerError where a recorded row is now another, or none that can be scored (None)."""
+        if key is None or digest != key.row:
+            raise LedgerError(
+                f"row {row} is not what it was when {self._path} recorded its reward: the input has changed. "
+                "Score it anew with --restart, or write to another output"
+            )
+
+    def add(self, scores: Sequence[tuple[int, Key, Scored]]) -> None:
+        """Record a batch: all of it or, where the process dies, nothing."""
+        values = [
+            (
+                *(row, key.row, key.problem, score.reward, score.trajectory_reward),
+                np.asarray(score.step_rewards, "<f4").tobytes(),
+                *((score.tokens.total, score.tokens.computed) if score.tokens else (None, None)),
+            )
+            for row, key, score in scores
+        ]
+        with self._transaction():
+            self._database.executemany("INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def set_aside(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        """Record rows that can't be scored, each with its error and content, until the next run, which tries again."""
+        with self._transaction():
+            self._database.executemany("INSERT OR REPLACE INTO aside VALUES (?, ?, ?)", rows)
+
+    def aside(self) -> Iterator[tuple[int, str, str]]:
+        """Row, error and content of each that is set aside, in order."""
+        yield from self._execute("SELECT row, error, content FROM aside ORDER BY row")
+
+    def entries(self, selection: Selection) -> Iterator[Entry]:
+        """Every scored row in order, and whether it is kept."""
+        self._execute("CREATE TEMP TABLE IF NOT EXISTS kept (row INTEGER PRIMARY KEY)")
+        self._execute("DELETE FROM kept")
+        most = selection.limit(self.totals().rows)
+        self._execute(
+            f"INSERT INTO kept {_KEPT}",
+            {
+                "per_problem": min(selection.per_problem or _EVERY, _EVERY),
+                "min_reward": -np.inf if selection.min_reward is None else selection.min_reward,
+                "most": _EVERY if most is None else min(most, _EVERY),
+            },
+        )
+        found = self._execute(
+            "SELECT rewards.row, digest, reward, trajectory_reward, step_rewards, kept.row IS NOT NULL "
+            "FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
+        )
+        for row, digest, reward, trajectory_reward, steps, kept in found:
+            step_rewards = np.frombuffer(steps, "<f4").astype(np.float32)
+            yield Entry(row, digest, Scored(reward, trajectory_reward, step_rewards), bool(kept))
+
+    def totals(self) -> Totals:
+        """Of all that is recorded."""
+        sums = "SELECT COUNT(*), SUM(tokens), SUM(computed) FROM rewards"
+        return Totals(*self._execute(sums).fetchone())
+
+    def _claim(self, job: Mapping[str, str]) -> None:
+        """Make an empty ledger the job's. Raises LedgerError where it is another's."""
+        recorded = dict(self._database.execute("SELECT name, value FROM job").fetchall())
+        if not recorded:
+            with self._transaction():
+                self._database.executemany("INSERT INTO job VALUES (?, ?)", job.items())
+        elif recorded != dict(job):
+            changed = [
+                f"{name} was {recorded.get(name, 'not set')} and is {job.get(name, 'not set')}"
+                for name in sorted({*recorded, *job})
+                if recorded.get(name) != job.get(name)
+            ]
+            raise LedgerError(
+                f"{self._path} is of another run: {'; '.join(changed)}. Score anew with --restart, or write to another "
+                "output"
+            )
+
+    def _execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> sqlite3.Cursor:
+        try:
+            return self._database.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{self._path}: {error}. What is recorded is not lost") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._execute("ROLLBACK")
+            raise
+
+
+def _digest(value: object) -> bytes:
+    try:
+        return blake2b(msgspec.json.encode(value), digest_size=16).digest()
+    except UnicodeEncodeError as error:
+        raise InputError(f"a text is no valid unicode: {error}") from None

@@ -1,0 +1,82 @@
+"""Rows of input as what is scored, validated; errors name the line.
+
+In: rows of a file. Out: problems with their responses or candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+
+from rfprm_lite.data.tables import Row
+from rfprm_lite.errors import InputError
+
+
+class ScoreRow(msgspec.Struct, frozen=True):
+    """A problem (text, or a conversation) and a response: text, or a list of steps."""
+
+    problem: str | list[dict[str, Any]]
+    response: str | list[str]
+
+
+class BestOfNRow(msgspec.Struct, frozen=True):
+    """A problem and its candidates, each a text or a list of steps. In CSV they are a list in JSON."""
+
+    problem: str | list[dict[str, Any]]
+    candidates: list[str | list[str]]
+
+
+Asked = TypeVar("Asked", ScoreRow, BestOfNRow)
+Columns = Mapping[str, str]
+"""The column of a file for each field above."""
+
+ROWS_A_BATCH = 64
+
+
+def read_row(row: Row, kind: type[Asked], columns: Columns) -> Asked:
+    """Raises InputError, which names the line."""
+    if isinstance(row.values, InputError):
+        raise row.values
+    missing = [repr(name) for name in columns.values() if name not in row.values]
+    if missing:
+        found = ", ".join(row.values) or "nothing"
+        raise InputError(f"line {row.number} has no {' and no '.join(missing)}: it has {found}")
+    values = {field: row.values[name] for field, name in columns.items()}
+    try:
+        if isinstance(values.get("candidates"), str):
+            values["candidates"] = msgspec.json.decode(values["candidates"])
+        return msgspec.convert(values, kind)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise InputError(f"line {row.number}: {error}") from error
+
+
+def read_rows(rows: Iterable[Row], kind: type[Asked], columns: Columns) -> Iterator[tuple[int, Asked]]:
+    """Line number and row; raises InputError at the first that is none."""
+    return ((row.number, read_row(row, kind, columns)) for row in rows)
+
+
+def read_text(file: BinaryIO) -> str:
+    """A plain text in UTF-8 without a byte order mark and the line break that ends it. Raises InputError."""
+    try:
+        return file.read().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the plain-text input is no UTF-8 text: {error}") from error
+
+
+def batches(rows: Iterator[tuple[int, Asked]]) -> Iterator[list[tuple[int, Asked]]]:
+    """ROWS_A_BATCH rows at a time; the rows before a malformed line are yielded before its error is raised."""
+    batch: list[tuple[int, Asked]] = []
+    try:
+        for row in rows:
+            batch.append(row)
+            if len(batch) == ROWS_A_BATCH:
+                yield batch
+                batch = []
+    except InputError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch

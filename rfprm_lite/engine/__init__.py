@@ -1,0 +1,1 @@
+"""How tokens are computed. The only room that imports ONNX Runtime."""

@@ -1,0 +1,208 @@
+"""The engine: one method, prefill.
+
+In: token ids on top of a lane's KV cache, and positions, for one or more lanes. Out: rewards at those positions. Knows
+nothing of text, recipes, steps or plans.
+
+The graph has a number of lanes, each with a cache of its own. For T tokens in all its L lanes, R of them read:
+
+    input_ids        int64 [T]      lane after lane
+    positions        int64 [T]      each token's place in its own sequence
+    lane_tokens      int64 [L]      at least 1 each
+    lane_totals      int64 [L]      tokens in each lane's cache after the run
+    read_rows        int64 [R]      which of the T tokens are read, ascending
+    lane_reads       int64 [L]
+    past.i.key.l, past.i.value.l                    present.i.key.l, present.i.value.l, the same buffers
+    rewards          float32 [R], in [0, 1]
+
+Layer i but the last: past and present are one buffer [1, num_kv_heads, capacity, head_size]. The last layer: past is
+[cached tokens, num_kv_heads * head_size] and present [lane's tokens, num_kv_heads * head_size], which the engine binds
+to the two neighbouring parts of one buffer.
+
+Products run over all rows at once, which is what short segments need: weights are read from memory once a run. Nothing
+else mixes rows, so that what stands in one lane changes no reward of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.kv import KVCache, Layout
+from rfprm_lite.engine.memory import DeviceMemory, HostMemory, Memory
+from rfprm_lite.engine.session import open_session
+from rfprm_lite.errors import BundleFormatError, EngineError, NumericalError
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.ports import Extension
+from rfprm_lite.plan.sequence import Rewards
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+ROWS = 16
+KINDS = ("key", "value")
+
+
+class KVLanes:
+    """The KV caches of one call, and what binds them to the graph. Owned by one call, used by one thread."""
+
+    def __init__(self, caches: Sequence[KVCache], idle: KVCache, binding: ort.IOBinding) -> None:
+        self.caches = caches
+        self.idle = idle
+        self.binding = binding
+        self.bound: dict[int, KVCache] = {}
+
+
+class Engine:
+    """Runs a bundle's graph. Has no state of its own: several threads may use it, each with its own lanes."""
+
+    def __init__(self, session: ort.InferenceSession, layout: Layout, device: DeviceSpec, lanes: int) -> None:
+        """Raises BundleFormatError where the session's graph is not of this layout or has other lanes."""
+        _check_contract(session, layout, lanes)
+        self._session = session
+        self._layout = layout
+        self._place = (device.kind, device.index, layout.dtype)
+        self._memory: Memory[Any] = HostMemory() if device.kind == "cpu" else DeviceMemory(device)
+        self.max_lanes = lanes
+
+    @classmethod
+    def open(cls, graph: Path, layout: Layout, device: DeviceSpec, lanes: int, threads: int | None) -> Engine:
+        """The engine of a graph file. Raises DeviceError, BundleFileError, BundleFormatError."""
+        return cls(open_session(graph, device, threads), layout, device, lanes)
+
+    def new_lanes(self, count: int, capacity: int) -> KVLanes:
+        """1 to `max_lanes` lanes with empty caches for up to `capacity` tokens each, on the engine's device."""
+        caches = [KVCache(self._layout, capacity, self._memory) for _ in range(count)]
+        return KVLanes(caches, KVCache(self._layout, 0, self._memory), self._session.io_binding())
+
+    def prefill(self, lanes: KVLanes, extensions: Sequence[Extension], cancel: Cancellation) -> list[Rewards]:
+        """Append each extension to the cache of its lane; at least one, at most one a lane.
+
+        Returns float32 [R] for each, in [0, 1]. Raises ValueError where a cache is too small, NumericalError where a
+        reward is no number, StoppedError where `cancel` said so. After any error the caches are as they were.
+        """
+        caches = [lanes.caches[extension.lane] for extension in extensions]
+        pasts = [cache.length for cache in caches]
+        try:
+            for cache, extension in zip(caches, extensions, strict=True):
+                cache.advance(len(extension.ids))
+            return self._run(lanes, {e.lane: (past, e) for past, e in zip(pasts, extensions, strict=True)}, cancel)
+        except BaseException:
+            for cache, past in zip(caches, pasts, strict=True):
+                cache.trim(past)
+            raise
+
+    def _run(self, lanes: KVLanes, extensions: dict[int, tuple[int, Extension]], cancel: Cancellation) -> list[Rewards]:
+        inputs = run_inputs(self.max_lanes, {lane: (past, e.ids, e.reads) for lane, (past, e) in extensions.items()})
+        for name, value in inputs.items():
+            lanes.binding.bind_cpu_input(name, value)
+        for lane in range(self.max_lanes):
+            cache = lanes.caches[lane] if lane in extensions else lanes.idle
+            self._bind(lanes, lane, cache, int(inputs["lane_tokens"][lane]), int(inputs["lane_totals"][lane]))
+        lanes.binding.bind_output("rewards", "cpu")
+        self._run_session(lanes.binding, cancel)
+        found: Rewards = lanes.binding.get_outputs()[-1].numpy()
+        _check_numbers(found, inputs["positions"][inputs["read_rows"]])
+        starts = np.cumsum(inputs["lane_reads"]) - inputs["lane_reads"]
+        return [found[starts[lane] :][: len(e.reads)] for lane, (_, e) in extensions.items()]
+
+    def _run_session(self, binding: ort.IOBinding, cancel: Cancellation) -> None:
+        """One run, which a request to cancel ends within milliseconds. Raises StoppedError, EngineError."""
+        import onnxruntime as ort
+
+        options = ort.RunOptions()
+
+        def terminate() -> None:
+            options.terminate = True
+
+        with cancel.interrupting(terminate):
+            try:
+                self._session.run_with_iobinding(binding, options)
+            except Exception as error:  # ONNX Runtime's own have no common base but Exception
+                cancel.check()
+                raise EngineError(f"ONNX Runtime failed: {error}") from error
+
+    def _bind(self, lanes: KVLanes, lane: int, cache: KVCache, tokens: int, total: int) -> None:
+        """Past and present of a lane; what is bound since an earlier run is left alone."""
+        last = self._layout.num_layers - 1
+        if lanes.bound.get(lane) is not cache:
+            lanes.bound[lane] = cache
+            shape = [1, *self._layout.inner_shape(cache.arrays.capacity)[1:]]
+            for i, name in enumerate(f"{i}.{kind}.{lane}" for i in range(last) for kind in KINDS):
+                lanes.binding.bind_input(f"past.{name}", *self._place, shape, cache.inner_address(i))
+                lanes.binding.bind_output(f"present.{name}", *self._place, shape, cache.inner_address(i))
+        past, features = total - tokens, self._layout.last_shape(0)[-1]
+        for i, name in enumerate(f"{last}.{kind}.{lane}" for kind in KINDS):
+            lanes.binding.bind_input(f"past.{name}", *self._place, [past, features], cache.last_address(i, 0))
+            lanes.binding.bind_output(f"present.{name}", *self._place, [tokens, features], cache.last_address(i, past))
+
+
+def run_inputs(
+    lanes: int, extensions: Mapping[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]]
+) -> dict[str, NDArray[np.int64]]:
+    """The graph's inputs but for the caches. extensions: cached tokens, ids and reads, by lane. The other lanes get a
+    token 0 at position 0, which nobody reads. An extension may get a token more than it has."""
+    idle = (0, np.zeros(1, np.int64), np.zeros(0, np.int64))
+    used = {at: (past, _not_one_row(ids), _not_one_read(reads)) for at, (past, ids, reads) in extensions.items()}
+    filled = [used.get(lane, idle) for lane in range(lanes)]
+    tokens = np.array([len(ids) for _, ids, _ in filled], np.int64)
+    pasts = np.array([past for past, _, _ in filled], np.int64)
+    starts = np.cumsum(tokens) - tokens
+    return {
+        "input_ids": np.concatenate([ids for _, ids, _ in filled]),
+        "positions": np.concatenate([np.arange(past, past + len(ids)) for past, ids, _ in filled]),
+        "lane_tokens": tokens,
+        "lane_totals": pasts + tokens,
+        "read_rows": np.concatenate([start + reads for start, (_, _, reads) in zip(starts, filled, strict=True)]),
+        "lane_reads": np.array([len(reads) for _, _, reads in filled], np.int64),
+    }
+
+
+# ONNX Runtime multiplies a lone row by other arithmetic than several: as good, but not the same to the last bit. No row
+# is ever alone, so that a reward does not depend on how its text was cut into runs.
+
+
+def _not_one_row(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """GroupQueryAttention takes rows in blocks of a multiple of ROWS: where one would be left over, a token that nobody
+    sees is put behind it."""
+    return np.append(ids, 0) if len(ids) % ROWS == 1 else ids
+
+
+def _not_one_read(reads: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A lone read is read twice."""
+    return np.repeat(reads, 2) if len(reads) == 1 else reads
+
+
+def _check_numbers(rewards: Rewards, positions: NDArray[np.int64]) -> None:
+    wrong = ~np.isfinite(rewards)
+    if wrong.any():
+        raise NumericalError(
+            f"{wrong.sum()} of {len(rewards)} rewards are no numbers, the first at token {positions[wrong][0]}: the "
+            "variant's arithmetic overflowed or its weights are damaged. Take another variant (fp32 can't overflow "
+            "where PyTorch does not), or check the bundle with rfprm-export verify"
+        )
+
+
+def _check_contract(session: ort.InferenceSession, layout: Layout, lanes: int) -> None:
+    """Raise BundleFormatError unless the graph's KV inputs are what the manifest says."""
+    kind = {"float32": "tensor(float)", "float16": "tensor(float16)"}[layout.dtype.name]
+    inner = (kind, [1, layout.num_kv_heads, layout.head_size])
+    last = (kind, [layout.num_kv_heads * layout.head_size])
+    expected = {
+        f"past.{i}.{part}.{lane}": inner if i < layout.num_layers - 1 else last
+        for i in range(layout.num_layers)
+        for part in KINDS
+        for lane in range(lanes)
+    }
+    found = {i.name: (i.type, [n for n in i.shape if isinstance(n, int)]) for i in session.get_inputs()}
+    cache = {name: value for name, value in found.items() if name.startswith("past.")}
+    if cache != expected:
+        wrong = sorted(name for name in cache.keys() | expected if cache.get(name) != expected.get(name))
+        raise BundleFormatError(
+            f"the graph is not the one that the manifest describes: {wrong[0]} is {cache.get(wrong[0])}, "
+            f"the dimensions, lanes and kv_dtype say {expected.get(wrong[0])}"
+        )

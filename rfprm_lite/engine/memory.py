@@ -1,0 +1,105 @@
+"""Where keys and values live: arrays of a device, and copies of tokens between them.
+
+In: shapes. Out: arrays whose last two axes are tokens and features, their addresses, and copies of token ranges from
+one to another that stay on the device. Knows nothing of layers or models.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.session import open_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+A = TypeVar("A")
+
+Shape = list[int]
+Dtype = np.dtype[np.floating]
+
+
+class Memory(Protocol[A]):
+    """A device's memory. A: its arrays."""
+
+    def empty(self, shape: Shape, dtype: Dtype) -> A:
+        """An array, its contents undefined."""
+
+    def address(self, array: A) -> int:
+        """Of its first element."""
+
+    def copy(self, target: A, at: int, source: A, start: int, tokens: int) -> None:
+        """target[..., at : at + tokens, :] = source[..., start : start + tokens, :]"""
+
+
+class HostMemory:
+    """The CPU's: numpy arrays."""
+
+    def empty(self, shape: Shape, dtype: Dtype) -> NDArray[np.floating]:
+        return np.empty(shape, dtype)
+
+    def address(self, array: NDArray[np.floating]) -> int:
+        return array.ctypes.data
+
+    def copy(
+        self, target: NDArray[np.floating], at: int, source: NDArray[np.floating], start: int, tokens: int
+    ) -> None:
+        target[..., at : at + tokens, :] = source[..., start : start + tokens, :]
+
+
+class DeviceMemory:
+    """Any device of ONNX Runtime: OrtValues, copied on the device in contiguous pieces. On CUDA it was never run."""
+
+    def __init__(self, device: DeviceSpec) -> None:
+        self._device = device
+        self._copiers: dict[str, ort.InferenceSession] = {}
+
+    def empty(self, shape: Shape, dtype: Dtype) -> ort.OrtValue:
+        from onnxruntime import OrtValue
+
+        return OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device.kind, self._device.index)
+
+    def address(self, array: ort.OrtValue) -> int:
+        return int(array.data_ptr())
+
+    def copy(self, target: ort.OrtValue, at: int, source: ort.OrtValue, start: int, tokens: int) -> None:
+        if not tokens:
+            return
+        dtype = _dtype(source)
+        binding = self._copier(dtype).io_binding()
+        features = source.shape()[-1]
+        place = (self._device.kind, self._device.index, dtype, [tokens * features])
+        for origin, goal in zip(_pieces(source, start), _pieces(target, at), strict=True):
+            binding.bind_input("x", *place, origin)
+            binding.bind_output("y", *place, goal)
+            self._copier(dtype).run_with_iobinding(binding)
+
+    def _copier(self, dtype: Dtype) -> ort.InferenceSession:
+        if dtype.name not in self._copiers:
+            self._copiers[dtype.name] = open_session(_COPY[dtype.name], self._device, threads=1)
+        return self._copiers[dtype.name]
+
+
+_COPY = {
+    name: b'\x08\n:<\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x04copyZ\x10\n\x01x\x12\x0b\n\t\x08%b'
+    b"\x12\x05\n\x03\x12\x01nb\x10\n\x01y\x12\x0b\n\t\x08%b\x12\x05\n\x03\x12\x01nB\x04\n\x00\x10\x12" % (code, code)
+    for name, code in (("float32", b"\x01"), ("float16", b"\n"))
+}
+"""An ONNX graph of one Identity from x to y, for each type."""
+
+
+def _dtype(array: ort.OrtValue) -> Dtype:
+    return np.dtype(np.float16 if "float16" in array.data_type() else np.float32)
+
+
+def _pieces(array: ort.OrtValue, start: int) -> list[int]:
+    """The addresses of array[..., start, :], each the beginning of contiguous tokens."""
+    *outer, capacity, features = array.shape()
+    row = features * _dtype(array).itemsize
+    first = int(array.data_ptr()) + start * row
+    return [first + i * capacity * row for i in range(math.prod(outer))]

@@ -1,0 +1,105 @@
+"""The ONNX Runtime session of a graph on a device.
+
+In: a graph file and a device's name. Out: a session that runs on that device, or a DeviceError. Nothing falls back.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.cpu import int8_products_saturate
+from rfprm_lite.errors import BundleFileError, DeviceError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+def require_available(device: DeviceSpec) -> None:
+    """Raise DeviceError where this ONNX Runtime was built without the device."""
+    if device.kind == "cpu":
+        return
+    available = available_providers()
+    if "CUDAExecutionProvider" not in available:
+        import onnxruntime as ort
+
+        raise DeviceError(
+            f"device='cuda' was asked for, but this ONNX Runtime ({ort.__version__}) has only {', '.join(available)}: "
+            "install rfprm-lite-gpu in place of rfprm-lite, or ask for device='cpu'"
+        )
+
+
+def load_onnxruntime() -> None:
+    """Import ONNX Runtime with its telemetry off, unless ORT_DISABLE_TELEMETRY already says otherwise.
+
+    From 1.29 on it sends telemetry from POSIX systems by default; the variable counts only before the first import.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # noqa: F401
+
+
+def available_providers() -> list[str]:
+    """The execution providers that this ONNX Runtime was built with."""
+    load_onnxruntime()
+    import onnxruntime as ort
+
+    return list(ort.get_available_providers())
+
+
+def open_session(graph: Path | bytes, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
+    """A session on `device`, of a file or of the model's own bytes. threads: within an operator, None for one a
+    physical core.
+
+    Raises DeviceError where the device can't be had, BundleFileError where ONNX Runtime refuses the graph.
+    """
+    require_available(device)
+    load_onnxruntime()
+    import onnxruntime as ort
+
+    options = session_options(threads)
+    try:
+        session = ort.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph), options, providers=_providers(device)
+        )
+    except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
+        raise BundleFileError(
+            f"ONNX Runtime can't load {graph if isinstance(graph, Path) else 'a graph'}: {error}"
+        ) from error
+    if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError(
+            "device='cuda' was asked for, but ONNX Runtime could not start its CUDA provider (its log says why; "
+            "often a missing CUDA or cuDNN library). rfprm-lite does not fall back to the CPU by itself"
+        )
+    return session
+
+
+def session_options(threads: int | None) -> ort.SessionOptions:
+    """What every session of rfprm-lite is opened with. Raises DeviceError where `threads` is not a count."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if int8_products_saturate():
+        options.add_session_config_entry(
+            "session.x64quantprecision", "1"
+        )  # s8 weights become u8 at load: exact, slower
+    if threads is not None:
+        if not isinstance(threads, int) or threads < 1:
+            raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _providers(device: DeviceSpec) -> list[str | tuple[str, dict[str, str]]]:
+    import onnxruntime as ort
+
+    if device.kind == "cpu":
+        return ["CPUExecutionProvider"]
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    # TF32 would round the head's float32 products to 10 bits.
+    options = {"device_id": str(device.index), "use_tf32": "0"}
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]

@@ -1,0 +1,234 @@
+"""Scoring where one machine is not enough: Ray Data over PRMs in actors. `pip install 'rfprm-lite[ray]'`.
+
+In: a Ray dataset with a problem and a response in each row. Out: the same rows in the same order, with their rewards.
+
+    traces = ray.data.read_json("traces.jsonl")
+    scored = score_dataset(traces, model="bundles/reasonflux-7b", workers=8, threads=4)
+    scored.write_parquet("scored")
+
+Rows of one problem meet by a sort, so that their prefix is computed once, and go back to their places by another.
+Batches, not blocks, are what an actor takes at a time: a problem of any size is spread over actors, and an actor that
+dies costs the batches that it held, which Ray gives to others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.bundle.open import DEMO
+from rfprm_lite.data import columns
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
+from rfprm_lite.prm import PRM
+from rfprm_lite.results import Score
+from rfprm_lite.scoring.batches import WINDOW
+
+try:
+    import pyarrow as pa
+    import ray
+    from ray.data import ActorPoolStrategy
+    from ray.data.expressions import monotonically_increasing_id
+except ModuleNotFoundError as missing:
+    raise MissingExtraError(f"scoring on Ray needs {missing.name}", "ray") from None
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+OnError = Literal["raise", "keep"]
+
+REWARDS: dict[str, tuple[pa.DataType, Callable[[Score], object]]] = {
+    columns.REWARD: (pa.float64(), lambda score: score.reward),
+    columns.TRAJECTORY_REWARD: (pa.float64(), lambda score: score.trajectory_reward),
+    columns.STEP_REWARDS: (pa.list_(pa.float32()), lambda score: score.step_rewards),
+}
+"""Columns that every row gets, their types, and what of a score stands in them; null where there is an error."""
+
+_ROW, _GROUP = "rfprm_row", "rfprm_group"
+_MOST_SHOWN = 60
+
+
+def score_dataset(
+    ds: Dataset,
+    *,
+    model: str | Path,
+    workers: int | tuple[int, int],
+    threads: int = 1,
+    problem: str = "problem",
+    response: str = "response",
+    aggregate: str | Aggregate | None = None,
+    variant: str | None = None,
+    device: str = "cpu",
+    revision: str | None = None,
+    batch_rows: int = WINDOW,
+    group: bool = True,
+    on_error: OnError = "raise",
+) -> Dataset:
+    """The rows of `ds` in their order, each with the rewards that `PRM.score` gives it.
+
+    Columns that are added: `rfprm_reward` and `rfprm_trajectory_reward`, float64; `rfprm_step_rewards`, a list of
+    float32; with on_error="keep" also `rfprm_error`, the message of a row that could not be scored and has no rewards,
+    else null. Lazy as all of Ray Data: nothing runs before the result is read. Order is kept from the source on, which
+    is a setting of the dataset's context (`ds.context.execution_options.preserve_order`): it is set.
+
+    model, variant, revision: as in `PRM.from_pretrained`. A folder must be there on every node.
+    workers: actors, each with a model of its own; (least, most) for a pool that grows with its work, on a cluster
+        that grows with it. Reading and sorting take a CPU besides.
+    threads: of one actor, which reserves as many CPUs.
+    problem, response: names of columns; a problem is text or a conversation, a response text or a list of steps.
+    aggregate: as in `PRM.score`.
+    device: "cpu"; or "cuda", where each actor takes the GPU that Ray gives it. (Never run on CUDA.)
+    batch_rows: that an actor takes at a time. Where one dies, the batches that it held, two at most, are scored again.
+    group: bring rows of equal problems together, however far apart, so that their prefix is computed once: the rows,
+        texts and all, are sorted over the cluster before the first is scored and again after the last. False where
+        they are neighbours already, or where problems do not come again: then rows stream through.
+    on_error: "raise" ends the job at a row that can't be scored, with a note that shows the row. "keep" goes on.
+
+    Raises InputError where an option is wrong, where the least workers leave the cluster no CPU to read with, or where
+    a column is missing or in the way (if columns are known before anything runs; else the job raises it), DeviceError
+    where no device is called so. The job's errors are those of `PRM.score_many`, each also a
+    ray.exceptions.RayTaskError with the plain one as its `cause` (the context's `raise_original_map_exception` is set).
+    """
+    _require_options(workers, threads, batch_rows, on_error)
+    if isinstance(aggregate, str):
+        Aggregate(aggregate)  # type: ignore[arg-type]  # raises for an unknown name before anything runs
+    spec = DeviceSpec.parse(device)
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"device={device!r}: Ray chooses the GPU of each actor, so it is 'cpu' or 'cuda'")
+    known = ds.columns(fetch_if_missing=False)
+    if known is not None:
+        _require_columns(known, (problem, response))
+    if model != DEMO and Path(model).is_dir():
+        model = str(Path(model).resolve())  # actors may work in another folder
+    job = _Job(str(model), variant, device, revision, threads, problem, response, aggregate, on_error)
+
+    _require_cpus(workers, threads)
+    ds.context.execution_options.preserve_order = True
+    ds.context.raise_original_map_exception = True
+    if group:
+        ds = ds.with_column(_ROW, monotonically_increasing_id())
+        ds = ds.map_batches(_with_group, fn_args=(problem, response), batch_format="pyarrow").sort([_GROUP, _ROW])
+    ds = ds.repartition(target_num_rows_per_block=batch_rows, strict=True).map_batches(
+        _Scorer,
+        fn_constructor_args=(job,),
+        batch_format="pyarrow",
+        batch_size=batch_rows,
+        compute=_pool(workers),
+        num_cpus=threads,
+        num_gpus=1 if spec.kind == "cuda" else 0,
+    )
+    return ds.sort(_ROW).drop_columns([_ROW]) if group else ds
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What an actor needs to know."""
+
+    model: str
+    variant: str | None
+    device: str
+    revision: str | None
+    threads: int
+    problem: str
+    response: str
+    aggregate: str | Aggregate | None
+    on_error: OnError
+
+
+class _Scorer:
+    """An actor's state: a PRM, loaded once."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+        self._prm = PRM.from_pretrained(
+            job.model, variant=job.variant, device=job.device, threads=job.threads, revision=job.revision
+        )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        job = self._job
+        _require_columns(
+            [name for name in batch.column_names if name not in (_ROW, _GROUP)], (job.problem, job.response)
+        )
+        pairs = list(zip(batch[job.problem].to_pylist(), batch[job.response].to_pylist(), strict=True))
+        order = sorted(range(len(pairs)), key=lambda i: [str(part) for part in pairs[i]])  # prefixes meet in a window
+        scored = self._prm.score_many([pairs[i] for i in order], aggregate=job.aggregate, on_error="return")
+        results: dict[int, Score | RfprmError] = dict(zip(order, scored, strict=True))
+        found = [results[i] for i in range(len(pairs))]
+        if job.on_error == "raise":
+            _raise_first(batch, found)
+        return _with_rewards(batch, found, job.on_error)
+
+
+def _with_group(batch: pa.Table, problem: str, response: str) -> pa.Table:
+    """The batch with a number that is equal for equal problems."""
+    _require_columns([name for name in batch.column_names if name != _ROW], (problem, response))
+    digests = (hashlib.blake2b(repr(value).encode(), digest_size=8).digest() for value in batch[problem].to_pylist())
+    numbers = [int.from_bytes(digest, "big", signed=True) for digest in digests]
+    return batch.append_column(_GROUP, pa.array(numbers, pa.int64()))
+
+
+def _with_rewards(batch: pa.Table, results: Sequence[Score | RfprmError], on_error: OnError) -> pa.Table:
+    if _GROUP in batch.column_names:
+        batch = batch.drop_columns([_GROUP])
+    for name, (kind, value) in REWARDS.items():
+        values = [value(result) if isinstance(result, Score) else None for result in results]
+        batch = batch.append_column(name, pa.array(values, kind))
+    if on_error == "keep":
+        messages = [None if isinstance(result, Score) else str(result) for result in results]
+        batch = batch.append_column(columns.ERROR, pa.array(messages, pa.string()))
+    return batch
+
+
+def _raise_first(batch: pa.Table, results: Sequence[Score | RfprmError]) -> None:
+    for i, result in enumerate(results):
+        if isinstance(result, RfprmError):
+            row = batch.slice(i, 1).to_pylist()[0]
+            shown = (f"{name}={value!r:.{_MOST_SHOWN}}" for name, value in row.items() if name not in (_ROW, _GROUP))
+            result.add_note(f"in the row {', '.join(shown)}")
+            raise result
+
+
+def _pool(workers: int | tuple[int, int]) -> ActorPoolStrategy:
+    """At most two batches wait at an actor: enough to hide their coming, few enough that all actors end together."""
+    least, most = _bounds(workers)
+    return ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
+
+
+def _require_options(workers: int | tuple[int, int], threads: int, batch_rows: int, on_error: str) -> None:
+    least, most = _bounds(workers)
+    if not 1 <= least <= most:
+        raise InputError(f"workers={workers}: it is a number from 1 on, or the least and the most of them")
+    for name, value in (("threads", threads), ("batch_rows", batch_rows)):
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
+    if on_error not in ("raise", "keep"):
+        raise InputError(f"on_error={on_error!r}: it is 'raise' or 'keep'")
+
+
+def _bounds(workers: int | tuple[int, int]) -> tuple[int, int]:
+    return (workers, workers) if isinstance(workers, int) else workers
+
+
+def _require_cpus(workers: int | tuple[int, int], threads: int) -> None:
+    """A job whose actors hold every CPU waits forever for its input."""
+    least = _bounds(workers)[0]
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if least * threads >= cpus:
+        raise InputError(
+            f"{least} workers of {threads} CPUs each leave none of the cluster's {cpus} to read and sort with: take "
+            f"fewer, or workers=(1, {least}), which grows as CPUs come free"
+        )
+
+
+def _require_columns(names: Iterable[str], needed: tuple[str, str]) -> None:
+    found = list(names)
+    for name in needed:
+        if name not in found:
+            raise InputError(f"there is no column {name!r}: there are {', '.join(found) or 'none'}")
+    for name in (*REWARDS, columns.ERROR, _ROW, _GROUP):
+        if name in found:
+            raise InputError(f"there is a column {name!r} already: drop or rename it")

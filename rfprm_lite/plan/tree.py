@@ -1,0 +1,128 @@
+"""The prefix plan: every prefix that sequences share is computed once.
+
+In: token sequences and the positions to read in each. Out: a `Plan`. Pure; knows nothing of ONNX, text or memory.
+
+The distinct prefixes of all sequences form a radix tree. Sorting the sequences and walking them in that order is
+the tree's depth-first walk: each sequence leaves the path of the one before it where they differ, and only the rest is
+computed. The tokens computed are exactly the tree's distinct prefixes, and in this order one path at a time is
+needed. A read-out inside a shared prefix is done when that prefix is computed, since a cached token has no hidden
+state any more."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_lite.plan.sequence import TokenSequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """Tokens to compute on top of the first `start` tokens of their sequence.
+
+    sequence: whose tokens these are, an index into the sequences planned. parent: the segment that has the token before
+    `start`, None where start is 0; an earlier one of the plan, which may go on behind. ids: int64 [num_tokens].
+    reads: int64 [num_read], ascending positions counted from the sequence's beginning, start <= position < start +
+    num_tokens."""
+
+    sequence: int
+    parent: int | None
+    start: int
+    ids: NDArray[np.int64]
+    reads: NDArray[np.int64]
+
+    @property
+    def end(self) -> int:
+        """Behind its last token, counted from the sequence's beginning."""
+        return self.start + len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """Where a wanted reward comes from: a segment of the plan, and the index among its reads."""
+
+    segment: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """segments: in the order to compute, a parent before its children. readouts: for each sequence, one for each of its
+    reads, in order."""
+
+    segments: tuple[Segment, ...]
+    readouts: tuple[tuple[Readout, ...], ...]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of the longest sequence."""
+        return max((segment.end for segment in self.segments), default=0)
+
+
+def plan(sequences: Sequence[TokenSequence]) -> Plan:
+    """The depth-first walk over the radix tree of all sequences."""
+    # Big-endian bytes sort as the ids do, at 4 bytes a token; ids are below 2**32.
+    keys = [s.ids.astype(">u4").tobytes() for s in sequences]
+    order = sorted(range(len(sequences)), key=keys.__getitem__)
+    del keys
+    starts = _shared_lengths([sequences[i].ids for i in order])
+
+    drafts: list[_Draft] = []
+    path: list[int] = []  # the drafts that make up the current sequence, from its beginning on
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for i, start in zip(order, starts, strict=True):
+        while path and drafts[path[-1]].start >= start:
+            path.pop()
+        if start < len(sequences[i].ids):
+            drafts.append(_Draft(i, path[-1] if path else None, start))
+            path.append(len(drafts) - 1)
+        wanted[i] = _assign_reads(sequences[i].reads.tolist(), drafts, path)
+
+    segments = [
+        Segment(
+            d.sequence, d.parent, d.start, sequences[d.sequence].ids[d.start :], np.array(sorted(d.reads), np.int64)
+        )
+        for d in drafts
+    ]
+    index = [{int(p): k for k, p in enumerate(s.reads)} for s in segments]
+    readouts = tuple(
+        tuple(Readout(segment, index[segment][position]) for segment, position in wanted[i])
+        for i in range(len(sequences))
+    )
+    return Plan(tuple(segments), readouts)
+
+
+@dataclass(slots=True)
+class _Draft:
+    sequence: int
+    parent: int | None
+    start: int
+    reads: set[int] = field(default_factory=set)
+
+
+def _assign_reads(reads: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:
+    """Give each position to the segment on the path that computes it: the last that starts at or before it."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for position in reads:
+        while at + 1 < len(path) and drafts[path[at + 1]].start <= position:
+            at += 1
+        drafts[path[at]].reads.add(position)
+        found.append((path[at], position))
+    return found
+
+
+def _shared_lengths(ordered: list[NDArray[np.int64]]) -> list[int]:
+    """How many tokens each sequence shares with the one before it."""
+    return [0, *(shared_length(a, b) for a, b in itertools.pairwise(ordered))][: len(ordered)]
+
+
+def shared_length(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+    """How many tokens both begin with."""
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length

@@ -1,0 +1,1 @@
+"""A call, from text to result."""

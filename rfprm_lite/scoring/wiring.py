@@ -1,0 +1,50 @@
+"""What a bundle's variant needs to run: its engine, and the numbers that plan and memory depend on."""
+
+from __future__ import annotations
+
+from rfprm_lite.bundle.manifest import Manifest, Variant
+from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.engine import Engine
+from rfprm_lite.engine.kv import SPARE, Layout
+from rfprm_lite.plan.budget import ModelSizes
+from rfprm_lite.plan.packing import Packing
+
+EMBEDDING_BYTES = {"float32": 4, "float16": 2, "int8": 1, "int4": 1}
+"""Bytes per embedding value, by variant. Subtracted from the file size, because a run reads only the rows of its
+tokens."""
+
+
+def open_engine(bundle: Bundle, device: DeviceSpec, threads: int | None) -> Engine:
+    """The engine of a bundle's variant.
+
+    Raises:
+        DeviceError, BundleFileError, BundleFormatError: As `Engine.open`.
+    """
+    return Engine.open(bundle.graph, layout_of(bundle.manifest, bundle.variant), device, bundle.variant.lanes, threads)
+
+
+def layout_of(manifest: Manifest, variant: Variant) -> Layout:
+    """The shapes of a variant's keys and values."""
+    sizes = manifest.dimensions
+    return Layout.of(sizes.num_layers, sizes.num_kv_heads, sizes.head_size, variant.kv_dtype)
+
+
+def sizes_of(manifest: Manifest, variant: Variant) -> ModelSizes:
+    """The sizes that a call's memory depends on."""
+    sizes = manifest.dimensions
+    return ModelSizes(
+        hidden_size=sizes.hidden_size,
+        num_heads=sizes.num_heads,
+        kv_size=sizes.num_kv_heads * sizes.head_size,
+        token_bytes=layout_of(manifest, variant).token_bytes,
+        spare_tokens=SPARE,
+    )
+
+
+def packing_of(manifest: Manifest, variant: Variant) -> Packing:
+    """When a further lane pays for a variant."""
+    sizes = manifest.dimensions
+    embedding = sizes.vocab_size * sizes.hidden_size * EMBEDDING_BYTES[variant.dtype]
+    weights = sum(file.bytes for file in variant.files) - embedding
+    return Packing.of(weights, layout_of(manifest, variant).token_bytes)

@@ -1,0 +1,1 @@
+"""Results for people. Knows records; never results or PRMs."""

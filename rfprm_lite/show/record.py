@@ -1,0 +1,126 @@
+"""Scores as every view shows them, and as they stand in JSON.
+
+A result builds its own record, and a line of a file is decoded into the same: a view knows one shape.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Annotated
+
+import msgspec
+
+from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.show.text import counted
+from rfprm_lite.trace import Part
+
+GOOD = 0.5
+"""The reward from which on a step is not called weak."""
+
+StepReward = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class StepRecord(msgspec.Struct, frozen=True):
+    """A step's text, and the part of the trace that it stands in."""
+
+    text: str
+    part: Part
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One of the messages of a conversation that stands in place of a problem."""
+
+    role: str
+    content: str
+
+
+class ScoreRecord(msgspec.Struct, frozen=True):
+    """What is shown of a `Score`, or of a `Partial`, which has bounds in place of a reward.
+
+    Raises ValueError where its numbers don't fit each other.
+    """
+
+    steps: Annotated[tuple[StepRecord, ...], msgspec.Meta(min_length=1)]
+    step_rewards: tuple[StepReward, ...]
+    aggregate: str
+    reward_range: tuple[float, float]
+    tokens: Tokens
+    reward: float | None = None
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.reward is None) == (self.bounds is None):
+            raise ValueError("either reward or bounds is needed")
+        if len(self.step_rewards) > len(self.steps):
+            raise ValueError(f"{len(self.step_rewards)} step_rewards for {len(self.steps)} steps")
+        if self.reward is not None and len(self.step_rewards) < len(self.steps):
+            raise ValueError(f"a reward, but only {len(self.step_rewards)} step_rewards for {len(self.steps)} steps")
+
+    @property
+    def first_weak(self) -> int | None:
+        """Index of the first step whose reward is below GOOD."""
+        return next((i for i, reward in enumerate(self.step_rewards) if reward < GOOD), None)
+
+    @property
+    def highest(self) -> float:
+        """The reward, or the highest that it can be."""
+        return self.reward if self.bounds is None else self.bounds[1]  # type: ignore[return-value]  # __post_init__
+
+    @property
+    def reward_text(self) -> str:
+        """The reward, or what it lies between."""
+        return f"{self.reward:.3f}" if self.bounds is None else "{:.3f} to {:.3f}".format(*self.bounds)
+
+    @property
+    def summary(self) -> str:
+        """The aggregate, the reward and its range."""
+        low, high = self.reward_range
+        return f"{self.aggregate}: {self.reward_text} (from {low:g} to {high:g})"
+
+    @property
+    def trajectory(self) -> str:
+        """How the rewards went, in words."""
+        if not self.step_rewards:
+            return f"none of {counted(len(self.steps), 'step')} was read"
+        lowest = min(range(len(self.step_rewards)), key=self.step_rewards.__getitem__)
+        read = f"{len(self.step_rewards)} of " if len(self.step_rewards) < len(self.steps) else ""
+        return (
+            f"{read}{counted(len(self.steps), 'step')}, lowest {self.step_rewards[lowest]:.3f} at step {lowest + 1}, "
+            f"last {self.step_rewards[-1]:.3f}"
+        )
+
+    @property
+    def parts(self) -> list[tuple[Part, range]]:
+        """The parts of the trace in order, each with the indices of its steps."""
+        found: list[tuple[Part, range]] = []
+        for part, steps in groupby(self.steps, key=lambda step: step.part):
+            start = found[-1][1].stop if found else 0
+            found.append((part, range(start, start + sum(1 for _ in steps))))
+        return found
+
+
+class ScoreLine(ScoreRecord, frozen=True):
+    """A line of `rfprm score --json`."""
+
+    problem: str | list[Message] | None = None
+
+
+class BestOfNRecord(msgspec.Struct, frozen=True):
+    """What is shown of a `BestOfN`, and a line of `rfprm best-of-n --json`. Raises ValueError as ScoreRecord does."""
+
+    ranking: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
+    scores: Annotated[tuple[ScoreRecord, ...], msgspec.Meta(min_length=1)]
+    tokens: Tokens
+    problem: str | list[Message] | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [i for i in self.ranking if not 0 <= i < len(self.scores)]
+        if wrong:
+            raise ValueError(f"the ranking names candidate {wrong[0]}, but there are {len(self.scores)} scores")
+
+    def rank(self, candidate: int) -> str:
+        """`best` or, from the second on, `rank 2`; nothing where the candidate is not in the ranking."""
+        if candidate not in self.ranking:
+            return ""
+        place = self.ranking.index(candidate)
+        return f"rank {place + 1}" if place else "best"

@@ -1,0 +1,99 @@
+"""Scores for people: rich renderables for a terminal.
+
+A reward is always shown as a number and a bar, never by colour alone. Text of problems and candidates is shown as it
+is: no markup in it is interpreted, and control characters are shown escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
+from rfprm_lite.show.text import counted, tokens_line, visible
+
+DOUBTFUL = 0.25
+BAR_CELLS = 10
+SPARK_CELLS = 60
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def score_view(record: ScoreRecord, title: str | None = None) -> RenderableType:
+    """Each step with its reward, and the trace's own; bounds where it was not read to its end."""
+    table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
+    table.add_column("", justify="right", style="dim")
+    table.add_column("step", overflow="fold")
+    table.add_column("reward", justify="right")
+    table.add_column("", no_wrap=True)
+    for part, steps in record.parts:
+        if len(record.parts) > 1 or part == "thinking":
+            table.add_row("", Text(f"{part}: {counted(len(steps), 'step')}", "italic dim"))
+        for i in steps:
+            table.add_row(f"{i + 1}", plain(record.steps[i].text), *_reward(record, i))
+    return Group(table, _spark(record), Text(f"   {record.summary}", "bold"))
+
+
+def best_of_n_view(record: BestOfNRecord) -> RenderableType:
+    """Every candidate's steps, and the winner."""
+    views: list[RenderableType] = []
+    for i, score in enumerate(record.scores):
+        views += [score_view(score, _title(record, i)), Text()]
+    return Group(*views, Text(f"best: candidate {record.ranking[0]}", "bold green"), tokens_view(record.tokens))
+
+
+def tokens_view(tokens: Tokens) -> Text:
+    """What it took."""
+    return Text(tokens_line(tokens), "dim")
+
+
+def plain(text: str) -> Text:
+    """Text for a terminal, with what could drive it (escape and other control characters) made visible."""
+    return Text(visible(text))
+
+
+def _title(record: BestOfNRecord, candidate: int) -> str:
+    rank = record.rank(candidate)
+    return f"candidate {candidate}  * {rank}" if rank else f"candidate {candidate}"
+
+
+def _reward(record: ScoreRecord, i: int) -> tuple[Text, Text]:
+    if i >= len(record.step_rewards):
+        return Text("", "dim"), Text("not read", "dim")
+    reward = record.step_rewards[i]
+    mark = f"  <- first below {GOOD:g}" if i == record.first_weak else ""
+    return Text(f"{reward:.3f}", _colour(reward)), Text(_bar(reward) + mark, _colour(reward))
+
+
+def _spark(record: ScoreRecord) -> Text:
+    """A character a step, or for each few steps their lowest, so that no weak one is lost."""
+    together = -(-len(record.steps) // SPARK_CELLS)
+    line = Text("   ")
+    for part, steps in record.parts:
+        if steps.start:
+            line.append(" | ", "dim")
+        for start in range(steps.start, steps.stop, together):
+            rewards = record.step_rewards[start : min(start + together, steps.stop)]
+            line.append(*(_block(rewards) if rewards else ("·", "dim")))
+        if len(record.parts) > 1:
+            line.append(f" {part}", "dim")
+    if together > 1:
+        line.append(f"  (the lowest of every {together} steps)", "dim")
+    return line
+
+
+def _block(rewards: Sequence[float]) -> tuple[str, str]:
+    reward = min(rewards)
+    return BLOCKS[min(int(reward * len(BLOCKS)), len(BLOCKS) - 1)], _colour(reward)
+
+
+def _colour(reward: float) -> str:
+    return "green" if reward >= GOOD else "yellow" if reward >= DOUBTFUL else "red"
+
+
+def _bar(reward: float) -> str:
+    full = round(reward * BAR_CELLS)
+    return "█" * full + "·" * (BAR_CELLS - full)

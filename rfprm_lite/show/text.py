@@ -1,0 +1,30 @@
+"""Small texts that every view shares."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rfprm_lite.plan.usage import Tokens
+
+_UNSEEN = ("Cc", "Cf", "Cs")
+
+
+def tokens_line(tokens: Tokens) -> str:
+    """What a result took."""
+    saved = tokens.reused / tokens.total if tokens.total else 0.0
+    skipped = f", {tokens.skipped} not read" if tokens.skipped else ""
+    return (
+        f"{tokens.computed} of {tokens.total} tokens computed, "
+        f"{tokens.reused} reused from shared prefixes ({saved:.0%}){skipped}"
+    )
+
+
+def counted(number: int, what: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def visible(text: str) -> str:
+    """A text in which whatever could drive a terminal or reorder a line is shown escaped: control and format
+    characters but newlines and tabs, and lone surrogates."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else f"\\x{ord(c):02x}" for c in text)
