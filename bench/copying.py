@@ -22,7 +22,7 @@ from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.plan import packing
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.ports import Extension
+from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.scoring.wiring import open_engine, packing_of
 from run import CACHE
 
@@ -51,7 +51,7 @@ def main(model: str, variant: str, threads: int, cache: Path) -> None:
         copies.append(time.perf_counter() - started)
         lanes.caches[0].trim(0)
         started = time.perf_counter()
-        engine.prefill(lanes, [Extension(0, ids, nothing)], Cancellation())
+        engine.prefill(lanes, [Chunk(0, ids, nothing)], Cancellation())
         runs.append(time.perf_counter() - started)
     run, copy = statistics.median(runs), statistics.median(copies)
     predicted = packing_of(bundle.manifest, bundle.variant).run_tokens

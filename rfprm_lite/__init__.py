@@ -26,9 +26,9 @@ from rfprm_lite.errors import (
     StoppedError,
     VariantError,
 )
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
-from rfprm_lite.results import BestOfN, Partial, Score
+from rfprm_lite.results import BestOfN, Score, Unfinished
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.trace import Step, Trace
 
@@ -54,13 +54,13 @@ __all__ = [
     "MissingExtraError",
     "ModelNotFoundError",
     "NumericalError",
-    "Partial",
     "RfprmError",
     "Score",
     "Step",
     "StoppedError",
-    "Tokens",
     "Trace",
+    "Unfinished",
+    "Usage",
     "VariantError",
     "__version__",
 ]

@@ -26,11 +26,11 @@ from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.schedule import score_sequences
 from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.plan.tree import plan
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import BestOfN, Candidate, Score
 from rfprm_lite.scoring import aio, batches
 from rfprm_lite.scoring.live import LiveTrace
-from rfprm_lite.scoring.request import Reading, collected
+from rfprm_lite.scoring.request import Request, collected
 from rfprm_lite.scoring.wiring import open_engine, packing_of, sizes_of
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
@@ -253,7 +253,7 @@ class PRM:
 
         candidates: responses, at least one, each as in `score`.
         exhaustive: read every candidate to its end. Otherwise those that can't win any more are left where they are:
-            the choice and its score are the same to the last bit, the others have bounds (`Partial`). Candidates
+            the choice and its score are the same to the last bit, the others have bounds (`Unfinished`). Candidates
             whose keys and values memory can't hold side by side (2 GiB, or `memory_bytes`) are all read to their ends.
 
         Raises as `score_many` does.
@@ -334,7 +334,7 @@ class PRM:
         computed = [0] * len(readings)
 
         def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
-            parts = [readings[i].first(reads) for i, reads in further]
+            parts = [readings[i].first(readouts) for i, readouts in further]
             read = [sequence for part in parts for sequence in part]
             found = collected(parts, self._rewards(read, own or self._cache, cancel, kept if own else 0))
             for (i, _), (_, tokens) in zip(further, found, strict=True):
@@ -342,7 +342,7 @@ class PRM:
             return [rewards for rewards, _ in found]
 
         if own is None:
-            known = advance([(i, reading.num_reads) for i, reading in enumerate(readings)])
+            known = advance([(i, reading.num_readouts) for i, reading in enumerate(readings)])
         else:
             known = bound.nothing(readings)
             for sequence in sequences:
@@ -352,11 +352,11 @@ class PRM:
             for sequence in sequences:
                 self._cache.take(own, sequence.ids)
         scores = tuple(reading.result(r, c) for reading, r, c in zip(readings, rewards, computed, strict=True))
-        return BestOfN(tuple(ranking), given, scores, sum((score.tokens for score in scores), Tokens(0, 0)))
+        return BestOfN(tuple(ranking), given, scores, sum((score.tokens for score in scores), Usage(0, 0)))
 
-    def _check(self, pairs: Iterable[tuple[Problem, Response]], aggregate: Aggregate) -> list[Reading]:
+    def _check(self, pairs: Iterable[tuple[Problem, Response]], aggregate: Aggregate) -> list[Request]:
         """What is read of all pairs; the first wrong one raises, with a note that names it."""
-        readings: list[Reading] = []
+        readings: list[Request] = []
         for i, pair in enumerate(pairs):
             try:
                 readings.append(self._read(pair, aggregate))
@@ -365,13 +365,13 @@ class PRM:
                 raise
         return readings
 
-    def _read(self, pair: tuple[Problem, Response], aggregate: Aggregate) -> Reading:
+    def _read(self, pair: tuple[Problem, Response], aggregate: Aggregate) -> Request:
         problem, response = _pair(pair)
-        reading = Reading.of(self._encoder, problem, as_trace(response), aggregate)
+        reading = Request.of(self._encoder, problem, as_trace(response), aggregate)
         self._footprint.lanes(max(len(sequence.ids) for sequence in reading.sequences))  # refused before anything runs
         return reading
 
-    def _score(self, readings: Sequence[Reading], cancel: Cancellation) -> list[Score]:
+    def _score(self, readings: Sequence[Request], cancel: Cancellation) -> list[Score]:
         parts = [reading.sequences for reading in readings]
         found = collected(parts, self._rewards([s for part in parts for s in part], self._cache, cancel))
         return [reading.score(*own) for reading, own in zip(readings, found, strict=True)]

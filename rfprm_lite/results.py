@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.aggregate import Aggregate
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
 from rfprm_lite.trace import Step
 
@@ -22,7 +22,7 @@ Candidate = TypeVar("Candidate")
 
 
 class Judged(ABC):
-    """A trace with rewards, a `Score` or a `Partial`, as people look at it."""
+    """A trace with rewards, a `Score` or a `Unfinished`, as people look at it."""
 
     __slots__ = ()
 
@@ -70,7 +70,7 @@ class Score(Judged):
     reward: float
     aggregate: Aggregate
     steps: tuple[Step, ...]
-    tokens: Tokens
+    tokens: Usage
 
     @property
     def reward_range(self) -> tuple[float, float]:
@@ -95,7 +95,7 @@ class Score(Judged):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Partial(Judged):
+class Unfinished(Judged):
     """The rewards of a candidate that was not read to its end, since it can't be among the best any more.
 
     step_rewards: float32 [num_read], of the first steps: fewer than there are, or all where only the final reward was
@@ -108,7 +108,7 @@ class Partial(Judged):
     highest: float
     aggregate: Aggregate
     steps: tuple[Step, ...]
-    tokens: Tokens
+    tokens: Usage
 
     @property
     def reward_range(self) -> tuple[float, float]:
@@ -136,13 +136,13 @@ class BestOfN(Generic[Candidate]):
     """The best candidates of several.
 
     ranking: indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`.
-    scores: of all candidates, in the order given: a `Partial` where one was not read to its end.
+    scores: of all candidates, in the order given: a `Unfinished` where one was not read to its end.
     """
 
     ranking: tuple[int, ...]
     candidates: tuple[Candidate, ...]
-    scores: tuple[Score | Partial, ...]
-    tokens: Tokens
+    scores: tuple[Score | Unfinished, ...]
+    tokens: Usage
 
     @property
     def index(self) -> int:
@@ -207,10 +207,10 @@ class _Shared(TypedDict):
     step_rewards: tuple[float, ...]
     aggregate: str
     reward_range: tuple[float, float]
-    tokens: Tokens
+    tokens: Usage
 
 
-def _shared(score: Score | Partial) -> _Shared:
+def _shared(score: Score | Unfinished) -> _Shared:
     """What a score and a partial one have in common."""
     return {
         "steps": tuple(StepRecord(step.text, step.part) for step in score.steps),
@@ -225,6 +225,6 @@ def _steps(steps: tuple[Step, ...]) -> list[dict[str, object]]:
     return [{"text": s.text, "start": s.start, "end": s.end, "part": s.part} for s in steps]
 
 
-def _tokens(tokens: Tokens) -> dict[str, int]:
+def _tokens(tokens: Usage) -> dict[str, int]:
     found = {"total": tokens.total, "computed": tokens.computed, "reused": tokens.reused}
     return found | {"skipped": tokens.skipped} if tokens.skipped else found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.ports import Extension
+from rfprm_lite.plan.ports import Chunk
 
 TOKEN_BYTES = 10
 
@@ -76,21 +76,19 @@ class FakeEngine:
         assert 1 <= count <= self.max_lanes
         return FakeLanes([FakeCache(capacity) for _ in range(count)])
 
-    def prefill(
-        self, lanes: FakeLanes, extensions: Sequence[Extension], cancel: Cancellation
-    ) -> list[NDArray[np.float32]]:
+    def prefill(self, lanes: FakeLanes, extensions: Sequence[Chunk], cancel: Cancellation) -> list[NDArray[np.float32]]:
         cancel.check()
         assert len({extension.lane for extension in extensions}) == len(extensions) > 0
         self.runs.append([len(extension.ids) for extension in extensions])
         return [self._extend(lanes.caches[extension.lane], extension) for extension in extensions]
 
-    def _extend(self, cache: FakeCache, extension: Extension) -> NDArray[np.float32]:
+    def _extend(self, cache: FakeCache, extension: Chunk) -> NDArray[np.float32]:
         past = cache.length
         for token in extension.ids.tolist():
             cache.states.append(extend(cache.states[-1], token))
         assert past < cache.length <= cache.capacity
         self.computed += len(extension.ids)
-        return np.array([reward(cache.states[past + 1 + read]) for read in extension.reads.tolist()], np.float32)
+        return np.array([reward(cache.states[past + 1 + read]) for read in extension.read_at.tolist()], np.float32)
 
 
 def extend(state: bytes, token: int) -> bytes:
@@ -101,9 +99,9 @@ def reward(state: bytes) -> float:
     return int.from_bytes(state[:3], "little") / 2**24
 
 
-def expected_rewards(ids: list[int], reads: list[int]) -> list[float]:
+def expected_rewards(ids: list[int], read_at: list[int]) -> list[float]:
     """What an engine without any reuse gives."""
     states = [b""]
     for token in ids:
         states.append(extend(states[-1], token))
-    return [reward(states[read + 1]) for read in reads]
+    return [reward(states[read + 1]) for read in read_at]

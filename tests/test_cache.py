@@ -14,7 +14,7 @@ from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend
 from rfprm_lite.errors import StoppedError
 from rfprm_lite.plan import schedule
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
-from rfprm_lite.plan.cache import Piece, PrefixCache
+from rfprm_lite.plan.cache import BlockSlice, PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import TokenSequence
 from test_prefix import Sequences, distinct_prefixes, sequences, token_sequences
@@ -24,11 +24,11 @@ def new_cache(tokens: int) -> PrefixCache[FakeBlock]:
     return PrefixCache(tokens * TOKEN_BYTES, FakeBlock.split)
 
 
-def block(ids: list[int], start: int) -> Piece[FakeBlock]:
+def block(ids: list[int], start: int) -> BlockSlice[FakeBlock]:
     states = [b""]
     for token in ids:
         states.append(extend(states[-1], token))
-    return Piece(start, len(ids), FakeBlock(tuple(states[start + 1 :])))
+    return BlockSlice(start, len(ids), FakeBlock(tuple(states[start + 1 :])))
 
 
 @given(st.lists(sequences(), max_size=4), st.integers(0, 60), st.integers(1, 7), st.integers(1, 4))
@@ -39,8 +39,8 @@ def test_calls_that_share_a_cache_get_what_they_would_without_it(
     for cases in [*calls, *calls]:
         engine = FakeEngine(lanes)
         results = schedule.score_sequences(engine, token_sequences(cases), cache, budget=RunBudget(chunk_tokens))
-        for (ids, reads), result in zip(cases, results, strict=True):
-            assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+        for (ids, read_at), result in zip(cases, results, strict=True):
+            assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
         assert engine.computed == sum(result.computed for result in results) <= distinct_prefixes(cases)
         assert cache.nbytes <= tokens * TOKEN_BYTES
 
@@ -115,8 +115,8 @@ def test_one_cache_takes_from_another(cases: Sequences, others: Sequences, token
         cache.take(other, np.array(ids))
         assert cache.nbytes <= tokens * TOKEN_BYTES
     results = schedule.score_sequences(engine := FakeEngine(), token_sequences(cases), cache)
-    for (ids, reads), result in zip(cases, results, strict=True):
-        assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+    for (ids, read_at), result in zip(cases, results, strict=True):
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
     if tokens >= distinct_prefixes(cases + others):
         assert engine.computed == 0
 

@@ -25,10 +25,10 @@ from rfprm_lite import (
     InputTypeError,
     MemoryLimitError,
     NumericalError,
-    Partial,
     Score,
     StoppedError,
     Trace,
+    Unfinished,
 )
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.scoring import aio, batches
@@ -72,7 +72,7 @@ def test_lazy_and_exhaustive_choose_alike_to_the_last_bit(candidates: list[list[
     for found, exact in zip(lazy.scores, full.scores, strict=True):
         assert isinstance(exact, Score)
         assert found.step_rewards.tolist() == exact.step_rewards[: len(found.step_rewards)].tolist()
-        if isinstance(found, Partial):
+        if isinstance(found, Unfinished):
             assert found.lowest <= exact.reward <= found.highest <= lazy.score.reward
 
 
@@ -85,7 +85,7 @@ def test_what_cant_win_is_not_read_to_its_end(demo: PRM) -> None:
     assert best.complete == (False, True, False)
     assert best.tokens.skipped > 0
     lost = best.scores[0]
-    assert isinstance(lost, Partial)
+    assert isinstance(lost, Unfinished)
     assert lost.highest < best.score.reward
     assert lost.to_dict()["bounds"] == [lost.lowest, lost.highest]
 

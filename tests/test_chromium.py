@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rfprm_lite import Tokens
+from rfprm_lite import Usage
 from rfprm_lite.show.page import Page
 from rfprm_lite.show.record import ScoreLine, StepRecord
 
@@ -33,7 +33,7 @@ HOSTILE = "</script><script>document.documentElement.dataset.hostile = ''</scrip
 def line(text: str, *rewards: float, problem: str = "What is 6 * 7?") -> ScoreLine:
     steps = tuple(StepRecord(f"{text} {i}", "response") for i in range(len(rewards)))
     reward = sum(rewards) / len(rewards)
-    return ScoreLine(steps, rewards, "mean", (0, 1), Tokens(9, 9), reward=reward, problem=problem)
+    return ScoreLine(steps, rewards, "mean", (0, 1), Usage(9, 9), reward=reward, problem=problem)
 
 
 def page_text() -> str:

@@ -21,7 +21,7 @@ from rfprm_lite.engine.memory import DeviceMemory, HostMemory
 from rfprm_lite.engine.session import open_session, session_options
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.ports import Extension
+from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.scoring.wiring import layout_of, open_engine
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
@@ -40,28 +40,28 @@ def poisoned(capacity: int, count: int = 1) -> KVLanes:
     return lanes
 
 
-def prefill(lanes: KVLanes, ids: NDArray[np.int64], reads: list[int], lane: int = 0) -> NDArray[np.float32]:
-    return ENGINE.prefill(lanes, [Extension(lane, ids, np.array(reads, np.int64))], Cancellation())[0]
+def prefill(lanes: KVLanes, ids: NDArray[np.int64], read_at: list[int], lane: int = 0) -> NDArray[np.float32]:
+    return ENGINE.prefill(lanes, [Chunk(lane, ids, np.array(read_at, np.int64))], Cancellation())[0]
 
 
-def whole(ids: NDArray[np.int64], reads: list[int]) -> list[float]:
-    return prefill(poisoned(len(ids)), ids, reads).tolist()
+def whole(ids: NDArray[np.int64], read_at: list[int]) -> list[float]:
+    return prefill(poisoned(len(ids)), ids, read_at).tolist()
 
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 150), min_size=1, max_size=5), st.integers(0, 50), st.data())
 def test_chunks_give_what_one_run_gives_to_the_last_bit(sizes: list[int], spare: int, data: st.DataObject) -> None:
     length = sum(sizes)
-    reads = sorted(data.draw(st.sets(st.integers(0, length - 1), min_size=1, max_size=20)))
+    read_at = sorted(data.draw(st.sets(st.integers(0, length - 1), min_size=1, max_size=20)))
     lanes = poisoned(length + spare)
     rewards: list[float] = []
     at = 0
     for size in sizes:
-        inside = [r - at for r in reads if at <= r < at + size]
+        inside = [r - at for r in read_at if at <= r < at + size]
         rewards += prefill(lanes, IDS[at : at + size], inside).tolist()
         at += size
     assert np.isfinite(rewards).all()
-    assert rewards == whole(IDS[:length], reads)
+    assert rewards == whole(IDS[:length], read_at)
 
 
 @settings(max_examples=25)
@@ -75,11 +75,11 @@ def test_what_runs_in_other_lanes_changes_no_bit(data: st.DataObject) -> None:
         starts = {lane: data.draw(st.integers(0, 500)) for lane in used}
         sizes = {lane: data.draw(st.integers(1, 70)) for lane in used}
         pieces = {lane: IDS[starts[lane] : starts[lane] + sizes[lane]] for lane in used}
-        reads = {lane: np.array([sizes[lane] - 1] * data.draw(st.integers(0, 1)), np.int64) for lane in used}
-        found = ENGINE.prefill(lanes, [Extension(lane, pieces[lane], reads[lane]) for lane in used], Cancellation())
+        read_at = {lane: np.array([sizes[lane] - 1] * data.draw(st.integers(0, 1)), np.int64) for lane in used}
+        found = ENGINE.prefill(lanes, [Chunk(lane, pieces[lane], read_at[lane]) for lane in used], Cancellation())
         for lane, rewards in zip(used, found, strict=True):
             texts[lane] += pieces[lane].tolist()
-            assert rewards.tolist() == whole(np.array(texts[lane]), [len(texts[lane]) - 1])[: len(reads[lane])]
+            assert rewards.tolist() == whole(np.array(texts[lane]), [len(texts[lane]) - 1])[: len(read_at[lane])]
 
 
 def test_rolled_back_and_filled_again() -> None:
@@ -154,7 +154,7 @@ def test_a_failed_run_leaves_the_caches_as_they_were() -> None:
     with pytest.raises(EngineError, match="indices element out of data bounds"):
         ENGINE.prefill(
             lanes,
-            [Extension(1, IDS[:3], np.array([2])), Extension(0, np.array([10**9]), np.array([0]))],
+            [Chunk(1, IDS[:3], np.array([2])), Chunk(0, np.array([10**9]), np.array([0]))],
             Cancellation(),
         )
     assert [cache.length for cache in lanes.caches] == [4, 0]
@@ -165,7 +165,7 @@ def test_a_stop_ends_a_run_and_the_next_one_works() -> None:
 
     def run_for_long() -> None:
         for _ in range(1000):
-            ENGINE.prefill(lanes, [Extension(0, IDS, np.array([699]))], cancel)
+            ENGINE.prefill(lanes, [Chunk(0, IDS, np.array([699]))], cancel)
             lanes.caches[0].trim(0)
 
     timer = threading.Timer(0.005, cancel.request)
@@ -175,7 +175,7 @@ def test_a_stop_ends_a_run_and_the_next_one_works() -> None:
     timer.join()
     assert lanes.caches[0].length == 0
     with pytest.raises(StoppedError):
-        ENGINE.prefill(lanes, [Extension(0, IDS[:5], np.array([4]))], cancel)
+        ENGINE.prefill(lanes, [Chunk(0, IDS[:5], np.array([4]))], cancel)
     assert prefill(lanes, IDS[:50], [49]).tolist() == whole(IDS[:50], [49])
 
 

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, InputError, LedgerError, Tokens
+from rfprm_lite import PRM, InputError, LedgerError, Usage
 from rfprm_lite.cli import main
 from rfprm_lite.data import filtering, tables
 from rfprm_lite.data.filtering import Summary
@@ -315,7 +315,7 @@ def test_a_selection_keeps_what_it_says(rows: list[tuple[int, float]], selection
     ledger = Ledger(Path(":memory:"), {})
     steps = np.array([0.5, 0.25], np.float32)
     ledger.add(
-        [(i, Key.of(problem, i), Scored(reward, 0.5, steps, Tokens(7, 3))) for i, (problem, reward) in enumerate(rows)]
+        [(i, Key.of(problem, i), Scored(reward, 0.5, steps, Usage(7, 3))) for i, (problem, reward) in enumerate(rows)]
     )
     entries = list(ledger.entries(selection))
     assert [entry.row for entry in entries] == list(range(len(rows)))

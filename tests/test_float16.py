@@ -37,7 +37,7 @@ from rfprm_lite.engine.engine import Engine
 from rfprm_lite.engine.kv import SPARE
 from rfprm_lite.engine.session import open_session
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.ports import Extension
+from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.scoring.wiring import layout_of
 
 Get = Callable[[str], Exported]
@@ -190,7 +190,7 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     narrow = Engine(session, layout_of(manifest, manifest.variant("fp16")), device, 1)
     lanes = narrow.new_lanes(1, 8)
     with pytest.raises(NumericalError, match="2 of 2 rewards are no numbers, the first at token 1:"):
-        narrow.prefill(lanes, [Extension(0, np.arange(5, 9), np.array([1, 3]))], Cancellation())
+        narrow.prefill(lanes, [Chunk(0, np.arange(5, 9), np.array([1, 3]))], Cancellation())
     assert lanes.caches[0].length == 0
 
 

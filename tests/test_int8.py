@@ -97,7 +97,7 @@ def test_calibration_reads_as_many_traces_as_memory_is_meant_for(
         monkeypatch.setattr(pipeline, "MOST_BYTES", (sum(tokens) - short) * bytes_a_token)
         calibrated = pipeline._Calibration.on(made.reference, encoder, None)
         assert [len(text.ids) for text in calibrated.texts] == tokens[:expected]
-        assert [len(own) for own in calibrated.rewards] == [len(text.reads) for text in calibrated.texts]
+        assert [len(own) for own in calibrated.rewards] == [len(text.read_at) for text in calibrated.texts]
 
 
 def test_a_bound_names_what_is_missed() -> None:

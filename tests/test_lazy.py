@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.plan import bound
 from rfprm_lite.plan.sequence import Rewards, TokenSequence
-from rfprm_lite.scoring.request import Reading
+from rfprm_lite.scoring.request import Request
 from rfprm_lite.trace import Trace
 
 POOLS = json.loads((Path(__file__).parent / "data" / "step_scores.json").read_text(encoding="utf-8"))["pools"]
@@ -26,40 +26,40 @@ AGGREGATES = [
 ]
 
 
-def reading(tokens: Sequence[int], aggregate: Aggregate) -> Reading:
+def reading(tokens: Sequence[int], aggregate: Aggregate) -> Request:
     """Of a trace whose steps have so many tokens, behind a prompt of 10. With a second read for the response."""
     ends = [10 + end for end in accumulate(tokens)]
     sequences = [TokenSequence(np.zeros(ends[-1], np.int64), np.array(ends) - 1)]
     if aggregate.reads_response:
         sequences.append(TokenSequence(np.zeros(30, np.int64), np.array([29])))
-    return Reading(Trace.from_steps([str(n) for n in tokens]), tuple(sequences), aggregate)
+    return Request(Trace.from_steps([str(n) for n in tokens]), tuple(sequences), aggregate)
 
 
 class Table:
     """Rewards that are known, given as far as they are asked for."""
 
-    def __init__(self, readings: Sequence[Reading], rewards: Sequence[Rewards]) -> None:
+    def __init__(self, readings: Sequence[Request], rewards: Sequence[Rewards]) -> None:
         self.readings = readings
         self.rewards = rewards
         self.read = [0] * len(rewards)
 
     def advance(self, further: Sequence[tuple[int, int]]) -> list[Rewards]:
-        for i, reads in further:
-            assert self.read[i] < reads <= len(self.rewards[i])
-            self.read[i] = reads
-        return [self.rewards[i][:reads] for i, reads in further]
+        for i, read_at in further:
+            assert self.read[i] < read_at <= len(self.rewards[i])
+            self.read[i] = read_at
+        return [self.rewards[i][:read_at] for i, read_at in further]
 
     @property
     def tokens(self) -> int:
         """Behind the prompt, as far as was read."""
         return sum(
-            sum(len(s.ids) - 10 for s in reading.first(reads))
-            for reading, reads in zip(self.readings, self.read, strict=True)
-            if reads
+            sum(len(s.ids) - 10 for s in reading.first(read_at))
+            for reading, read_at in zip(self.readings, self.read, strict=True)
+            if read_at
         )
 
 
-def brute_force(readings: Sequence[Reading], rewards: Sequence[Rewards], count: int) -> list[int]:
+def brute_force(readings: Sequence[Request], rewards: Sequence[Rewards], count: int) -> list[int]:
     totals = [
         reading.aggregate(own[: len(reading.trace.steps)], float(own[-1]))
         for reading, own in zip(readings, rewards, strict=True)

@@ -20,7 +20,7 @@ from rfprm_lite.plan.schedule import score_sequences
 from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
 from rfprm_lite.scoring import batches
 from rfprm_lite.scoring.live import LiveTrace
-from rfprm_lite.scoring.request import Reading
+from rfprm_lite.scoring.request import Request
 from rfprm_lite.text.encoding import Encoder
 
 BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=False)
@@ -34,7 +34,7 @@ steps = st.lists(st.sampled_from(["1", "12", "12 + 5 = 17", "So", "a b", "17.", 
 
 
 def whole(encoder: Encoder, texts: list[str], how: Aggregate) -> Score:
-    reading = Reading.of(encoder, PROBLEM, Trace.from_steps(texts), how)
+    reading = Request.of(encoder, PROBLEM, Trace.from_steps(texts), how)
     found = score_sequences(FakeEngine(), reading.sequences)
     return reading.score(np.concatenate([one.rewards for one in found]), 0)
 
@@ -70,16 +70,16 @@ def test_traces_and_forks_give_what_whole_texts_give(
 
 @given(st.lists(st.sampled_from(["good", "unreadable", "failing"]), max_size=12), st.integers(1, 5))
 def test_each_response_has_its_result_in_its_place(kinds: list[str], window: int) -> None:
-    reading = Reading.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["1"]), Aggregate("mean"))
+    reading = Request.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["1"]), Aggregate("mean"))
     good = whole(ENCODERS[SEPARATED.separator], ["1"], Aggregate("mean"))
-    bad = Reading.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["2"]), Aggregate("mean"))
+    bad = Request.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["2"]), Aggregate("mean"))
 
-    def read(kind: str) -> Reading:
+    def read(kind: str) -> Request:
         if kind == "unreadable":
             raise InputError("no")
         return bad if kind == "failing" else reading
 
-    def score_all(readings: Sequence[Reading], _stop: Cancellation) -> list[Score]:
+    def score_all(readings: Sequence[Request], _stop: Cancellation) -> list[Score]:
         if bad in readings:
             raise NumericalError("no number")
         return [good for _ in readings]

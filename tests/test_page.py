@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, Tokens
+from rfprm_lite import PRM, Usage
 from rfprm_lite.cli.view import view
 from rfprm_lite.show.html import STATIC, score_css, score_html
 from rfprm_lite.show.page import Page
@@ -66,7 +66,7 @@ class Parsed(HTMLParser):
 
 def line(texts: list[str], problem: str | None = None, reward: float = 0.7) -> ScoreLine:
     steps = tuple(StepRecord(text, "response") for text in texts)
-    return ScoreLine(steps, (reward,) * len(steps), "mean", (0, 1), Tokens(9, 9), reward=reward, problem=problem)
+    return ScoreLine(steps, (reward,) * len(steps), "mean", (0, 1), Usage(9, 9), reward=reward, problem=problem)
 
 
 def page_of(*rows: ScoreLine, title: str = "Scores") -> str:

@@ -23,13 +23,13 @@ def sequences(draw: st.DrawFn) -> Sequences:
     for _ in range(draw(st.integers(0, 8))):
         stem = draw(st.sampled_from([[], *[ids for ids, _ in found]]))
         ids = stem[: draw(st.integers(0, len(stem)))] + draw(st.lists(st.integers(0, 2), min_size=1, max_size=12))
-        reads = sorted(draw(st.sets(st.integers(0, len(ids) - 1), min_size=1)))
-        found.append((ids, reads))
+        read_at = sorted(draw(st.sets(st.integers(0, len(ids) - 1), min_size=1)))
+        found.append((ids, read_at))
     return found
 
 
 def token_sequences(cases: Sequences) -> list[TokenSequence]:
-    return [TokenSequence(np.array(ids, np.int64), np.array(reads, np.int64)) for ids, reads in cases]
+    return [TokenSequence(np.array(ids, np.int64), np.array(read_at, np.int64)) for ids, read_at in cases]
 
 
 def distinct_prefixes(cases: Sequences) -> int:
@@ -43,8 +43,8 @@ def test_rewards_are_those_without_reuse_and_each_prefix_is_computed_once(
     engine = FakeEngine(lanes)
     budget = RunBudget(chunk_tokens, read_scores)
     results = schedule.score_sequences(engine, token_sequences(cases), budget=budget)
-    for (ids, reads), result in zip(cases, results, strict=True):
-        assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+    for (ids, read_at), result in zip(cases, results, strict=True):
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases) == sum(result.computed for result in results)
     assert all(sum(run) <= chunk_tokens for run in engine.runs)
 
@@ -52,8 +52,8 @@ def test_rewards_are_those_without_reuse_and_each_prefix_is_computed_once(
 @given(sequences())
 def test_the_plan_reads_each_wanted_position_once(cases: Sequences) -> None:
     made = plan(token_sequences(cases))
-    wanted = {tuple(ids[: read + 1]) for ids, reads in cases for read in reads}
-    assert sum(len(segment.reads) for segment in made.segments) == len(wanted)
+    wanted = {tuple(ids[: read + 1]) for ids, read_at in cases for read in read_at}
+    assert sum(len(segment.read_at) for segment in made.segments) == len(wanted)
     assert made.capacity == max((len(ids) for ids, _ in cases), default=0)
 
 
@@ -138,6 +138,6 @@ def test_a_long_past_is_copied_into_other_lanes_only_where_that_saves_runs() -> 
 def test_packing_changes_no_reward(cases: Sequences, lanes: int, run_tokens: float) -> None:
     engine = FakeEngine(lanes)
     results = schedule.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
-    for (ids, reads), result in zip(cases, results, strict=True):
-        assert result.rewards.tolist() == np.array(expected_rewards(ids, reads), np.float32).tolist()
+    for (ids, read_at), result in zip(cases, results, strict=True):
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases)

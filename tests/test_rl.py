@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from checkpoints import DEMO_CHECKPOINT
-from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, Score, Tokens, Trace
+from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, Score, Trace, Usage
 from rfprm_lite.integrations import openrlhf, verl
 from rfprm_lite.integrations.prompts import between, plain_problem, response_of
 from rfprm_lite.integrations.trl import RewardFunction
@@ -34,7 +34,7 @@ def score(text: str, rewards: Sequence[float] | None = None) -> Score:
     """A score of made-up rewards, by default 1, 2, 3, ..., which tell the steps apart."""
     steps = Trace.parse(text).steps
     given_rewards = np.array(rewards or range(1, len(steps) + 1), np.float32)
-    return Score(given_rewards, 1.0, 1.0, Aggregate("mean"), steps, Tokens(1, 1))
+    return Score(given_rewards, 1.0, 1.0, Aggregate("mean"), steps, Usage(1, 1))
 
 
 # The formula.
@@ -261,7 +261,7 @@ def test_trl_what_is_wrong_with_the_run_is_raised(demo: PRM) -> None:
 def test_trl_where_the_outcome_does_not_apply_nothing_is_read(demo: PRM) -> None:
     reward = RewardFunction(demo, outcome=lambda completions, **_: [None] * len(completions))
     assert reward([PROBLEM], [RIGHT]) == [None]
-    assert reward.tokens == Tokens(0, 0)
+    assert reward.tokens == Usage(0, 0)
 
 
 def test_trl_an_asynchronous_outcome_is_refused(demo: PRM) -> None:

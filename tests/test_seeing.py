@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rfprm_lite import PRM, BestOfN, Score, Tokens, Trace
+from rfprm_lite import PRM, BestOfN, Score, Trace, Usage
 from rfprm_lite.show.figure import plot_best_of_n
 from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
 from rfprm_lite.show.terminal import _spark
@@ -50,7 +50,7 @@ def record(rewards: list[float], thinking: int = 0, unread: int = 0) -> ScoreRec
     total = len(rewards) + unread
     steps = tuple(StepRecord(f"step {i}", "thinking" if i < thinking else "response") for i in range(total))
     known = {"bounds": (0.0, 1.0)} if unread else {"reward": 0.5}
-    return ScoreRecord(steps, tuple(rewards), "mean", (0, 1), Tokens(9, 9), **known)  # type: ignore[arg-type]
+    return ScoreRecord(steps, tuple(rewards), "mean", (0, 1), Usage(9, 9), **known)  # type: ignore[arg-type]
 
 
 def test_a_terminal_shows_the_parts_apart_and_the_first_weak_step(thought: Score) -> None:
@@ -118,7 +118,7 @@ def test_figures_show_rewards_thinking_and_the_first_weak_step(thought: Score, b
 
 
 def test_a_figure_of_many_candidates_names_six() -> None:
-    many = BestOfNRecord((11,), tuple(record([0.9, 0.6]) for _ in range(16)), Tokens(9, 9))
+    many = BestOfNRecord((11,), tuple(record([0.9, 0.6]) for _ in range(16)), Usage(9, 9))
     text = svg(plot_best_of_n(many))
     assert text.count("<!-- candidate ") == 6
     assert "<!-- candidate 11 (best)" in text

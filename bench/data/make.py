@@ -51,7 +51,7 @@ def main(data: Path, tokenizer: Path) -> None:
 
     def encode(problem: str, trace: Trace) -> dict[str, list[int]]:
         (sequence,) = encoder.step_sequences(problem, trace)
-        return {"ids": sequence.ids.tolist(), "reads": sequence.reads.tolist()}
+        return {"ids": sequence.ids.tolist(), "reads": sequence.read_at.tolist()}
 
     pools = [
         [encode(row["question"], Trace.parse(c["response"])) for c in row["candidates"][:CANDIDATES]]

@@ -33,7 +33,7 @@ def main(checkpoint: Path, bundle: Path, folder: Path, problems: int) -> None:
     def rewards(candidate: pools.Candidate) -> np.ndarray:
         ids = torch.from_numpy(candidate.sequence.ids)[None]
         hidden = prm.model(input_ids=ids, use_cache=False).last_hidden_state[0]
-        return np.array(prm.rewards(hidden[candidate.sequence.reads]), np.float32)
+        return np.array(prm.rewards(hidden[candidate.sequence.read_at]), np.float32)
 
     compare.show(bundle, "PyTorch, bfloat16", read, [[rewards(c) for c in pool] for pool in track(read, "bfloat16")])
 

@@ -68,7 +68,7 @@ def collect(
     for pool in pools.read(folder, tokenizer, problems, CANDIDATES):
         for candidate in pool:
             hidden = model(input_ids=torch.from_numpy(candidate.sequence.ids)[None], use_cache=False).last_hidden_state
-            at_ends = hidden[0, torch.from_numpy(candidate.sequence.reads)].float()
+            at_ends = hidden[0, torch.from_numpy(candidate.sequence.read_at)].float()
             features.append(at_ends[torch.from_numpy(candidate.usable)])
             scores.append(torch.from_numpy(candidate.scores[candidate.usable]))
     return torch.cat(features), torch.cat(scores)

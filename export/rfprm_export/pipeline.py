@@ -257,7 +257,7 @@ class _Calibration:
                     f"what model.layers.{i} computes is no number any more: its weights, or those below it, hold NaN "
                     "or infinity, or are too large for float32"
                 )
-        return cls(texts, statistics, [own[text.reads] for own, text in zip(rewards, texts, strict=True)], said)
+        return cls(texts, statistics, [own[text.read_at] for own, text in zip(rewards, texts, strict=True)], said)
 
 
 def _write(

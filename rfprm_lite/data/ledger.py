@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rfprm_lite.data.selection import Selection
 from rfprm_lite.errors import InputError, LedgerError
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 
 _OPENING = """
 PRAGMA locking_mode = EXCLUSIVE;
@@ -63,7 +63,7 @@ class Scored:
     reward: float
     trajectory_reward: float
     step_rewards: NDArray[np.float32]
-    tokens: Tokens | None = None
+    tokens: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

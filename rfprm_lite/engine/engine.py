@@ -37,7 +37,7 @@ from rfprm_lite.engine.memory import DeviceMemory, HostMemory, Memory
 from rfprm_lite.engine.session import open_session
 from rfprm_lite.errors import BundleFormatError, EngineError, NumericalError
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.ports import Extension
+from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.plan.sequence import Rewards
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Engine:
         caches = [KVCache(self._layout, capacity, self._memory) for _ in range(count)]
         return KVLanes(caches, KVCache(self._layout, 0, self._memory), self._session.io_binding())
 
-    def prefill(self, lanes: KVLanes, extensions: Sequence[Extension], cancel: Cancellation) -> list[Rewards]:
+    def prefill(self, lanes: KVLanes, extensions: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
         """Append each extension to the cache of its lane; at least one, at most one a lane.
 
         Returns float32 [R] for each, in [0, 1]. Raises ValueError where a cache is too small, NumericalError where a
@@ -96,8 +96,8 @@ class Engine:
                 cache.trim(past)
             raise
 
-    def _run(self, lanes: KVLanes, extensions: dict[int, tuple[int, Extension]], cancel: Cancellation) -> list[Rewards]:
-        inputs = run_inputs(self.max_lanes, {lane: (past, e.ids, e.reads) for lane, (past, e) in extensions.items()})
+    def _run(self, lanes: KVLanes, extensions: dict[int, tuple[int, Chunk]], cancel: Cancellation) -> list[Rewards]:
+        inputs = run_inputs(self.max_lanes, {lane: (past, e.ids, e.read_at) for lane, (past, e) in extensions.items()})
         for name, value in inputs.items():
             lanes.binding.bind_cpu_input(name, value)
         for lane in range(self.max_lanes):
@@ -108,7 +108,7 @@ class Engine:
         found: Rewards = lanes.binding.get_outputs()[-1].numpy()
         _check_numbers(found, inputs["positions"][inputs["read_rows"]])
         starts = np.cumsum(inputs["lane_reads"]) - inputs["lane_reads"]
-        return [found[starts[lane] :][: len(e.reads)] for lane, (_, e) in extensions.items()]
+        return [found[starts[lane] :][: len(e.read_at)] for lane, (_, e) in extensions.items()]
 
     def _run_session(self, binding: ort.IOBinding, cancel: Cancellation) -> None:
         """One run, which a request to cancel ends within milliseconds. Raises StoppedError, EngineError."""
@@ -144,10 +144,10 @@ class Engine:
 def run_inputs(
     lanes: int, extensions: Mapping[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]]
 ) -> dict[str, NDArray[np.int64]]:
-    """The graph's inputs but for the caches. extensions: cached tokens, ids and reads, by lane. The other lanes get a
-    token 0 at position 0, which nobody reads. An extension may get a token more than it has."""
+    """The graph's inputs but for the caches. extensions: cached tokens, ids and read_at, by lane. The other lanes get a
+    token 0 at position 0, which nobody reads. A chunk may get a token more than it has."""
     idle = (0, np.zeros(1, np.int64), np.zeros(0, np.int64))
-    used = {at: (past, _not_one_row(ids), _not_one_read(reads)) for at, (past, ids, reads) in extensions.items()}
+    used = {at: (past, _not_one_row(ids), _not_one_read(read_at)) for at, (past, ids, read_at) in extensions.items()}
     filled = [used.get(lane, idle) for lane in range(lanes)]
     tokens = np.array([len(ids) for _, ids, _ in filled], np.int64)
     pasts = np.array([past for past, _, _ in filled], np.int64)
@@ -157,8 +157,8 @@ def run_inputs(
         "positions": np.concatenate([np.arange(past, past + len(ids)) for past, ids, _ in filled]),
         "lane_tokens": tokens,
         "lane_totals": pasts + tokens,
-        "read_rows": np.concatenate([start + reads for start, (_, _, reads) in zip(starts, filled, strict=True)]),
-        "lane_reads": np.array([len(reads) for _, _, reads in filled], np.int64),
+        "read_rows": np.concatenate([start + read_at for start, (_, _, read_at) in zip(starts, filled, strict=True)]),
+        "lane_reads": np.array([len(read_at) for _, _, read_at in filled], np.int64),
     }
 
 
@@ -172,9 +172,9 @@ def _not_one_row(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.append(ids, 0) if len(ids) % ROWS == 1 else ids
 
 
-def _not_one_read(reads: NDArray[np.int64]) -> NDArray[np.int64]:
+def _not_one_read(read_at: NDArray[np.int64]) -> NDArray[np.int64]:
     """A lone read is read twice."""
-    return np.repeat(reads, 2) if len(reads) == 1 else reads
+    return np.repeat(read_at, 2) if len(read_at) == 1 else read_at
 
 
 def _check_numbers(rewards: Rewards, positions: NDArray[np.int64]) -> None:

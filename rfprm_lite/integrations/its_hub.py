@@ -24,7 +24,7 @@ from its_hub.api import (
 
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError, InputTypeError
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.trace import Problem
@@ -49,7 +49,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
         self._prm = prm
         self._aggregate = aggregate
         self._problem_of = problem_of
-        self.tokens = Tokens(0, 0)
+        self.tokens = Usage(0, 0)
 
     def score(self, prompt_or_messages: Conversation | list[list[ChatMessage]], steps: str | list[str]) -> list[float]:
         """The reward of each response in `steps`, each the steps so far in one text; of a single one, a list of one.
@@ -89,7 +89,7 @@ class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
         self._process = ProcessRewardModel(prm, aggregate=aggregate, problem_of=problem_of)
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> Usage:
         """Of all calls so far."""
         return self._process.tokens
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.rl import BETA, checked
@@ -35,7 +35,7 @@ class Judge:
         self.unscorable = unscorable
         self.judged = 0
         self.unscored = 0
-        self.tokens = Tokens(0, 0)
+        self.tokens = Usage(0, 0)
         self._counting = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Judge], tuple[object, ...]]:

@@ -26,7 +26,7 @@ from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.rl import mixed
 
@@ -72,7 +72,7 @@ class RewardFunction:
         self._ends = tuple(ends)
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> Usage:
         """Of all calls so far."""
         return self._judge.tokens
 

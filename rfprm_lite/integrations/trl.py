@@ -19,7 +19,7 @@ from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, Prompt, plain_problem, response_of
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.rl import mixed
@@ -62,7 +62,7 @@ class RewardFunction:
         self._problem_of = problem_of
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> Usage:
         """Of all calls so far."""
         return self._judge.tokens
 

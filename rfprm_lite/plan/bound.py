@@ -32,7 +32,7 @@ class Bounded(Protocol):
     """A candidate whose first rewards bound its reward."""
 
     @property
-    def num_reads(self) -> int:
+    def num_readouts(self) -> int:
         """Read-outs of the whole candidate."""
 
     def bounds(self, rewards: Rewards) -> tuple[float, float]:
@@ -56,15 +56,15 @@ def best(
     highest = [reading.bounds(own)[1] for reading, own in zip(readings, rewards, strict=True)]
     while True:
         order = sorted(range(len(readings)), key=lambda i: (-highest[i], i))
-        open_ = [i for i in order if len(rewards[i]) < readings[i].num_reads]
-        complete = [i for i in order if len(rewards[i]) == readings[i].num_reads]
+        open_ = [i for i in order if len(rewards[i]) < readings[i].num_readouts]
+        complete = [i for i in order if len(rewards[i]) == readings[i].num_readouts]
         if complete[:count] == order[:count]:
             return order[:count], rewards
         if len(complete) >= count:  # only what can still pass the last of the best so far
             passing = set(order[: order.index(complete[count - 1])])
             further = [(i, len(rewards[i]) + 1) for i in open_ if i in passing][:WIDTH]
-        elif len(rewards[open_[0]]) >= HALFWAY * readings[open_[0]].num_reads:
-            further = [(open_[0], readings[open_[0]].num_reads)]
+        elif len(rewards[open_[0]]) >= HALFWAY * readings[open_[0]].num_readouts:
+            further = [(open_[0], readings[open_[0]].num_readouts)]
         else:
             further = [(i, len(rewards[i]) + 1) for i in open_[:WIDTH]]
         for (i, _), own in zip(further, advance(further), strict=True):

@@ -24,7 +24,7 @@ class RunBudget:
     """The most that one run computes.
 
     Attributes:
-        chunk_tokens: Tokens of one run. What a run needs beside the caches grows with this, not with the traces.
+        chunk_tokens: Usage of one run. What a run needs beside the caches grows with this, not with the traces.
         read_scores: Attention scores of one head in the last layer: the read-outs of a run times the tokens that they
             attend to.
     """
@@ -45,7 +45,7 @@ class ModelSizes:
         num_heads: Query heads.
         kv_size: Features of one layer's keys: num_kv_heads * head_size.
         token_bytes: Bytes of one token's keys and values in all layers.
-        spare_tokens: Tokens that a lane has room for beyond its longest sequence.
+        spare_tokens: Usage that a lane has room for beyond its longest sequence.
     """
 
     hidden_size: int

@@ -24,7 +24,7 @@ from rfprm_lite.plan.tree import shared_length
 
 
 @dataclass(frozen=True, slots=True)
-class Piece(Generic[B]):
+class BlockSlice(Generic[B]):
     """Tokens [start, end) of a sequence are tokens [offset, offset + end - start) of the block."""
 
     start: int
@@ -32,13 +32,13 @@ class Piece(Generic[B]):
     block: B
     offset: int = 0
 
-    def clipped(self, start: int, end: int) -> Piece[B]:
+    def clipped(self, start: int, end: int) -> BlockSlice[B]:
         """The part within [start, end), which must not be empty."""
         first, last = max(start, self.start), min(end, self.end)
-        return Piece(first, last, self.block, self.offset + first - self.start)
+        return BlockSlice(first, last, self.block, self.offset + first - self.start)
 
 
-def within(pieces: Sequence[Piece[B]], start: int, end: int) -> list[Piece[B]]:
+def within(pieces: Sequence[BlockSlice[B]], start: int, end: int) -> list[BlockSlice[B]]:
     """The parts of consecutive pieces that are in [start, end)."""
     return [piece.clipped(start, end) for piece in pieces if max(piece.start, start) < min(piece.end, end)]
 
@@ -48,7 +48,7 @@ class Match(Generic[B]):
     """What is kept of a sequence: its first `length` tokens, in consecutive pieces, and all rewards read in them."""
 
     length: int
-    pieces: Sequence[Piece[B]]
+    pieces: Sequence[BlockSlice[B]]
     rewards: Mapping[int, float]
 
 
@@ -62,7 +62,9 @@ class _Branch(Generic[B]):
 class _Node(_Branch[B]):
     """piece: of the node's own tokens, counted from the sequence's beginning. rewards: those read among them."""
 
-    def __init__(self, parent: _Branch[B], ids: NDArray[np.int64], piece: Piece[B], rewards: dict[int, float]) -> None:
+    def __init__(
+        self, parent: _Branch[B], ids: NDArray[np.int64], piece: BlockSlice[B], rewards: dict[int, float]
+    ) -> None:
         super().__init__()
         self._parent = weakref.ref(parent)  # no cycles: what is dropped is freed at once
         self.ids = ids
@@ -110,9 +112,9 @@ class PrefixCache(Generic[B]):
             self._by_use: OrderedDict[_Node[B], None] = OrderedDict()
             self._nbytes = 0
 
-    def match(self, ids: NDArray[np.int64], reads: NDArray[np.int64]) -> Match[B]:
+    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
         """The longest prefix of `ids` that is kept with a reward at every position of `reads` (ascending) in it."""
-        pieces: list[Piece[B]] = []
+        pieces: list[BlockSlice[B]] = []
         known: dict[int, float] = {}
         with self._lock:
             path = list(self._path(ids))
@@ -122,7 +124,7 @@ class PrefixCache(Generic[B]):
             if path:
                 self._use(path[-1][0])
         length = pieces[-1].end if pieces else 0
-        length = min([length, *(r for r in reads.tolist() if r < length and r not in known)])
+        length = min([length, *(r for r in read_at.tolist() if r < length and r not in known)])
         return Match(length, within(pieces, 0, length), {at: r for at, r in known.items() if at < length})
 
     def take(self, other: PrefixCache[B], ids: NDArray[np.int64]) -> None:
@@ -134,7 +136,7 @@ class PrefixCache(Generic[B]):
             own = {at: r for at, r in match.rewards.items() if piece.start <= at < piece.end}
             self.insert(ids[: piece.end], piece, own)
 
-    def insert(self, ids: NDArray[np.int64], piece: Piece[B], rewards: Mapping[int, float]) -> None:
+    def insert(self, ids: NDArray[np.int64], piece: BlockSlice[B], rewards: Mapping[int, float]) -> None:
         """Keep the KV of tokens [piece.start, piece.end), the last of `ids`, and rewards read among them. What is kept
         already stays; where the tokens before `piece.start` are not kept, neither are these."""
         if not self.enabled:
@@ -169,21 +171,21 @@ class PrefixCache(Generic[B]):
         shared = at - node.piece.start
         first, second = self._split(node.piece.block, shared)
         known = {p: r for p, r in node.rewards.items() if p < at}
-        upper = _Node(node.parent, node.ids[:shared], Piece(node.piece.start, at, first), known)
+        upper = _Node(node.parent, node.ids[:shared], BlockSlice(node.piece.start, at, first), known)
         node.rewards = {p: r for p, r in node.rewards.items() if p >= at}
-        node.parent, node.ids, node.piece = upper, node.ids[shared:], Piece(at, node.piece.end, second)
+        node.parent, node.ids, node.piece = upper, node.ids[shared:], BlockSlice(at, node.piece.end, second)
         upper.children[int(node.ids[0])] = node
         self._by_use[upper] = None
         return upper
 
-    def _own(self, piece: Piece[B]) -> Piece[B]:
+    def _own(self, piece: BlockSlice[B]) -> BlockSlice[B]:
         """The same with a block of just its tokens."""
         block, tokens = piece.block, piece.end - piece.start
         if piece.offset:
             _, block = self._split(block, piece.offset)
         if block.length > tokens:
             block, _ = self._split(block, tokens)
-        return Piece(piece.start, piece.end, block)
+        return BlockSlice(piece.start, piece.end, block)
 
     def _use(self, node: _Branch[B]) -> None:
         while isinstance(node, _Node):

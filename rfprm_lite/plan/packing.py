@@ -18,7 +18,7 @@ class Packing:
     """When copying a prefix pays.
 
     Attributes:
-        run_tokens: Tokens whose keys and values can be copied in the time that a run takes to read its weights.
+        run_tokens: Usage whose keys and values can be copied in the time that a run takes to read its weights.
     """
 
     run_tokens: float

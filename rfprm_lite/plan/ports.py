@@ -22,12 +22,12 @@ L = TypeVar("L", bound="Lanes[Any]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Extension:
-    """Tokens to append to a lane's cache. ids: int64 [S], S >= 1. reads: int64 [R], 0 <= position < S, ascending."""
+class Chunk:
+    """Tokens to append to a lane's cache. ids: int64 [S], S >= 1. read_at: int64 [R], 0 <= position < S, ascending."""
 
     lane: int
     ids: NDArray[np.int64]
-    reads: NDArray[np.int64]
+    read_at: NDArray[np.int64]
 
 
 class Kept(Protocol):
@@ -77,5 +77,5 @@ class Prefill(Protocol[L]):
     def new_lanes(self, count: int, capacity: int) -> L:
         """Lanes with empty caches for up to `capacity` tokens each."""
 
-    def prefill(self, lanes: L, extensions: Sequence[Extension], cancel: Cancellation) -> list[Rewards]:
-        """Append each extension to its lane's cache; the rewards at its reads."""
+    def prefill(self, lanes: L, extensions: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
+        """Append each extension to its lane's cache; the rewards at its read-outs."""

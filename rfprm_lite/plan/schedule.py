@@ -1,6 +1,6 @@
 """Token sequences to rewards: plan, schedule, collect.
 
-In: token sequences. Out: the reward at each of their reads, and the tokens that it took. Knows nothing of text.
+In: token sequences. Out: the reward at each of their read-outs, and the tokens that it took. Knows nothing of text.
 
 The plan's segments are computed in its order, as many at once as the engine has lanes: a segment may begin as soon as
 the tokens before it are there. Each lane has a KV cache; what a lane lacks of a segment's past is copied into it, which
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
-from rfprm_lite.plan.cache import Piece, PrefixCache, within
+from rfprm_lite.plan.cache import BlockSlice, PrefixCache, within
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.packing import ALWAYS, Packing
-from rfprm_lite.plan.ports import C, Extension, L, Prefill
+from rfprm_lite.plan.ports import C, Chunk, L, Prefill
 from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.plan.tree import Segment, plan
 
@@ -73,7 +73,7 @@ class _Work:
     at: int
     cached: int
     rewards: Rewards
-    pieces: list[Piece[Any]]
+    pieces: list[BlockSlice[Any]]
     needed: int = 0
     waiting: int = 0
 
@@ -84,10 +84,10 @@ class _Work:
 
 def _work(segment: Segment, sequences: Sequence[TokenSequence], cache: PrefixCache[Any]) -> _Work:
     ids = sequences[segment.sequence].ids[: segment.end]
-    rewards = np.full(len(segment.reads), np.nan, np.float32)
-    match = cache.match(ids, segment.reads)
+    rewards = np.full(len(segment.read_at), np.nan, np.float32)
+    match = cache.match(ids, segment.read_at)
     cached = max(segment.start, match.length)
-    for i, position in enumerate(segment.reads.tolist()):
+    for i, position in enumerate(segment.read_at.tolist()):
         if position < cached:
             rewards[i] = match.rewards[position]
     return _Work(segment, ids, cached, cached, rewards, within(match.pieces, segment.start, cached))
@@ -120,7 +120,7 @@ class _Schedule(Generic[C]):
         self._packing = packing
         self._budget = budget
         self._lanes = [_Lane(i, own) for i, own in enumerate(caches)]
-        self._run: list[tuple[int, Extension]] = []
+        self._run: list[tuple[int, Chunk]] = []
         self._open = [i for i, work in enumerate(works) if not work.done]
         for work in reversed(works):  # children before their parents
             if work.segment.parent is not None and not (work.done and not work.waiting):
@@ -130,7 +130,7 @@ class _Schedule(Generic[C]):
             elif work.done and not work.waiting:
                 work.pieces.clear()
 
-    def next_run(self) -> list[Extension]:
+    def next_run(self) -> list[Chunk]:
         """The extensions of the next run, at most one a lane; none when all is done."""
         self._run = []
         left, scores = self._budget.chunk_tokens, self._budget.read_scores
@@ -139,10 +139,10 @@ class _Schedule(Generic[C]):
             if lane is None:
                 break
             self._load(lane, i)
-            ids, reads = _chunk(self._works[i], left, scores)
-            self._run.append((i, Extension(lane.index, ids, reads)))
+            ids, read_at = _chunk(self._works[i], left, scores)
+            self._run.append((i, Chunk(lane.index, ids, read_at)))
             left -= len(ids)
-            scores -= len(reads) * (self._works[i].at + len(ids))
+            scores -= len(read_at) * (self._works[i].at + len(ids))
             if left <= 0 or scores <= 0:
                 break
         return [extension for _, extension in self._run]
@@ -203,10 +203,10 @@ class _Schedule(Generic[C]):
             for piece in within(self._works[segment].pieces, max(have, self._works[segment].segment.start), end):
                 lane.cache.restore(piece.block, piece.offset, piece.offset + piece.end - piece.start)
 
-    def _advance(self, lane: _Lane[C], i: int, extension: Extension, rewards: Rewards) -> None:
+    def _advance(self, lane: _Lane[C], i: int, extension: Chunk, rewards: Rewards) -> None:
         work = self._works[i]
         start, work.at = work.at, work.at + len(extension.ids)
-        first = int(np.searchsorted(work.segment.reads, start))
+        first = int(np.searchsorted(work.segment.read_at, start))
         work.rewards[first : first + len(rewards)] = rewards
         self._keep(lane, work, start, rewards)
         lane.holds = self._path(i)
@@ -219,11 +219,11 @@ class _Schedule(Generic[C]):
         end = work.at if self._cache.enabled else min(work.at, work.needed)
         if end <= start or not (self._cache.enabled or len(self._lanes) > 1):
             return
-        piece = Piece(start, end, lane.cache.keep(start, end))
+        piece = BlockSlice(start, end, lane.cache.keep(start, end))
         if start < work.needed:
             work.pieces.append(piece)
         if self._cache.enabled:
-            positions = work.segment.reads[(work.segment.reads >= start) & (work.segment.reads < end)]
+            positions = work.segment.read_at[(work.segment.read_at >= start) & (work.segment.read_at < end)]
             self._cache.insert(work.ids[:end], piece, dict(zip(positions.tolist(), rewards.tolist(), strict=True)))
 
     def _finish(self, work: _Work) -> None:
@@ -251,9 +251,9 @@ def _common(held: Sequence[tuple[int, int]], path: Sequence[tuple[int, int]]) ->
 def _chunk(work: _Work, tokens: int, scores: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The next ids of a segment and the reads in them: at most so many tokens, and attention scores for the reads (but
     one read in any case)."""
-    reads = work.segment.reads[work.segment.reads >= work.at]
+    read_at = work.segment.read_at[work.segment.read_at >= work.at]
     end = min(work.at + tokens, work.segment.end)
     most = max(scores // end, 1)
-    if np.searchsorted(reads, end) > most:
-        end = int(reads[most - 1]) + 1
-    return work.ids[work.at : end], reads[reads < end] - work.at
+    if np.searchsorted(read_at, end) > most:
+        end = int(read_at[most - 1]) + 1
+    return work.ids[work.at : end], read_at[read_at < end] - work.at

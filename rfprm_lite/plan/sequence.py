@@ -15,12 +15,12 @@ Rewards = NDArray[np.float32]
 class TokenSequence:
     """What the model reads from its first position on.
 
-    ids: int64 [num_tokens]. reads: int64 [num_read], positions in ids whose rewards are wanted, ascending; the last
+    ids: int64 [num_tokens]. read_at: int64 [num_read], positions in ids whose rewards are wanted, ascending; the last
     is num_tokens - 1, since nothing behind the last read-out changes a reward.
     """
 
     ids: NDArray[np.int64]
-    reads: NDArray[np.int64]
+    read_at: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

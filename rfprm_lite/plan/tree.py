@@ -26,14 +26,14 @@ class Segment:
 
     sequence: whose tokens these are, an index into the sequences planned. parent: the segment that has the token before
     `start`, None where start is 0; an earlier one of the plan, which may go on behind. ids: int64 [num_tokens].
-    reads: int64 [num_read], ascending positions counted from the sequence's beginning, start <= position < start +
+    read_at: int64 [num_read], ascending positions counted from the sequence's beginning, start <= position < start +
     num_tokens."""
 
     sequence: int
     parent: int | None
     start: int
     ids: NDArray[np.int64]
-    reads: NDArray[np.int64]
+    read_at: NDArray[np.int64]
 
     @property
     def end(self) -> int:
@@ -43,7 +43,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """Where a wanted reward comes from: a segment of the plan, and the index among its reads."""
+    """Where a wanted reward comes from: a segment of the plan, and the index among its read-outs."""
 
     segment: int
     index: int
@@ -52,7 +52,7 @@ class Readout:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """segments: in the order to compute, a parent before its children. readouts: for each sequence, one for each of its
-    reads, in order."""
+    read_at, in order."""
 
     segments: tuple[Segment, ...]
     readouts: tuple[tuple[Readout, ...], ...]
@@ -80,15 +80,15 @@ def plan(sequences: Sequence[TokenSequence]) -> Plan:
         if start < len(sequences[i].ids):
             drafts.append(_Draft(i, path[-1] if path else None, start))
             path.append(len(drafts) - 1)
-        wanted[i] = _assign_reads(sequences[i].reads.tolist(), drafts, path)
+        wanted[i] = _assign_reads(sequences[i].read_at.tolist(), drafts, path)
 
     segments = [
         Segment(
-            d.sequence, d.parent, d.start, sequences[d.sequence].ids[d.start :], np.array(sorted(d.reads), np.int64)
+            d.sequence, d.parent, d.start, sequences[d.sequence].ids[d.start :], np.array(sorted(d.read_at), np.int64)
         )
         for d in drafts
     ]
-    index = [{int(p): k for k, p in enumerate(s.reads)} for s in segments]
+    index = [{int(p): k for k, p in enumerate(s.read_at)} for s in segments]
     readouts = tuple(
         tuple(Readout(segment, index[segment][position]) for segment, position in wanted[i])
         for i in range(len(sequences))
@@ -101,17 +101,17 @@ class _Draft:
     sequence: int
     parent: int | None
     start: int
-    reads: set[int] = field(default_factory=set)
+    read_at: set[int] = field(default_factory=set)
 
 
-def _assign_reads(reads: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:
+def _assign_reads(read_at: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:
     """Give each position to the segment on the path that computes it: the last that starts at or before it."""
     found: list[tuple[int, int]] = []
     at = 0
-    for position in reads:
+    for position in read_at:
         while at + 1 < len(path) and drafts[path[at + 1]].start <= position:
             at += 1
-        drafts[path[at]].reads.add(position)
+        drafts[path[at]].read_at.add(position)
         found.append((path[at], position))
     return found
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class Usage:
     """Token counts: total = computed + reused + skipped.
 
     Attributes:
-        total: Tokens of the text, every read of it counted.
-        computed: Tokens that went through the model for this result.
-        skipped: Tokens that were not needed to decide (best_of_n stops early).
+        total: Usage of the text, every read of it counted.
+        computed: Usage that went through the model for this result.
+        skipped: Usage that were not needed to decide (best_of_n stops early).
     """
 
     total: int
@@ -24,5 +24,5 @@ class Tokens:
         """Tokens whose keys and values came from a shared or cached prefix."""
         return self.total - self.computed - self.skipped
 
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)

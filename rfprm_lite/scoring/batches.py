@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from rfprm_lite.errors import ForkError, InputError, RfprmError
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.results import Score
-from rfprm_lite.scoring.request import Reading
+from rfprm_lite.scoring.request import Request
 
 OnError = Literal["raise", "return"]
 
@@ -25,8 +25,8 @@ Result = TypeVar("Result")
 
 def score(
     pairs: Iterable[Pair],
-    read: Callable[[Pair], Reading],
-    score_all: Callable[[Sequence[Reading], Cancellation], list[Score]],
+    read: Callable[[Pair], Request],
+    score_all: Callable[[Sequence[Request], Cancellation], list[Score]],
     on_error: OnError,
 ) -> Iterator[Score | RfprmError]:
     """The score of each pair in order, or its error. With on_error="raise", the first error is raised when all scores
@@ -38,8 +38,8 @@ def score(
 
 def _score(
     pairs: Iterable[Pair],
-    read: Callable[[Pair], Reading],
-    score_all: Callable[[Sequence[Reading], Cancellation], list[Score]],
+    read: Callable[[Pair], Request],
+    score_all: Callable[[Sequence[Request], Cancellation], list[Score]],
     on_error: OnError,
 ) -> Iterator[Score | RfprmError]:
     rest = iter(pairs)
@@ -54,9 +54,9 @@ def _score(
 
 
 def _window(
-    read: Sequence[Reading | RfprmError], score_all: Callable[[Sequence[Reading], Cancellation], list[Score]]
+    read: Sequence[Request | RfprmError], score_all: Callable[[Sequence[Request], Cancellation], list[Score]]
 ) -> Iterator[Score | RfprmError]:
-    readings = [reading for reading in read if isinstance(reading, Reading)]
+    readings = [reading for reading in read if isinstance(reading, Request)]
     try:
         scores: Iterator[Score | RfprmError] = iter(score_all(readings, Cancellation()))
     except ForkError:
@@ -65,7 +65,7 @@ def _window(
         scores = (
             _attempt(lambda own: score_all([own], Cancellation())[0], reading) for reading in readings
         )  # whose it is
-    return (next(scores) if isinstance(reading, Reading) else reading for reading in read)
+    return (next(scores) if isinstance(reading, Request) else reading for reading in read)
 
 
 def _attempt(call: Callable[[Pair], Result], value: Pair) -> Result | RfprmError:

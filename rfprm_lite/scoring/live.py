@@ -13,7 +13,7 @@ from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.errors import InputError
 from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
 from rfprm_lite.results import Score
-from rfprm_lite.scoring.request import Reading
+from rfprm_lite.scoring.request import Request
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Trace
 
@@ -76,9 +76,9 @@ class LiveTrace:
         """The score of the trace so far: that of `PRM.score`. Raises InputError where it has no step, or no response
         that the aggregate reads as one."""
         trace = Trace.from_steps(self._steps, thinking=self._thinking)
-        reading = Reading.of(self._encoder, self._problem, trace, self._aggregate)
+        reading = Request.of(self._encoder, self._problem, trace, self._aggregate)
         rewards = np.array(self._rewards, np.float32)
-        if reading.num_reads > len(rewards):
+        if reading.num_readouts > len(rewards):
             (final,) = self._score_sequences(reading.sequences[-1:])
             rewards = np.append(rewards, final.rewards[-1])
             self._computed += final.computed

@@ -13,14 +13,14 @@ import numpy as np
 
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
-from rfprm_lite.plan.usage import Tokens
-from rfprm_lite.results import Partial, Score
+from rfprm_lite.plan.usage import Usage
+from rfprm_lite.results import Score, Unfinished
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class Request:
     """A trace and what the model reads of it: one read-out a step, and behind them one for the final reward where the
     aggregate has the response read as one step."""
 
@@ -29,7 +29,7 @@ class Reading:
     aggregate: Aggregate
 
     @classmethod
-    def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: Aggregate) -> Reading:
+    def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: Aggregate) -> Request:
         """Raises ContextLengthError, InputError, InputTypeError."""
         sequences = encoder.step_sequences(problem, trace)
         if aggregate.reads_response:
@@ -37,29 +37,29 @@ class Reading:
         return cls(trace, tuple(sequences), aggregate)
 
     @property
-    def num_reads(self) -> int:
-        return sum(len(sequence.reads) for sequence in self.sequences)
+    def num_readouts(self) -> int:
+        return sum(len(sequence.read_at) for sequence in self.sequences)
 
     @property
     def num_tokens(self) -> int:
         return sum(len(sequence.ids) for sequence in self.sequences)
 
-    def first(self, reads: int) -> list[TokenSequence]:
+    def first(self, readouts: int) -> list[TokenSequence]:
         """The sequences up to the first `reads` read-outs, and no further."""
         found: list[TokenSequence] = []
         for sequence in self.sequences:
-            if reads <= 0:
+            if readouts <= 0:
                 break
-            own = sequence.reads[:reads]
+            own = sequence.read_at[:readouts]
             found.append(TokenSequence(sequence.ids[: int(own[-1]) + 1], own))
-            reads -= len(own)
+            readouts -= len(own)
         return found
 
     def bounds(self, rewards: Rewards) -> tuple[float, float]:
         """The lowest and highest reward that the trace can have when its first rewards are known.
 
         Every operation of an aggregate is rounded monotonically, so that these bounds hold to the last bit."""
-        missing = self.num_reads - len(rewards)
+        missing = self.num_readouts - len(rewards)
         low, high = (np.concatenate([rewards, np.full(missing, value, np.float32)]) for value in (0, 1))
         return self._reward(low), self._reward(high)
 
@@ -72,24 +72,24 @@ class Reading:
             reward=self._reward(rewards),
             aggregate=self.aggregate,
             steps=self.trace.steps,
-            tokens=Tokens(self.num_tokens, computed),
+            tokens=Usage(self.num_tokens, computed),
         )
 
-    def result(self, rewards: Rewards, computed: int) -> Score | Partial:
+    def result(self, rewards: Rewards, computed: int) -> Score | Unfinished:
         """rewards: all, or the first ones."""
-        return (self.score if len(rewards) == self.num_reads else self.partial)(rewards, computed)
+        return (self.score if len(rewards) == self.num_readouts else self.partial)(rewards, computed)
 
-    def partial(self, rewards: Rewards, computed: int) -> Partial:
+    def partial(self, rewards: Rewards, computed: int) -> Unfinished:
         """rewards: the first ones."""
         skipped = self.num_tokens - sum(len(sequence.ids) for sequence in self.first(len(rewards)))
         low, high = self.bounds(rewards)
-        return Partial(
+        return Unfinished(
             step_rewards=rewards[: len(self.trace.steps)],
             lowest=low,
             highest=high,
             aggregate=self.aggregate,
             steps=self.trace.steps,
-            tokens=Tokens(self.num_tokens, computed, skipped),
+            tokens=Usage(self.num_tokens, computed, skipped),
         )
 
     def _reward(self, rewards: Rewards) -> float:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.text import counted
 from rfprm_lite.trace import Part
 
@@ -35,7 +35,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class ScoreRecord(msgspec.Struct, frozen=True):
-    """What is shown of a `Score`, or of a `Partial`, which has bounds in place of a reward.
+    """What is shown of a `Score`, or of a `Unfinished`, which has bounds in place of a reward.
 
     Raises ValueError where its numbers don't fit each other.
     """
@@ -44,7 +44,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
     step_rewards: tuple[StepReward, ...]
     aggregate: str
     reward_range: tuple[float, float]
-    tokens: Tokens
+    tokens: Usage
     reward: float | None = None
     bounds: tuple[float, float] | None = None
 
@@ -110,7 +110,7 @@ class BestOfNRecord(msgspec.Struct, frozen=True):
 
     ranking: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
     scores: Annotated[tuple[ScoreRecord, ...], msgspec.Meta(min_length=1)]
-    tokens: Tokens
+    tokens: Usage
     problem: str | list[Message] | None = None
 
     def __post_init__(self) -> None:

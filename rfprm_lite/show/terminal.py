@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
 from rfprm_lite.show.text import counted, tokens_line, visible
 
@@ -45,7 +45,7 @@ def best_of_n_view(record: BestOfNRecord) -> RenderableType:
     return Group(*views, Text(f"best: candidate {record.ranking[0]}", "bold green"), tokens_view(record.tokens))
 
 
-def tokens_view(tokens: Tokens) -> Text:
+def tokens_view(tokens: Usage) -> Text:
     """What it took."""
     return Text(tokens_line(tokens), "dim")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
-from rfprm_lite.plan.usage import Tokens
+from rfprm_lite.plan.usage import Usage
 
 _UNSEEN = ("Cc", "Cf", "Cs")
 
 
-def tokens_line(tokens: Tokens) -> str:
+def tokens_line(tokens: Usage) -> str:
     """What a result took."""
     saved = tokens.reused / tokens.total if tokens.total else 0.0
     skipped = f", {tokens.skipped} not read" if tokens.skipped else ""

@@ -42,7 +42,7 @@ class Encoder:
         return cls(Tokenizer.from_file(str(path)), recipe, max_tokens)
 
     def step_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
-        """Sequences whose reads, in order, are the rewards of the trace's steps.
+        """Sequences whose read-outs, in order, are the rewards of the trace's steps.
 
         One sequence with a read-out at every separator, or without a separator one for each step, which ends there.
         Raises ContextLengthError, InputError, InputTypeError.
@@ -58,7 +58,7 @@ class Encoder:
         if self._separator is None:
             return self._unseparated(problem, trace.text)
         whole = self._separated(problem, [step.text for step in trace.steps])
-        return TokenSequence(whole.ids, whole.reads[-1:])
+        return TokenSequence(whole.ids, whole.read_at[-1:])
 
     def response_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
         """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.
@@ -72,17 +72,17 @@ class Encoder:
             return []
         response = trace.text[trace.response[0].text_start : trace.response[-1].text_end]
         sequence = self._separated(problem, [*(step.text for step in trace.thinking), response])
-        return [TokenSequence(sequence.ids, sequence.reads[-1:])]
+        return [TokenSequence(sequence.ids, sequence.read_at[-1:])]
 
     def _separated(self, problem: Problem, steps: Sequence[str]) -> TokenSequence:
         ids, pending = self._prompt(problem)
-        reads: list[int] = []
+        read_at: list[int] = []
         for step in steps:
             ids += self._encode(pending + step)
-            reads.append(len(ids))
+            read_at.append(len(ids))
             ids.append(self._separator)  # type: ignore[arg-type]  # only called with a separator
             pending = ""
-        return self._sequence(ids, reads)
+        return self._sequence(ids, read_at)
 
     def _unseparated(self, problem: Problem, text: str) -> TokenSequence:
         ids, pending = self._prompt(problem)
@@ -102,10 +102,10 @@ class Encoder:
                 run += piece.text
         return ids, run
 
-    def _sequence(self, ids: list[int], reads: list[int]) -> TokenSequence:
+    def _sequence(self, ids: list[int], read_at: list[int]) -> TokenSequence:
         if len(ids) > self._max_tokens:
             raise ContextLengthError(len(ids), self._max_tokens)
-        return TokenSequence(np.array(ids, np.int64), np.array(reads, np.int64))
+        return TokenSequence(np.array(ids, np.int64), np.array(read_at, np.int64))
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []

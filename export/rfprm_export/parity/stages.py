@@ -53,7 +53,7 @@ def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[
         part = extractor.extract_model([*always, *before, *own], list(after))
         _through(part, bundle, states, sequences)
     # A lone read is read twice.
-    found = [state["rewards"].astype(np.float32)[: len(s.reads)] for state, s in zip(states, sequences, strict=True)]
+    found = [state["rewards"].astype(np.float32)[: len(s.read_at)] for state, s in zip(states, sequences, strict=True)]
     if not all(np.isfinite(own).all() for own in found):
         raise NumericalError(f"variant {bundle.variant.name!r} gave a reward that is no number")
     return found
@@ -68,7 +68,7 @@ def _through(part: onnx.ModelProto, bundle: Bundle, states: list[Values], sequen
 
 def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: TokenSequence) -> Values:
     """The part's outputs for a sequence, of which nothing is cached."""
-    given: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.reads)})}
+    given: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.read_at)})}
     feeds: Values = {}
     for value in session.get_inputs():
         # The last layer's past has no tokens; the others' has room for this run's.
