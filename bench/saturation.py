@@ -4,7 +4,8 @@
     qemu-aarch64 -cpu neoverse-n1 -L ROOT ROOT/usr/bin/python3 bench/saturation.py
 
 Run under an emulated processor without VNNI: the plain kernel saturates there, the one that the runtime asks for must
-not. Ends with 1 where that one is wrong. ROOT: a folder with an Arm system's Python (bench/LOG.md, 2026-11-26).
+not. Ends with 1 where that one is wrong. ROOT: a folder with an Arm system's Python (see
+bench/log/2026-11-26-int8-arm-emulated.md).
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
+LOG = ROOT / "bench" / "LOG.md"
+ENTRIES = sorted(LOG.parent.glob("log/*.md"))
 BLOCK = re.compile(r"^```(\w+)(.*)\n((?:.*\n)*?)```\n(?:\n```text\n((?:.*\n)*?)```\n)?", re.MULTILINE)
 COMMANDS: dict[str, click.Group] = {"rfprm": main, "rfprm-export": export_main}
 SET_UP = ("pip", "make", "git", "python")
@@ -123,10 +125,25 @@ def test_no_block_escapes_by_another_name_or_an_indent(page: Path) -> None:
     assert not re.findall(escaped, page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, LOG, *ENTRIES], ids=lambda page: page.stem)
 def test_its_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_log_lists_every_entry_newest_first() -> None:
+    rows = re.findall(r"^\| (\S+) \| \[.*?\]\(log/(.*?)\) \|", LOG.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(name for _, name in rows) == [entry.name for entry in ENTRIES]
+    dates = [date for date, _ in rows]
+    assert dates == sorted(dates, reverse=True)
+    for date, name in rows:
+        assert name.startswith(date)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.stem)
+def test_an_entry_of_the_log_has_its_headings(entry: Path) -> None:
+    headings = re.findall(r"^## (.*)$", entry.read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == ["Question", "Expectation", "Command", "Result", "Verdict"]
 
 
 FROM_ELSEWHERE = re.compile(r'(?:<(?:script|img|iframe|source)\b[^>]*\bsrc|<link\b[^>]*\bhref)="?(?:https?:)?//')
@@ -144,6 +161,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     built = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     assert "<strong>model</strong>: a folder" in (tmp_path / "reference.html").read_text(encoding="utf-8")
+    assert len(list(tmp_path.glob("log/*.html"))) == len(ENTRIES) > 0
     for page in tmp_path.rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         assert not FROM_ELSEWHERE.search(html), page
