@@ -21,7 +21,8 @@ import numpy as np
 from rfprm_lite.plan.sequence import Rewards
 
 WIDTH = 4
-"""Candidates that are read further at once; with this and HALFWAY, real pools took the least time (bench/LOG.md)."""
+"""Candidates that are read further at once. With this and HALFWAY real pools took the least time
+(bench/log/2026-11-23-lazy-best-of-n-policy.md)."""
 HALFWAY = 0.5
 
 Advance = Callable[[Sequence[tuple[int, int]]], Sequence[Rewards]]

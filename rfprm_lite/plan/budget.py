@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from rfprm_lite.errors import MemoryLimitError
 
 RUN_BYTES = 250
-"""Bytes of temporary arrays per token and hidden feature in one run; measured with bench/memory.py."""
+"""Bytes of temporary arrays per token and hidden feature in one run; measured with bench/memory.py
+(bench/log/2026-11-23-memory-prediction.md)."""
 FLOAT_BYTES = 4
 DEFAULT_EXTRA_BYTES = 2**31
 """Without memory_bytes, a call may retain this much KV in addition to the shared cache."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 COPY_COST = 1.5
 """Cost of copying one byte of KV, relative to reading one byte of weights. Measured on an AMD Zen 5 by
-bench/copying.py."""
+bench/copying.py (bench/log/2026-11-23-when-a-lane-pays.md)."""
 
 
 @dataclass(frozen=True, slots=True)

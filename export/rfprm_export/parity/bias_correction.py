@@ -1,7 +1,8 @@
 """Taking a variant's mean error off its rewards, at the head's bias (bias correction, arXiv 1906.04721).
 
 In: rewards of the same read-outs, as they should be and as the variant has them. Out: a number for its logits. Rounding
-errs to both sides alike, but rewards all went the same way on real activations (bench/LOG.md).
+errs to both sides alike, but rewards all went the same way on real activations
+(bench/log/2026-11-24-head-bias-correction.md).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ variant so that the network computes what it did. What each product reads is
   size first, so that each gets its share of the large ones.
 
 The residual stream is not rotated: a rotation would spread what its few largest channels hold over all others before
-the norm's weights, which are small there, could make up for it (bench/LOG.md).
+the norm's weights, which are small there, could make up for it (bench/log/2026-11-26-balanced-bases.md).
 """
 
 from __future__ import annotations
