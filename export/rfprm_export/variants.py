@@ -67,8 +67,8 @@ class VariantRecipe:
 
 
 CPU_LANES = 4
-"""With 4 lanes 64 candidates of 8 tokens take 0.80 s in place of 1.48 s; one trace of 2,048 tokens takes 2.18 s in place
-of 2.13 s (bench/log/2026-11-23-lanes.md)."""
+"""With 4 lanes 64 candidates of 8 tokens take 0.80 s in place of 1.48 s. One trace of 2,048 tokens takes 2.18 s in
+place of 2.13 s (bench/log/2026-11-23-lanes.md)."""
 QUANTISED = Bound(needed=False, mean=0.01, p99=0.05, rewards=300)
 """A 99th percentile needs at least 300 rewards, three of them above it. With 101 rewards a variant once kept the bound
 that it missed on 41,153 (bench/log/2026-11-24-300-rewards-for-p99.md)."""
