@@ -73,4 +73,4 @@ def _result(row: dict[str, Any]) -> Scored | RfprmError:
     if error is not None:
         return InputError(str(error))
     steps = np.array(row[columns.STEP_REWARDS], np.float32)
-    return Scored(float(row[columns.REWARD]), float(row[columns.TRAJECTORY_REWARD]), steps)
+    return Scored(float(row[columns.REWARD]), float(row[columns.FINAL]), steps)

@@ -29,7 +29,7 @@ PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rewards (
     row INTEGER PRIMARY KEY, digest BLOB NOT NULL, problem BLOB NOT NULL, reward REAL NOT NULL,
-    trajectory_reward REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER, computed INTEGER
+    final REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER, computed INTEGER
 );
 CREATE TABLE IF NOT EXISTS aside (row INTEGER PRIMARY KEY, error TEXT NOT NULL, content TEXT NOT NULL);
 DELETE FROM aside;
@@ -61,7 +61,7 @@ class Scored:
     """The rewards of a row, as in `Score`. step_rewards: float32 [num_steps]. tokens: None where they are not known."""
 
     reward: float
-    trajectory_reward: float
+    final: float
     step_rewards: NDArray[np.float32]
     tokens: Usage | None = None
 
@@ -137,7 +137,7 @@ class Ledger:
         """Record a batch: all of it or, where the process dies, nothing."""
         values = [
             (
-                *(row, key.row, key.problem, score.reward, score.trajectory_reward),
+                *(row, key.row, key.problem, score.reward, score.final),
                 np.asarray(score.step_rewards, "<f4").tobytes(),
                 *((score.tokens.total, score.tokens.computed) if score.tokens else (None, None)),
             )
@@ -169,12 +169,12 @@ class Ledger:
             },
         )
         found = self._execute(
-            "SELECT rewards.row, digest, reward, trajectory_reward, step_rewards, kept.row IS NOT NULL "
+            "SELECT rewards.row, digest, reward, final, step_rewards, kept.row IS NOT NULL "
             "FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
         )
-        for row, digest, reward, trajectory_reward, steps, kept in found:
+        for row, digest, reward, final, steps, kept in found:
             step_rewards = np.frombuffer(steps, "<f4").astype(np.float32)
-            yield Entry(row, digest, Scored(reward, trajectory_reward, step_rewards), bool(kept))
+            yield Entry(row, digest, Scored(reward, final, step_rewards), bool(kept))
 
     def totals(self) -> Totals:
         """Of all that is recorded."""

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from rfprm_lite.aggregate import AggregateName
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.prm import PRM
@@ -43,7 +44,7 @@ def compute_score(
     threads: int | None = None,
     outcome: str | Outcome | None = None,
     beta: float | None = None,
-    aggregate: str | None = None,
+    aggregate: AggregateName | None = None,
     unscorable: float = 0.0,
     problem_key: str = "question",
 ) -> dict[str, Any]:
@@ -98,7 +99,12 @@ def _loaded_once(*options: Any) -> Judge:
 
 @functools.lru_cache(maxsize=1)
 def _load(
-    model: str, variant: str | None, device: str, threads: int | None, aggregate: str | None, unscorable: float
+    model: str,
+    variant: str | None,
+    device: str,
+    threads: int | None,
+    aggregate: AggregateName | None,
+    unscorable: float,
 ) -> Judge:
     return Judge(PRM.from_pretrained(model, variant=variant, device=device, threads=threads), aggregate, unscorable)
 
