@@ -13,8 +13,8 @@ from typing import Any
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 from contender import ModelPaths
 from rfprm_export.pipeline import Request, export
-from rfprm_lite import BundleFormatError
 from rfprm_lite.bundle import manifest as manifests
+from rfprm_lite.errors import BundleFormatError
 
 RECIPE = "reasonflux-prm-7b"
 CONTENDING = ("int8", "fp32")

@@ -5,32 +5,22 @@
 >>> prm.score(problem, response).step_rewards
 """
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import Aggregate, CustomAggregate
 from rfprm_lite.errors import (
     BundleError,
-    BundleFileError,
-    BundleFormatError,
     ContextLengthError,
     DeviceError,
-    DiskSpaceError,
-    EngineError,
-    ForkError,
     InputError,
-    InputTypeError,
-    LedgerError,
     MemoryLimitError,
-    MissingExtraError,
     ModelNotFoundError,
-    NumericalError,
     RfprmError,
-    StoppedError,
-    VariantError,
 )
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import BestOfN, Score, Unfinished
 from rfprm_lite.scoring.live import LiveTrace
-from rfprm_lite.trace import Step, Trace
+from rfprm_lite.scoring.race import Race
+from rfprm_lite.trace import Conversation, Problem, Response, Step, Trace
 
 __version__ = "0.1.0"
 
@@ -39,28 +29,22 @@ __all__ = [
     "Aggregate",
     "BestOfN",
     "BundleError",
-    "BundleFileError",
-    "BundleFormatError",
     "ContextLengthError",
+    "Conversation",
+    "CustomAggregate",
     "DeviceError",
-    "DiskSpaceError",
-    "EngineError",
-    "ForkError",
     "InputError",
-    "InputTypeError",
-    "LedgerError",
     "LiveTrace",
     "MemoryLimitError",
-    "MissingExtraError",
     "ModelNotFoundError",
-    "NumericalError",
+    "Problem",
+    "Race",
+    "Response",
     "RfprmError",
     "Score",
     "Step",
-    "StoppedError",
     "Trace",
     "Unfinished",
     "Usage",
-    "VariantError",
     "__version__",
 ]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import Aggregate, InputError, InputTypeError
+from rfprm_lite import Aggregate, InputError
 from rfprm_lite.aggregate import as_aggregate
+from rfprm_lite.errors import InputTypeError
 
 REWARDS = np.array([0.5, 0.9, 0.2, 0.8], np.float32)
 unit = st.floats(0, 1, width=32)

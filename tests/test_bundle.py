@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
+from rfprm_lite import PRM, ModelNotFoundError
 from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.manifest import FORMAT_VERSION, decode, encode, read
 from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
+from rfprm_lite.errors import BundleFileError, BundleFormatError, VariantError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

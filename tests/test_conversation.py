@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from conftest import Exported
 from rfprm_export.oracle.reference import load_tokenizer
-from rfprm_lite import PRM, InputError, InputTypeError, Trace
+from rfprm_lite import PRM, InputError, Trace
+from rfprm_lite.errors import InputTypeError
 from test_encoding import FRAME, SEPARATED, UNSEPARATED, hostile, special_ids
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
@@ -35,7 +36,7 @@ def test_what_was_said_before_counts(prm: PRM) -> None:
     best = prm.best_of_n([SYSTEM, *BEFORE, ASKED], [RIGHT, "Tom now has 12 + 5 = 27 apples."], exhaustive=True)
     assert best.tokens.reused > 0
     assert best.scores[0].step_rewards.tolist() != prm.score(PROBLEM, RIGHT).step_rewards.tolist()
-    trace = prm.trace([SYSTEM, *BEFORE, ASKED])
+    trace = prm.live([SYSTEM, *BEFORE, ASKED])
     for step in RIGHT.split("\n\n"):
         trace.append(step)
     assert trace.score().step_rewards.tolist() == best.scores[0].step_rewards.tolist()

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from rfprm_export.families.recipes import RECIPES
-from rfprm_lite import ContextLengthError, InputError, InputTypeError, Trace
+from rfprm_lite import ContextLengthError, InputError, Trace
 from rfprm_lite.bundle.open import DEMO_FOLDER
 from rfprm_lite.bundle.recipe import Special
-from rfprm_lite.errors import BundleFormatError
+from rfprm_lite.errors import BundleFormatError, InputTypeError
 from rfprm_lite.text.encoding import Encoder
 
 TOKENIZER = DEMO_FOLDER / "tokenizer.json"

@@ -105,9 +105,9 @@ def test_one_reward_a_trajectory_for_the_1_5b(exported: Get) -> None:
     score = made.prm.score("What is 2 + 12?", text)
     assert score.step_rewards.shape == (2,)
     (whole,) = made.reference.step_rewards([("What is 2 + 12?", Trace.from_steps([text]))])
-    assert score.trajectory_reward == score.reward == pytest.approx(float(whole[-1]), abs=1e-4)
+    assert score.final == score.reward == pytest.approx(float(whole[-1]), abs=1e-4)
     cut = made.prm.score("What is 2 + 12?", "The pens cost 12.")
-    assert score.step_rewards[0] == pytest.approx(cut.trajectory_reward, abs=1e-6)
+    assert score.step_rewards[0] == pytest.approx(cut.final, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, InputError, LedgerError, Usage
+from rfprm_lite import PRM, InputError, Usage
 from rfprm_lite.cli import main
 from rfprm_lite.data import filtering, tables
 from rfprm_lite.data.filtering import Summary
 from rfprm_lite.data.ledger import Key, Ledger, Scored
 from rfprm_lite.data.selection import Selection
+from rfprm_lite.errors import LedgerError
 
 Rows = list[dict[str, object]]
 
@@ -283,7 +284,7 @@ def test_rewards_of_an_earlier_run_are_not_overwritten(tmp_path: Path) -> None:
     source = write(tmp_path / "traces.jsonl", traces(2))
     run(source, "--top", 1, "-o", tmp_path / "kept.jsonl")
     result = run(tmp_path / "kept.jsonl", "--top", 1, "-o", tmp_path / "again.jsonl")
-    assert "rfprm_reward, rfprm_step_rewards, rfprm_trajectory_reward already" in result.stderr
+    assert "rfprm_reward, rfprm_step_rewards, rfprm_final already" in result.stderr
 
 
 scored = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8).map(lambda eighth: eighth / 8)), max_size=20)

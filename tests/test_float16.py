@@ -29,13 +29,14 @@ from rfprm_export.parity.rounding import rounded
 from rfprm_export.pipeline import Request, export
 from rfprm_export.variants import FP16
 from rfprm_export.write.variant import write_variant
-from rfprm_lite import PRM, NumericalError, VariantError
+from rfprm_lite import PRM
 from rfprm_lite.bundle.manifest import FILE_NAME, encode
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import Engine
 from rfprm_lite.engine.kv import SPARE
 from rfprm_lite.engine.session import open_session
+from rfprm_lite.errors import NumericalError, VariantError
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.scoring.wiring import layout_of

@@ -22,12 +22,12 @@ from click.testing import CliRunner, Result
 from huggingface_hub import file_download
 
 from hub_server import HubServer, Repository, serve_as_the_hub
-from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError
+from rfprm_lite import PRM, ModelNotFoundError
 from rfprm_lite.bundle.cached import cached_bundles, plan_removal
 from rfprm_lite.bundle.hub import HubOptions, _Progress
 from rfprm_lite.bundle.open import DEMO_FOLDER, open_hub_bundle, sha256
 from rfprm_lite.cli.models import models
-from rfprm_lite.errors import DiskSpaceError
+from rfprm_lite.errors import BundleFileError, BundleFormatError, DiskSpaceError
 
 FIRST, SECOND = "1" * 40, "2" * 40
 INT8 = ["int8/model.onnx", "int8/model.onnx.data", "manifest.json", "tokenizer.json"]

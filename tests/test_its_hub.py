@@ -14,7 +14,8 @@ from its_hub.core.algorithms.particle_gibbs import ParticleFiltering
 from its_hub.core.algorithms.self_consistency import SelfConsistency
 from its_hub.core.lms.step_generation import StepGeneration
 
-from rfprm_lite import PRM, InputError, InputTypeError
+from rfprm_lite import PRM, InputError
+from rfprm_lite.errors import InputTypeError
 from rfprm_lite.integrations.its_hub import OutcomeRewardModel, ProcessRewardModel
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"

@@ -30,7 +30,7 @@ def reading(tokens: Sequence[int], aggregate: Aggregate) -> Request:
     """Of a trace whose steps have so many tokens, behind a prompt of 10. With a second read for the response."""
     ends = [10 + end for end in accumulate(tokens)]
     sequences = [TokenSequence(np.zeros(ends[-1], np.int64), np.array(ends) - 1)]
-    if aggregate.reads_response:
+    if aggregate.scores_response:
         sequences.append(TokenSequence(np.zeros(30, np.int64), np.array([29])))
     return Request(Trace.from_steps([str(n) for n in tokens]), tuple(sequences), aggregate)
 
@@ -82,7 +82,7 @@ def test_the_choice_is_that_of_reading_everything(
 ) -> None:
     readings = [reading([tokens for _, tokens in steps], aggregate) for steps in candidates]
     rewards = [np.array([reward for reward, _ in steps], np.float32) for steps in candidates]
-    if aggregate.reads_response:
+    if aggregate.scores_response:
         rewards = [np.append(own, np.float32(data.draw(some_rewards))) for own in rewards]
     table = Table(readings, rewards)
     ranking, found = bound.best(readings, bound.nothing(readings), count, table.advance)

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeBlock, FakeEngine, score_sequences
-from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace
+from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, FakeLanes, score_sequences
+from rfprm_lite import Aggregate, InputError, Score, Trace
 from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import open_bundle
-from rfprm_lite.plan.cache import PrefixCache
-from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
-from rfprm_lite.scoring import batches
+from rfprm_lite.errors import NumericalError
+from rfprm_lite.plan.budget import Footprint, ModelSizes
+from rfprm_lite.plan.cache import Lease, PrefixCache
+from rfprm_lite.plan.call import Call
+from rfprm_lite.scoring.batches import in_windows
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.request import Request
 from rfprm_lite.text.encoding import Encoder
@@ -28,6 +29,19 @@ WHOLE = msgspec.structs.replace(SEPARATED, separator=None)
 """As the 1.5B recipe: one reward a text, so that a step may end where the tokenizer would merge."""
 ENCODERS = {recipe.separator: Encoder.from_file(BUNDLE.tokenizer, recipe, 10**6) for recipe in (SEPARATED, WHOLE)}
 PROBLEM = "How many?"
+
+
+class FakeScorer:
+    """What a live trace needs of a scorer, on the fake engine. capacity: bytes that may be pinned."""
+
+    def __init__(self, encoder: Encoder, capacity: int) -> None:
+        self.encoder = encoder
+        self.cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, capacity)
+        self.footprint = Footprint(ModelSizes(1, 1, 1, TOKEN_BYTES, 0), 2, 0, None)
+
+    def call(self, *, lease: Lease[FakeBlock]) -> Call[FakeLanes]:
+        return Call(FakeEngine(2), lease)
+
 
 steps = st.lists(st.sampled_from(["1", "12", "12 + 5 = 17", "So", "a b", "17.", "\n\nx"]), min_size=1, max_size=6)
 
@@ -49,12 +63,7 @@ def test_traces_and_forks_give_what_whole_texts_give(
     grown: list[tuple[int, list[str]]], separator: str | None, final: str, capacity: int
 ) -> None:
     encoder, how = ENCODERS[separator], Aggregate("mean+final", 0.5, final)  # type: ignore[arg-type]
-    cache: PrefixCache[FakeBlock] = PrefixCache(capacity, FakeBlock.split)
-
-    def score(sequences: Sequence[TokenSequence]) -> list[SequenceRewards]:
-        return score_sequences(FakeEngine(2), sequences, cache)
-
-    traces = [LiveTrace(PROBLEM, how, encoder, score)]
+    traces = [LiveTrace(FakeScorer(encoder, capacity), PROBLEM, how)]  # type: ignore[arg-type]
     for origin, texts in grown:
         fork = traces[origin % len(traces)].fork()
         for text in texts:
@@ -78,20 +87,18 @@ def test_each_response_has_its_result_in_its_place(kinds: list[str], window: int
             raise InputError("no")
         return bad if kind == "failing" else reading
 
-    def score_all(readings: Sequence[Request], _stop: Cancellation) -> list[Score]:
+    def score_all(readings: Sequence[Request]) -> list[Score]:
         if bad in readings:
             raise NumericalError("no number")
         return [good for _ in readings]
 
     expected = {"good": Score, "unreadable": InputError, "failing": NumericalError}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "WINDOW", window)
-        found = list(batches.score(kinds, read, score_all, "return"))
-        assert [type(result) for result in found] == [expected[kind] for kind in kinds]
-        first = next((i for i, kind in enumerate(kinds) if kind != "good"), len(kinds))
-        before = batches.score(kinds, read, score_all, "raise")
-        assert [next(before) for _ in range(first)] == [good] * first
-        if first < len(kinds):
-            with pytest.raises(expected[kinds[first]]) as caught:  # type: ignore[type-var]
-                next(before)
-            assert caught.value.__notes__ == [f"in response {first} of this call"]
+    found = list(in_windows(kinds, read, score_all, "return", window))
+    assert [type(result) for result in found] == [expected[kind] for kind in kinds]
+    first = next((i for i, kind in enumerate(kinds) if kind != "good"), len(kinds))
+    before = in_windows(kinds, read, score_all, "raise", window)
+    assert [next(before) for _ in range(first)] == [good] * first
+    if first < len(kinds):
+        with pytest.raises(expected[kinds[first]]) as caught:  # type: ignore[type-var]
+            next(before)
+        assert caught.value.__notes__ == [f"in response {first} of this call"]

@@ -21,10 +21,11 @@ from rfprm_export.parity import measure as parity
 from rfprm_export.parity import stages
 from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export, plan
-from rfprm_lite import PRM, NumericalError
+from rfprm_lite import PRM
 from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.bundle.open import Bundle, open_bundle
+from rfprm_lite.errors import NumericalError
 from rfprm_lite.text.encoding import Encoder
 
 SEVEN = "reasonflux-prm-7b"

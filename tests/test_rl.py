@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from checkpoints import DEMO_CHECKPOINT
-from rfprm_lite import PRM, Aggregate, InputError, InputTypeError, Score, Trace, Usage
+from rfprm_lite import PRM, Aggregate, InputError, Score, Trace, Usage
+from rfprm_lite.errors import InputTypeError
 from rfprm_lite.integrations import openrlhf, verl
 from rfprm_lite.integrations.prompts import between, plain_problem, response_of
 from rfprm_lite.integrations.trl import RewardFunction

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import scaling
-from rfprm_lite import MissingExtraError
+from rfprm_lite.errors import MissingExtraError
 from scaling import Rate
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import InputError, InputTypeError, Trace
+from rfprm_lite import InputError, Trace
+from rfprm_lite.errors import InputTypeError
 from rfprm_lite.trace import as_trace
 
 PIECES = st.sampled_from(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_lite import PRM, EngineError, InputError
+from rfprm_lite import PRM, InputError
+from rfprm_lite.errors import EngineError
 from rfprm_lite.voting import weighted_majority
 from rfprm_lite.voting.answers import MathAnswers
 

@@ -36,7 +36,7 @@ from rfprm_export.write.card import model_card
 from rfprm_export.write.report import commands, report
 from rfprm_export.write.size import VariantPlan
 from rfprm_export.write.variant import shift_logit, to_nearest, write_tokenizer, write_variant
-from rfprm_lite import BundleFormatError, ContextLengthError, NumericalError, __version__
+from rfprm_lite import ContextLengthError, __version__
 from rfprm_lite.bundle.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -49,6 +49,7 @@ from rfprm_lite.bundle.manifest import (
     encode,
 )
 from rfprm_lite.bundle.open import Bundle, check_files, read_manifest
+from rfprm_lite.errors import BundleFormatError, NumericalError
 from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.text.encoding import Encoder
 

@@ -58,12 +58,12 @@ def traces(count: int, steps: int = 2) -> list[dict[str, Any]]:
 
 
 def rewards(rows: list[dict[str, Any]]) -> list[tuple[float, float, list[float]]]:
-    return [(row["rfprm_reward"], row["rfprm_trajectory_reward"], row["rfprm_step_rewards"]) for row in rows]
+    return [(row["rfprm_reward"], row["rfprm_final"], row["rfprm_step_rewards"]) for row in rows]
 
 
 def expected(prm: PRM, rows: list[dict[str, Any]]) -> list[tuple[float, float, list[float]]]:
     scores = prm.score_many([(row["problem"], row["answer"]) for row in rows])
-    return [(score.reward, score.trajectory_reward, score.step_rewards.tolist()) for score in scores]
+    return [(score.reward, score.final, score.step_rewards.tolist()) for score in scores]
 
 
 @pytest.mark.parametrize("group", [True, False])
@@ -78,7 +78,7 @@ def test_the_same_rewards_in_the_same_order(one_process: PRM, group: bool, text:
     assert [{name: row[name] for name in rows[0]} for row in found] == rows
     assert rewards(found) == expected(one_process, rows)
     assert scored.schema().types[-3:] == [pa.float64(), pa.float64(), pa.list_(pa.float32())]
-    assert scored.columns() == [*rows[0], "rfprm_reward", "rfprm_trajectory_reward", "rfprm_step_rewards"]
+    assert scored.columns() == [*rows[0], "rfprm_reward", "rfprm_final", "rfprm_step_rewards"]
 
 
 def test_a_killed_worker_loses_nothing(one_process: PRM) -> None:

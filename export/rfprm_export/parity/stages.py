@@ -19,12 +19,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rfprm_export.graph.network import seam
-from rfprm_lite import NumericalError
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import run_inputs
 from rfprm_lite.engine.kv import SPARE
 from rfprm_lite.engine.session import open_session
+from rfprm_lite.errors import NumericalError
 from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Trace
