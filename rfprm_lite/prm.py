@@ -101,7 +101,7 @@ class PRM:
             it is refused before it starts, by MemoryLimitError. Calls at the same time count each for itself.
 
         What is downloaded, a hub id's variant where it is not in the cache, is logged (docs/hub.md).
-        Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DiskSpaceError, DeviceError.
+        Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DeviceError.
         """
         spec = DeviceSpec.parse(device)
         require_available(spec)  # before anything is downloaded

@@ -22,7 +22,8 @@ from conftest import EXPORT, Exported
 from hub_server import serve_as_the_hub
 from rfprm_export.cli import main as export_main
 from rfprm_lite import PRM, Aggregate, __version__
-from rfprm_lite.cli import examine, main
+from rfprm_lite.cli import main
+from rfprm_lite.cli.doctor import package_problems
 from rfprm_lite.data import tables
 from rfprm_lite.show.terminal import plain
 
@@ -246,14 +247,14 @@ def test_doctor(run: Run) -> None:
     assert result.exit_code == bool(report["problems"])
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["rfprm-lite"] == __version__
-    assert "cached models" in run("doctor").output
+    assert "int8 kernels" in run("doctor").output
 
 
 def test_doctor_knows_wheels_that_clash() -> None:
-    assert examine.problems({"onnxruntime": "1.32.0"}) == []
-    (clash,) = examine.problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
+    assert package_problems({"onnxruntime": "1.32.0"}) == []
+    (clash,) = package_problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
     assert "onnxruntime and onnxruntime-gpu are both installed" in clash
-    assert examine.problems({"onnxruntime": "1.24.1"})
+    assert package_problems({"onnxruntime": "1.24.1"})
 
 
 def test_doctor_survives_a_broken_onnxruntime(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class Bundle:
 def open_bundle(model: str | Path, variant: str | None, device: Device, hub: HubOptions, *, verify: bool) -> Bundle:
     """Find, download if need be, and check.
 
-    Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DiskSpaceError.
+    Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError.
     """
     folder = DEMO_FOLDER if model == DEMO else Path(model)
     if folder.is_dir():
@@ -69,7 +69,7 @@ def open_hub_bundle(repo: str, variant: str | None, device: Device | None, hub: 
     bundle = _choose(folder, read_manifest(folder, repo), variant, device)
     fetch_files(repo, folder, bundle.files, hub)
     cache = f" --cache-dir {hub.cache_dir}" if hub.cache_dir else ""
-    check_files(bundle, contents=verify, advice=f"remove it by `rfprm models remove {repo}{cache}`, then get it again")
+    check_files(bundle, contents=verify, advice=f"remove it by `hf cache rm model/{repo}{cache}`, then get it again")
     return bundle
 
 
