@@ -25,6 +25,7 @@ from rfprm_lite.errors import (
     StoppedError,
     VariantError,
 )
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import BestOfN, Score, Unfinished
@@ -48,6 +49,7 @@ __all__ = [
     "InputTypeError",
     "LedgerError",
     "LiveTrace",
+    "LoadOptions",
     "MemoryLimitError",
     "MissingExtraError",
     "ModelNotFoundError",

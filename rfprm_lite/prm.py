@@ -5,20 +5,19 @@ problem and response -> trace -> token sequences -> prefix plan -> engine -> rew
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar, overload
 
 from rfprm_lite.aggregate import Aggregate, as_aggregate
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.manifest import Manifest, Variant
-from rfprm_lite.bundle.open import DEMO, Bundle, open_bundle
+from rfprm_lite.bundle.open import Bundle, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.kv import Block
 from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import ForkError, InputError, InputTypeError, RfprmError
+from rfprm_lite.options import CACHE_BYTES, LoadOptions
 from rfprm_lite.plan import bound
 from rfprm_lite.plan.budget import Footprint
 from rfprm_lite.plan.cache import PrefixCache
@@ -35,11 +34,7 @@ from rfprm_lite.scoring.wiring import open_engine, packing_of, sizes_of
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
 
-CACHE_BYTES = 256 * 2**20
-
 Result = TypeVar("Result")
-
-_log = logging.getLogger("rfprm_lite")
 
 
 class PRM:
@@ -49,33 +44,36 @@ class PRM:
     forked from one that has loaded it can't use it, and says so.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        device: DeviceSpec,
-        threads: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        memory_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
+        """Of a bundle that is open; whoever has a name takes `from_pretrained` or `load`.
+
+        Args:
+            bundle: Files that are there, and were checked.
+            options: Of them, the device, the threads and the two limits count here.
+
+        Raises:
+            DeviceError: The device is unknown, or can't be had.
+            BundleFileError, BundleFormatError: ONNX Runtime refuses the graph, or it is not the manifest's.
+        """
         manifest = bundle.manifest
         self._bundle = bundle
-        self._device = device
-        self._options = (threads, cache_bytes, memory_bytes)
+        self._options = options
+        self._device = DeviceSpec.parse(options.device)
         self._encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
-        self._engine = open_engine(bundle, device, threads)
-        self._cache = new_cache(cache_bytes)
+        self._engine = open_engine(bundle, self._device, options.threads)
+        self._cache = new_cache(options.cache_bytes)
         sizes = sizes_of(manifest, bundle.variant)
-        self._footprint = Footprint(sizes, bundle.variant.lanes, cache_bytes, memory_bytes)
+        self._footprint = Footprint(sizes, bundle.variant.lanes, options.cache_bytes, options.memory_bytes)
         self._packing = packing_of(manifest, bundle.variant)
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
-        return type(self), (self._bundle, self._device, *self._options)
+        return type(self), (self._bundle, self._options)
 
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | None = None,
+        model: str | Path,
         *,
         variant: str | None = None,
         device: str = "cpu",
@@ -89,30 +87,56 @@ class PRM:
     ) -> PRM:
         """Load a bundle that rfprm-export made.
 
-        model: a folder, a hub id (`org/name`), or "demo" for the bundled demo model, which also stands in where
-            nothing is given. The demo model judges grade-school arithmetic only; it is not ReasonFlux-PRM.
-        variant: such as "fp32"; the bundle's default for the device where None.
-        device: "cpu", "cuda" or "cuda:N". Where it can't be had, DeviceError: nothing falls back.
-        threads: of one run, within an operator; None for one a physical core.
-        revision, cache_dir, local_files_only: for hub ids, as in huggingface-hub.
-        verify: check each file's sha256 (about a second for 1.5 GB). Sizes are always checked.
-        cache_bytes: of keys and values that are kept between calls, for prefixes that come again; 0 for none.
-        memory_bytes: that a call may take at most beside the loaded model, the cache included. What can't keep within
-            it is refused before it starts, by MemoryLimitError. Calls at the same time count each for itself.
-
         What is downloaded, a hub id's variant where it is not in the cache, is logged (docs/hub.md).
-        Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DeviceError.
+
+        Args:
+            model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
+                arithmetic only and is not ReasonFlux-PRM.
+            variant: Such as "fp32"; the bundle's default for the device where None.
+            device: "cpu", "cuda" or "cuda:N". Where it can't be had, DeviceError: nothing falls back.
+            threads: Of one run, within an operator; None for one a physical core.
+            revision: Branch, tag or commit of a hub id.
+            cache_dir: The hub's cache, in place of HF_HOME's.
+            local_files_only: Never touch the network.
+            verify: Check each file's sha256 (about a second for 1.5 GB). Sizes are always checked.
+            cache_bytes: Of keys and values that are kept between calls, for prefixes that come again; 0 for none.
+            memory_bytes: That a call may take at most beside the loaded model, the cache included. What can't keep
+                within it is refused before it starts, by MemoryLimitError. Calls at the same time count each for
+                itself.
+
+        Raises:
+            ModelNotFoundError: No bundle is there, or its download broke off.
+            BundleFormatError: The manifest is malformed, or of another format version.
+            BundleFileError: A file is missing, truncated or altered.
+            VariantError: The bundle has no such variant, or none for the device.
+            DeviceError: The device is unknown, or can't be had.
         """
-        spec = DeviceSpec.parse(device)
-        require_available(spec)  # before anything is downloaded
-        if model is None:
-            _log.warning(
-                "no model was named, so this is rfprm-lite's bundled demo model: it judges grade-school arithmetic "
-                "only and is not ReasonFlux-PRM. Name a bundle, or 'demo' to say that you want it"
-            )
-        hub = HubOptions(revision, Path(cache_dir) if cache_dir else None, local_files_only)
-        bundle = open_bundle(DEMO if model is None else model, variant, spec.kind, hub, verify=verify)
-        return cls(bundle, spec, threads, cache_bytes, memory_bytes)
+        options = LoadOptions(
+            variant=variant,
+            device=device,
+            threads=threads,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            verify=verify,
+            cache_bytes=cache_bytes,
+            memory_bytes=memory_bytes,
+        )
+        return cls.load(model, options)
+
+    @classmethod
+    def load(cls, model: str | Path, options: LoadOptions) -> PRM:
+        """`from_pretrained`, with its keyword arguments as one value.
+
+        Args:
+            model: As in `from_pretrained`.
+            options: The keyword arguments of `from_pretrained`.
+
+        Raises:
+            RfprmError: As `from_pretrained`.
+        """
+        require_available(DeviceSpec.parse(options.device))  # before anything is downloaded
+        return cls(open_bundle(model, options), options)
 
     @property
     def manifest(self) -> Manifest:

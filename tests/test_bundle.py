@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import PRM, BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.manifest import FORMAT_VERSION, decode, encode, read
 from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
+from rfprm_lite.options import LoadOptions
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -124,7 +124,7 @@ def test_a_variant_that_is_not_there(bundle: Path) -> None:
         PRM.from_pretrained(bundle, variant="int3")
     for name in ("int8", None):
         with pytest.raises(VariantError, match=r"has no variant for cuda: it has int8 \(cpu\)"):
-            open_bundle(bundle, name, "cuda", HubOptions(), verify=False)
+            open_bundle(bundle, LoadOptions(variant=name, device="cuda", verify=False))
 
 
 def test_neither_a_folder_nor_a_hub_id() -> None:

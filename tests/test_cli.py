@@ -197,9 +197,12 @@ def test_best_of_n(run: Run, tmp_path: Path) -> None:
     assert "best: candidate 0" in result.output
 
 
-def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run("score", "--problem", PROBLEM, input=RIGHT)
-    assert "not ReasonFlux-PRM" in caplog.text
+@pytest.mark.parametrize("command", [["score"], ["best-of-n"], ["filter", "rows.jsonl", "-o", "kept.jsonl"]])
+def test_a_model_has_to_be_named(run: Run, command: list[str]) -> None:
+    result = run(*command, input="{}")
+    assert result.exit_code == 2
+    assert "Missing option '--model'" in result.stderr
+    assert "--model demo" in result.stderr
 
 
 @pytest.mark.parametrize(

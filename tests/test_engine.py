@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import cpu
@@ -20,11 +19,12 @@ from rfprm_lite.engine.engine import Engine, KVLanes
 from rfprm_lite.engine.memory import DeviceMemory, HostMemory
 from rfprm_lite.engine.session import open_session, session_options
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.scoring.wiring import layout_of, open_engine
 
-BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
+BUNDLE = open_bundle("demo", LoadOptions())
 LAYOUT = layout_of(BUNDLE.manifest, BUNDLE.variant)
 ENGINE = open_engine(BUNDLE, DeviceSpec("cpu"), threads=2)
 LANES = ENGINE.max_lanes

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fakes import FakeBlock, FakeEngine
 from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import open_bundle
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cache import PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.schedule import score_sequences
@@ -23,7 +23,7 @@ from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.request import Request
 from rfprm_lite.text.encoding import Encoder
 
-BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=False)
+BUNDLE = open_bundle("demo", LoadOptions(verify=False))
 SEPARATED = BUNDLE.manifest.recipe
 WHOLE = msgspec.structs.replace(SEPARATED, separator=None)
 """As the 1.5B recipe: one reward a text, so that a step may end where the tokenizer would merge."""

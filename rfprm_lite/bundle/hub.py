@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.manifest import File
 from rfprm_lite.errors import BundleFileError, BundleFormatError, ModelNotFoundError
+from rfprm_lite.options import LoadOptions
 
 LOG_IN = "log in by `hf auth login`, or set HF_TOKEN to a token that may read it"
 
@@ -22,30 +22,23 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _log = logging.getLogger("rfprm_lite")
 
 
-@dataclass(frozen=True, slots=True)
-class HubOptions:
-    """revision: branch, tag or commit. cache_dir: in place of HF_HOME's. local_files_only: never touch the network."""
-
-    revision: str | None = None
-    cache_dir: Path | None = None
-    local_files_only: bool = False
-
-
 def is_hub_id(model: str) -> bool:
     """Whether a name has the form org/name."""
     return _HUB_ID.fullmatch(model) is not None
 
 
-def fetch_manifest(repo: str, hub: HubOptions) -> Path:
+def fetch_manifest(repo: str, options: LoadOptions) -> Path:
     """The folder of the revision's commit in the cache, with the manifest in it.
 
     Raises ModelNotFoundError, BundleFormatError.
     """
-    reason = _offline(hub)
-    return (_cached(repo, hub, reason) if reason else _download(repo, manifests.FILE_NAME, hub.revision, hub)).parent
+    reason = _offline(options)
+    if reason:
+        return _cached(repo, options, reason).parent
+    return _download(repo, manifests.FILE_NAME, options.revision, options).parent
 
 
-def fetch_files(repo: str, folder: Path, files: Sequence[File], hub: HubOptions) -> None:
+def fetch_files(repo: str, folder: Path, files: Sequence[File], options: LoadOptions) -> None:
     """Download into `folder`, that `fetch_manifest` gave, those of its files that are not there, of the same commit.
 
     What is downloaded is logged. Raises ModelNotFoundError, BundleFileError.
@@ -54,53 +47,53 @@ def fetch_files(repo: str, folder: Path, files: Sequence[File], hub: HubOptions)
     if not missing:
         return
     names, size = ", ".join(file.path for file in missing), sum(file.bytes for file in missing)
-    if reason := _offline(hub):
-        raise _not_cached(names, repo, hub, reason)
+    if reason := _offline(options):
+        raise _not_cached(names, repo, options, reason)
     from huggingface_hub.constants import ENDPOINT
 
     _log.info("downloading %s of %s, %d bytes, from %s at commit %s", names, repo, size, ENDPOINT, folder.name)
     for file in missing:
-        _download(repo, file.path, folder.name, hub)
+        _download(repo, file.path, folder.name, options)
 
 
-def _offline(hub: HubOptions) -> str | None:
+def _offline(options: LoadOptions) -> str | None:
     """Why nothing may be downloaded; None where it may."""
     from huggingface_hub import constants
 
-    if hub.local_files_only:
+    if options.local_files_only:
         return "local_files_only=True"
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else None
 
 
-def _where(repo: str, hub: HubOptions) -> str:
-    return f"{repo}{f' at revision {hub.revision}' if hub.revision else ''}"
+def _where(repo: str, options: LoadOptions) -> str:
+    return f"{repo}{f' at revision {options.revision}' if options.revision else ''}"
 
 
-def _not_cached(files: str, repo: str, hub: HubOptions, reason: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{files} of {_where(repo, hub)} is not in the local cache, and {reason}")
+def _not_cached(files: str, repo: str, options: LoadOptions, reason: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{files} of {_where(repo, options)} is not in the local cache, and {reason}")
 
 
-def _cached(repo: str, hub: HubOptions, reason: str) -> Path:
+def _cached(repo: str, options: LoadOptions, reason: str) -> Path:
     # Not hf_hub_download(local_files_only=True): in huggingface-hub 2 that asks the hub who is calling.
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = try_to_load_from_cache(repo, manifests.FILE_NAME, cache_dir=hub.cache_dir, revision=hub.revision)
+        path = try_to_load_from_cache(repo, manifests.FILE_NAME, cache_dir=options.cache_dir, revision=options.revision)
     except HFValidationError as error:
         raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
     if not isinstance(path, str):
-        raise _not_cached(manifests.FILE_NAME, repo, hub, reason)
+        raise _not_cached(manifests.FILE_NAME, repo, options, reason)
     return Path(path)
 
 
-def _download(repo: str, file: str, revision: str | None, hub: HubOptions) -> Path:
+def _download(repo: str, file: str, revision: str | None, options: LoadOptions) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub import errors as hub_errors
 
-    where, endpoint = _where(repo, hub), constants.ENDPOINT
+    where, endpoint = _where(repo, options), constants.ENDPOINT
     try:
-        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=hub.cache_dir))
+        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=options.cache_dir))
     except hub_errors.HFValidationError as error:
         raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
     except hub_errors.GatedRepoError as error:

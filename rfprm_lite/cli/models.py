@@ -8,10 +8,11 @@ from typing import Literal
 
 import click
 
-from rfprm_lite.bundle.hub import HubOptions, is_hub_id
+from rfprm_lite.bundle.hub import is_hub_id
 from rfprm_lite.bundle.open import open_hub_bundle
 from rfprm_lite.cli.shared import reported_errors
 from rfprm_lite.errors import ModelNotFoundError
+from rfprm_lite.options import LoadOptions
 
 
 @click.group()
@@ -42,8 +43,8 @@ def download(
         if not is_hub_id(model):
             raise ModelNotFoundError(f"{model} is no hub id of the form org/name")
         # A variant that is named is wanted for whatever machine it may be.
-        hub = HubOptions(revision, cache_dir)
-        bundle = open_hub_bundle(model, variant, None if variant else device, hub, verify=True)
+        options = LoadOptions(variant=variant, revision=revision, cache_dir=cache_dir)
+        bundle = open_hub_bundle(model, None if variant else device, options)
     size = sum(file.bytes for file in bundle.files)
     if as_json:
         fields = {"repo": model, "commit": bundle.folder.name, "variant": bundle.variant.name, "bytes": size}

@@ -24,6 +24,7 @@ from rfprm_lite.bundle.open import DEMO
 from rfprm_lite.data import columns
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.batches import WINDOW
@@ -104,7 +105,8 @@ def score_dataset(
         _require_columns(known, (problem, response))
     if model != DEMO and Path(model).is_dir():
         model = str(Path(model).resolve())  # actors may work in another folder
-    job = _Job(str(model), variant, device, revision, threads, problem, response, aggregate, on_error)
+    options = LoadOptions(variant=variant, device=device, threads=threads, revision=revision)
+    job = _Job(str(model), options, problem, response, aggregate, on_error)
 
     _require_cpus(workers, threads)
     ds.context.execution_options.preserve_order = True
@@ -129,10 +131,7 @@ class _Job:
     """What an actor needs to know."""
 
     model: str
-    variant: str | None
-    device: str
-    revision: str | None
-    threads: int
+    options: LoadOptions
     problem: str
     response: str
     aggregate: str | Aggregate | None
@@ -144,9 +143,7 @@ class _Scorer:
 
     def __init__(self, job: _Job) -> None:
         self._job = job
-        self._prm = PRM.from_pretrained(
-            job.model, variant=job.variant, device=job.device, threads=job.threads, revision=job.revision
-        )
+        self._prm = PRM.load(job.model, job.options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         job = self._job
