@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hub_environment  # noqa: F401  # first: huggingface-hub reads its environment once
+
+# isort: split
 import socket
 import sys
 from collections.abc import Callable

@@ -135,9 +135,9 @@ def test_rows_in_every_format_with_columns_by_option(run: Run, tmp_path: Path) -
         assert [json.loads(line)["reward"] for line in result.output.splitlines()] == found[0]
     assert found[0] == found[1] == found[2]
     assert found[0][0] > found[0][1]
-    assert "line 1 has no 'problem'" in run("score", str(tmp_path / "rows.jsonl")).stderr
+    assert "line 1 has no 'problem'" in run("score", str(tmp_path / "rows.jsonl"), "--model", "demo").stderr
     (tmp_path / "rows.txt").write_text("", encoding="utf-8")
-    assert "ends with none of" in run("score", str(tmp_path / "rows.txt")).stderr
+    assert "ends with none of" in run("score", str(tmp_path / "rows.txt"), "--model", "demo").stderr
 
 
 def test_best_of_n_reads_parquet(run: Run, tmp_path: Path) -> None:

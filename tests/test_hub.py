@@ -114,8 +114,7 @@ def test_revisions(hub: HubServer, load: Load, revision: str | None, name: str) 
 
 def run(code: str, hub: HubServer, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Python on its own, since huggingface-hub reads its environment once. The hub is a mirror: HF_ENDPOINT."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    environment = {**kept, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **variables}
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **variables}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
 
