@@ -80,6 +80,16 @@ def test_an_unknown_format_version(bundle: Path, version: int, advice: str) -> N
         PRM.from_pretrained(bundle)
 
 
+ELSEWHERE = (
+    "/etc/passwd",
+    "C:tokenizer.json",
+    "C:/tokenizer.json",
+    r"\\server\share\tokenizer.json",
+    r"..\tokenizer.json",
+)
+"""On Linux or on Windows."""
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -88,6 +98,7 @@ def test_an_unknown_format_version(bundle: Path, version: int, advice: str) -> N
         (lambda m: m["dimensions"].update(num_layers="four"), r"Expected `int`, got `str`.*num_layers"),
         (lambda m: m["recipe"]["aggregate"].update(name="median"), "median"),
         (lambda m: m["tokenizer"].update(path="../../etc/passwd"), "outside its bundle"),
+        *((lambda m, path=path: m["tokenizer"].update(path=path), "outside its bundle") for path in ELSEWHERE),
         (lambda m: m["dimensions"].update(num_layers=0), "dimensions must be positive.*num_layers"),
         (lambda m: m["variants"][0].update(files=[]), "needs a file"),
         (lambda m: m["recipe"].update(max_tokens=0), "max_tokens"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,12 +215,65 @@ def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -
         Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"), LANES)  # type: ignore[arg-type]
 
 
-def test_the_cpu_says_what_it_can(tmp_path: Path) -> None:
-    (tmp_path / "x86").write_text("processor : 0\nflags : fpu avx2 avx512_vnni\n")
-    (tmp_path / "arm").write_text("Features\t: fp asimd asimddp i8mm\n")
-    assert cpu.instructions(tmp_path / "x86") == ["avx2", "avx512_vnni"]
-    assert cpu.instructions(tmp_path / "arm") == ["asimd", "asimddp", "i8mm"]
-    assert cpu.instructions(tmp_path / "absent") is None
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """What the system says is read once; this test is on another one."""
+    cpu._fields.cache_clear()
+    yield
+    cpu._fields.cache_clear()
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("system", "text", "name", "instructions"),
+    [
+        (
+            "linux",
+            "model name\t: Xeon\nflags : 1 fpu avx2 avx512_vnni\n\nflags : i8mm",
+            "Xeon",
+            ["avx2", "avx512_vnni"],
+        ),
+        ("linux", "Features\t: fp asimd asimddp i8mm\n", "python's", ["asimd", "asimddp", "i8mm"]),
+        (
+            "darwin",
+            (
+                "machdep.cpu.brand_string: Apple M2\nhw.optional.AdvSIMD: 1\nhw.optional.arm.FEAT_DotProd: 1\n"
+                "hw.optional.arm.FEAT_I8MM: 0\n"
+            ),
+            "Apple M2",
+            ["asimd", "asimddp"],
+        ),
+        (
+            "darwin",
+            (
+                "machdep.cpu.brand_string: Intel(R) Core(TM) i7\nmachdep.cpu.features: FPU FMA\nhw.optional.avx2_0: 1\n"
+                "machdep.cpu.leaf7_features: AVX512F AVX512VNNI\n"
+            ),
+            "Intel(R) Core(TM) i7",
+            ["avx2", "fma", "avx512f", "avx512_vnni"],
+        ),
+        ("darwin", None, "python's", None),
+        ("win32", None, "python's", None),
+    ],
+)
+def test_the_cpu_says_what_it_can(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    text: str | None,
+    name: str,
+    instructions: list[str] | None,
+) -> None:
+    says = tmp_path / "says"
+    if text is not None:
+        says.write_text(text, encoding="utf-8")
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.processor", lambda: "python's")
+    monkeypatch.setattr(cpu, "CPUINFO", says)
+    printing = "import sys; sys.stdout.write(open(sys.argv[1]).read())"
+    monkeypatch.setattr(cpu, "SYSCTL", (sys.executable if text else "no such command", "-c", printing, str(says)))
+    assert (cpu.model_name(), cpu.instructions()) == (name, instructions)
+    assert cpu.int8_products_saturate("AMD64") == ("avx512_vnni" not in (instructions or []))
 
 
 @pytest.mark.parametrize(

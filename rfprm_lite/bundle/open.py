@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.hub import fetch_files, fetch_manifest, is_hub_id
@@ -123,6 +123,7 @@ def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Devic
             f"variant {default!r}; the bundle of {manifest.source.name} has {manifest.variant_list}"
         )
     for file in (manifest.tokenizer, *chosen.files):
-        if Path(file.path).is_absolute() or ".." in Path(file.path).parts:
+        path = PureWindowsPath(file.path)  # knows a drive, a root and both slashes, wherever this runs
+        if path.anchor or ".." in path.parts:
             raise BundleFormatError(f"the manifest names {file.path!r}, a file outside its bundle")
     return Bundle(folder, manifest, chosen)
