@@ -47,9 +47,11 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	touch $@
 
 # torch comes first and alone, so that a CPU build that is at hand is taken and no other version is looked for.
+# The pip of Python 3.11 knows no dependency groups.
 $(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[export,dev,docs]'
+	$(BIN)/pip install --quiet --editable '.[export,data,its-hub,plot,voting]' --group dev
 	touch $@ $(VENV)/.demo
 
 # verl and OpenRLHF pin versions that exclude each other's: only their reward code is run.

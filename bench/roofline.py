@@ -26,7 +26,7 @@ from rfprm_lite.bundle.manifest import Variant
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import Engine
 from rfprm_lite.engine.session import session_options
-from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.scoring.wiring import layout_of
 from workloads import Workload
@@ -118,10 +118,10 @@ def _profile(
         engine = Engine(session, layout, DeviceSpec("cpu"), variant.lanes)
         calls = [[TokenSequence(np.array(s.ids), np.array(s.reads)) for s in call] for call in workload.calls]
         for call in calls:
-            score_sequences(engine, call)
+            Call(engine).rewards(call)
         ended_warm_up = time.perf_counter()
         for call in calls:
-            score_sequences(engine, call)
+            Call(engine).rewards(call)
         seconds = time.perf_counter() - ended_warm_up
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]

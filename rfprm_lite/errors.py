@@ -2,10 +2,10 @@
 
     RfprmError
     ├── InputError (ValueError)              a problem, response, option or input row that can't be scored
-    │   └── ContextLengthError               more tokens than the model reads
+    │   ├── ContextLengthError               more tokens than the model reads
+    │   └── InputTypeError (TypeError)       a problem, response or option of the wrong type
     ├── MemoryLimitError (MemoryError)       a call needs more than memory_bytes
     ├── ForkError (RuntimeError)             a PRM in a process forked from the one that loaded it
-    ├── InputTypeError (TypeError)           a problem or response of the wrong type
     ├── DeviceError (RuntimeError)           the device is absent, or the variant does not run on it
     ├── EngineError (RuntimeError)           ONNX Runtime failed in a run, or math-verify to start
     ├── StoppedError (RuntimeError)          the call was stopped from outside
@@ -75,8 +75,8 @@ class ForkError(RfprmError, RuntimeError):
     """A PRM was used in a process that was forked from the one that loaded it."""
 
 
-class InputTypeError(RfprmError, TypeError):
-    """A problem or response of the wrong type."""
+class InputTypeError(InputError, TypeError):
+    """A problem, response or option of the wrong type."""
 
 
 class DeviceError(RfprmError, RuntimeError):

@@ -5,36 +5,26 @@ problem and response -> trace -> token sequences -> prefix plan -> engine -> rew
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import Literal, overload
 
-from rfprm_lite.aggregate import Aggregate, as_aggregate
+from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.bundle.manifest import Manifest, Variant
 from rfprm_lite.bundle.open import Bundle, open_bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine.kv import Block
 from rfprm_lite.engine.session import require_available
-from rfprm_lite.errors import ForkError, InputError, InputTypeError, RfprmError
+from rfprm_lite.errors import RfprmError
 from rfprm_lite.options import CACHE_BYTES, LoadOptions
-from rfprm_lite.plan import bound
-from rfprm_lite.plan.budget import Footprint
-from rfprm_lite.plan.cache import PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.schedule import score_sequences
-from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
-from rfprm_lite.plan.tree import plan
-from rfprm_lite.plan.usage import Usage
-from rfprm_lite.results import BestOfN, Candidate, Score
-from rfprm_lite.scoring import aio, batches
+from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
+from rfprm_lite.scoring import batches, choose
+from rfprm_lite.scoring.aio import AsyncCalls
+from rfprm_lite.scoring.batches import OnError, Pairs
 from rfprm_lite.scoring.live import LiveTrace
-from rfprm_lite.scoring.request import Request, collected
-from rfprm_lite.scoring.wiring import open_engine, packing_of, sizes_of
-from rfprm_lite.text.encoding import Encoder
-from rfprm_lite.trace import Problem, Response, Trace, as_trace
-
-Result = TypeVar("Result")
+from rfprm_lite.scoring.race import Race
+from rfprm_lite.scoring.scorer import Scorer
+from rfprm_lite.trace import Problem, Response, as_trace
 
 
 class PRM:
@@ -42,6 +32,9 @@ class PRM:
 
     Pickled, it is the path of its bundle and its options: another process that unpickles it loads it there. A process
     forked from one that has loaded it can't use it, and says so.
+
+    Attributes:
+        aio: The same calls for asyncio, each with a `timeout`: `await prm.aio.score(problem, response, timeout=5)`.
     """
 
     def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
@@ -55,17 +48,11 @@ class PRM:
             DeviceError: The device is unknown, or can't be had.
             BundleFileError, BundleFormatError: ONNX Runtime refuses the graph, or it is not the manifest's.
         """
-        manifest = bundle.manifest
         self._bundle = bundle
         self._options = options
         self._device = DeviceSpec.parse(options.device)
-        self._encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
-        self._engine = open_engine(bundle, self._device, options.threads)
-        self._cache = new_cache(options.cache_bytes)
-        sizes = sizes_of(manifest, bundle.variant)
-        self._footprint = Footprint(sizes, bundle.variant.lanes, options.cache_bytes, options.memory_bytes)
-        self._packing = packing_of(manifest, bundle.variant)
-        self._process = os.getpid()
+        self._scorer = Scorer(bundle, self._device, options.threads, options.cache_bytes, options.memory_bytes)
+        self.aio = AsyncCalls(self._scorer)
 
     def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
         return type(self), (self._bundle, self._options)
@@ -149,152 +136,145 @@ class PRM:
         return self._bundle.variant
 
     def __repr__(self) -> str:
-        return (
-            f"PRM({self.manifest.source.name}, {self.manifest.recipe.name}, {self.variant.name}, {self._device.kind})"
-        )
+        names = (self.manifest.source.name, self.manifest.recipe.name, self.variant.name, self._device.kind)
+        return f"PRM({', '.join(names)})"
 
-    def score(self, problem: Problem, response: Response, *, aggregate: str | Aggregate | None = None) -> Score:
-        """Reward every step of a response, and the whole of it.
-
-        problem: the question as the user put it, the recipe's template does the rest; or a chat conversation that ends
-            with it, a list of messages with role (system, user, assistant) and content.
-        aggregate: mean, min, product, last, mean+final, or an `Aggregate`; the recipe's own where None.
-
-        Raises InputError and InputTypeError, and ContextLengthError and MemoryLimitError before anything runs.
-        """
-        return self._score_one(problem, response, aggregate, Cancellation())
-
-    async def ascore(
+    def score(
         self,
         problem: Problem,
-        response: Response,
+        response: Response | None = None,
         *,
-        aggregate: str | Aggregate | None = None,
-        timeout: float | None = None,
+        steps: Iterable[str] | None = None,
+        aggregate: AggregateLike | None = None,
     ) -> Score:
-        """`score` in a thread of its own. Cancelled, or after `timeout` seconds (TimeoutError), the run ends within
-        milliseconds and the model is as usable as before."""
-        return await aio.run(lambda cancel: self._score_one(problem, response, aggregate, cancel), timeout)
+        """Reward every step of a response, and the whole of it.
+
+        Args:
+            problem: The question as the user put it, the recipe's template does the rest; or a chat conversation that
+                ends with it, a list of messages with role (system, user, assistant) and content.
+            response: Text, which is split into steps at blank lines, or a `Trace`.
+            steps: In its place, the steps of one response, taken as they are.
+            aggregate: mean, min, product, last, mean+final, an `Aggregate`, or a function of the step rewards; the
+                recipe's own where None.
+
+        Raises:
+            InputError: If a text can't be scored.
+            InputTypeError: If something is of the wrong type: a list as response, say.
+            ContextLengthError: If the text has more tokens than the model reads. Nothing was computed.
+            MemoryLimitError: If it would take more than `memory_bytes`. Nothing was computed.
+        """
+        request = self._scorer.request(problem, as_trace(response, steps), self._scorer.aggregate(aggregate))
+        return self._scorer.score([request])[0]
 
     @overload
     def score_many(
         self,
-        pairs: Iterable[tuple[Problem, Response]],
+        pairs: Pairs,
         *,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         on_error: Literal["raise"] = "raise",
-        progress: bool = False,
     ) -> list[Score]: ...
 
     @overload
     def score_many(
         self,
-        pairs: Iterable[tuple[Problem, Response]],
+        pairs: Pairs,
         *,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         on_error: Literal["return"],
-        progress: bool = False,
     ) -> list[Score | RfprmError]: ...
 
     def score_many(
         self,
-        pairs: Iterable[tuple[Problem, Response]],
+        pairs: Pairs,
         *,
-        aggregate: str | Aggregate | None = None,
-        on_error: batches.OnError = "raise",
-        progress: bool = False,
+        aggregate: AggregateLike | None = None,
+        on_error: OnError = "raise",
     ) -> list[Score] | list[Score | RfprmError]:
         """Reward many responses, in the order given; a prefix that neighbours share is computed once.
 
-        on_error: "raise" raises as `score` does, before anything runs, with a note that names the pair; "return"
-        gives the error in the place of the score. progress: show a bar on standard error.
+        Args:
+            pairs: Problem and response of each.
+            aggregate: As in `score`.
+            on_error: "raise" raises as `score` does, before anything runs, with a note that names the pair; "return"
+                gives the error in the place of the score.
         """
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        pairs = list(pairs)
-        if on_error == "raise":
-            results = batches.score(self._check(pairs, how), lambda reading: reading, self._score, on_error)
-        else:
-            results = batches.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
-        return list(_shown(results, pairs) if progress else results)
-
-    async def ascore_many(
-        self,
-        pairs: Iterable[tuple[Problem, Response]],
-        *,
-        aggregate: str | Aggregate | None = None,
-        timeout: float | None = None,
-    ) -> list[Score]:
-        """`score_many` in a thread of its own, all pairs planned together; stops as `ascore` does."""
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        given = list(pairs)
-        return await aio.run(lambda cancel: self._score(self._check(given, how), cancel), timeout)
+        return list(batches.score_all(self._scorer, pairs, self._scorer.aggregate(aggregate), on_error))
 
     @overload
     def score_iter(
         self,
-        pairs: Iterable[tuple[Problem, Response]],
+        pairs: Pairs,
         *,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         on_error: Literal["raise"] = "raise",
-        progress: bool = False,
     ) -> Iterator[Score]: ...
 
     @overload
     def score_iter(
         self,
-        pairs: Iterable[tuple[Problem, Response]],
+        pairs: Pairs,
         *,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         on_error: Literal["return"],
-        progress: bool = False,
     ) -> Iterator[Score | RfprmError]: ...
 
     def score_iter(
         self,
-        pairs: Iterable[tuple[Problem, Response]],
+        pairs: Pairs,
         *,
-        aggregate: str | Aggregate | None = None,
-        on_error: batches.OnError = "raise",
-        progress: bool = False,
+        aggregate: AggregateLike | None = None,
+        on_error: OnError = "raise",
     ) -> Iterator[Score] | Iterator[Score | RfprmError]:
         """`score_many` for any number of responses: takes a few at a time, yields each score in its turn, keeps none.
 
         on_error="raise" raises when the scores of all pairs before the wrong one have been yielded.
         """
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        results = batches.score(pairs, lambda pair: self._read(pair, how), self._score, on_error)
-        return _shown(results, pairs) if progress else results
+        return batches.score_each(self._scorer, pairs, self._scorer.aggregate(aggregate), on_error)
+
+    @overload
+    def best_of_n(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: Literal[True],
+    ) -> BestOfN[Candidate, Score]: ...
+
+    @overload
+    def best_of_n(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: bool = False,
+    ) -> BestOfN[Candidate, Score | Unfinished]: ...
 
     def best_of_n(
         self,
         problem: Problem,
         candidates: Iterable[Candidate],
         *,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         exhaustive: bool = False,
-    ) -> BestOfN[Candidate]:
+    ) -> BestOfN[Candidate, Score] | BestOfN[Candidate, Score | Unfinished]:
         """Choose the candidate with the highest reward; the first among equals.
 
-        candidates: responses, at least one, each as in `score`.
-        exhaustive: read every candidate to its end. Otherwise those that can't win any more are left where they are:
-            the choice and its score are the same to the last bit, the others have bounds (`Unfinished`). Candidates
-            whose keys and values memory can't hold side by side (2 GiB, or `memory_bytes`) are all read to their ends.
+        Args:
+            problem: As in `score`.
+            candidates: Responses, at least one, each text or a `Trace`.
+            aggregate: As in `score`. A function of yours needs `exhaustive=True`, or `CustomAggregate(...,
+                monotone=True)`.
+            exhaustive: Read every candidate to its end. Otherwise those that can't win any more are left where they
+                are: the choice and its score are the same to the last bit, the others have bounds (`Unfinished`).
+                Candidates whose keys and values can't be pinned side by side (2 GiB, or half of `memory_bytes`) are all
+                read to their ends.
 
         Raises as `score_many` does.
         """
-        return self._best(problem, candidates, 1, aggregate, exhaustive, Cancellation())
-
-    async def abest_of_n(
-        self,
-        problem: Problem,
-        candidates: Iterable[Candidate],
-        *,
-        aggregate: str | Aggregate | None = None,
-        exhaustive: bool = False,
-        timeout: float | None = None,
-    ) -> BestOfN[Candidate]:
-        """`best_of_n` in a thread of its own; stops as `ascore` does."""
-        return await aio.run(lambda cancel: self._best(problem, candidates, 1, aggregate, exhaustive, cancel), timeout)
+        return self.top_k(problem, candidates, 1, aggregate=aggregate, exhaustive=exhaustive)
 
     def top_k(
         self,
@@ -302,129 +282,35 @@ class PRM:
         candidates: Iterable[Candidate],
         k: int,
         *,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         exhaustive: bool = False,
-    ) -> BestOfN[Candidate]:
-        """The k candidates with the highest rewards, in `ranking`; otherwise as `best_of_n`. All where k exceeds their
-        number."""
-        if not isinstance(k, int) or k < 1:
-            raise InputError(f"k={k!r}: a whole number from 1 on is needed")
-        return self._best(problem, candidates, k, aggregate, exhaustive, Cancellation())
+    ) -> BestOfN[Candidate, Score | Unfinished]:
+        """The k candidates with the highest rewards, in `ranking`; otherwise as `best_of_n`. All if k exceeds them."""
+        scorer = self._scorer
+        how = scorer.aggregate(aggregate)
+        return choose.best(scorer, problem, candidates, k, how, exhaustive=exhaustive, cancel=Cancellation())
 
-    def trace(self, problem: Problem, *, aggregate: str | Aggregate | None = None) -> LiveTrace:
+    def live(self, problem: Problem, *, aggregate: AggregateLike | None = None) -> LiveTrace:
         """A trace that grows step by step, for searches and streams: each step costs its own tokens alone.
 
         It keeps its past itself, whatever `cache_bytes` is; see `LiveTrace`.
         """
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        own = new_cache(self._footprint.most_kept)
+        return LiveTrace(self._scorer, problem, self._scorer.aggregate(aggregate))
 
-        def score_sequences(sequences: Sequence[TokenSequence]) -> list[SequenceRewards]:
-            own.take(self._cache, sequences[0].ids)
-            return self._rewards(sequences, own, Cancellation(), own.nbytes)
+    def race(
+        self, problem: Problem, n: int, *, aggregate: AggregateLike | None = None, max_steps: int | None = None
+    ) -> Race:
+        """A best of n whose candidates are still being written: tells which of them can still win; see `Race`.
 
-        return LiveTrace(problem, how, self._encoder, score_sequences)
+        Args:
+            problem: As in `score`.
+            n: How many candidates there are.
+            aggregate: As in `score`. For min and product nothing need be known of the candidates' lengths.
+            max_steps: The most steps of a candidate; needed for every other aggregate.
+        """
+        how = self._scorer.aggregate(aggregate)
+        return Race(LiveTrace(self._scorer, problem, how), n, how, max_steps)
 
     def clear_cache(self) -> None:
-        """Forget the keys and values that were kept between calls."""
-        self._cache.clear()
-
-    def _score_one(
-        self, problem: Problem, response: Response, aggregate: str | Aggregate | None, cancel: Cancellation
-    ) -> Score:
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        return self._score([self._read((problem, response), how)], cancel)[0]
-
-    def _best(
-        self,
-        problem: Problem,
-        candidates: Iterable[Candidate],
-        count: int,
-        aggregate: str | Aggregate | None,
-        exhaustive: bool,
-        cancel: Cancellation,
-    ) -> BestOfN[Candidate]:
-        if isinstance(candidates, (str, bytes, Trace)):
-            raise InputTypeError(f"candidates are several responses, not one {type(candidates).__name__}")
-        given = tuple(candidates)
-        if not given:
-            raise InputError("no candidates: there is nothing to choose from")
-        how = as_aggregate(aggregate, self.manifest.recipe.aggregate)
-        readings = self._check([(problem, candidate) for candidate in given], how)  # type: ignore[misc]
-        sequences = [sequence for reading in readings for sequence in reading.sequences]
-        made = plan(sequences)
-        kept = sum(len(segment.ids) for segment in made.segments) * self._footprint.sizes.token_bytes
-        own = None if exhaustive or not self._footprint.allows(made.capacity, kept) else new_cache(kept)
-        computed = [0] * len(readings)
-
-        def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
-            parts = [readings[i].first(readouts) for i, readouts in further]
-            read = [sequence for part in parts for sequence in part]
-            found = collected(parts, self._rewards(read, own or self._cache, cancel, kept if own else 0))
-            for (i, _), (_, tokens) in zip(further, found, strict=True):
-                computed[i] += tokens
-            return [rewards for rewards, _ in found]
-
-        if own is None:
-            known = advance([(i, reading.num_readouts) for i, reading in enumerate(readings)])
-        else:
-            known = bound.nothing(readings)
-            for sequence in sequences:
-                own.take(self._cache, sequence.ids)
-        ranking, rewards = bound.best(readings, known, count, advance)
-        if own is not None:
-            for sequence in sequences:
-                self._cache.take(own, sequence.ids)
-        scores = tuple(reading.result(r, c) for reading, r, c in zip(readings, rewards, computed, strict=True))
-        return BestOfN(tuple(ranking), given, scores, sum((score.tokens for score in scores), Usage(0, 0)))
-
-    def _check(self, pairs: Iterable[tuple[Problem, Response]], aggregate: Aggregate) -> list[Request]:
-        """What is read of all pairs; the first wrong one raises, with a note that names it."""
-        readings: list[Request] = []
-        for i, pair in enumerate(pairs):
-            try:
-                readings.append(self._read(pair, aggregate))
-            except RfprmError as error:
-                error.add_note(f"in response {i} of this call")
-                raise
-        return readings
-
-    def _read(self, pair: tuple[Problem, Response], aggregate: Aggregate) -> Request:
-        problem, response = _pair(pair)
-        reading = Request.of(self._encoder, problem, as_trace(response), aggregate)
-        self._footprint.lanes(max(len(sequence.ids) for sequence in reading.sequences))  # refused before anything runs
-        return reading
-
-    def _score(self, readings: Sequence[Request], cancel: Cancellation) -> list[Score]:
-        parts = [reading.sequences for reading in readings]
-        found = collected(parts, self._rewards([s for part in parts for s in part], self._cache, cancel))
-        return [reading.score(*own) for reading, own in zip(readings, found, strict=True)]
-
-    def _rewards(
-        self, sequences: Sequence[TokenSequence], cache: PrefixCache[Block], cancel: Cancellation, more: int = 0
-    ) -> list[SequenceRewards]:
-        """more: bytes that the call keeps besides."""
-        if os.getpid() != self._process:
-            raise ForkError(
-                f"this PRM was loaded in process {self._process} and can't be used in {os.getpid()}, which was forked "
-                "from it: load it there, or start processes by 'spawn' and send it to them"
-            )
-        lanes = self._footprint.lanes(max((len(sequence.ids) for sequence in sequences), default=0), more)
-        return score_sequences(self._engine, sequences, cache, lanes, self._packing, cancel)
-
-
-def new_cache(capacity: int) -> PrefixCache[Block]:
-    """A prefix cache of the engine's blocks."""
-    return PrefixCache(capacity, Block.split)
-
-
-def _shown(results: Iterator[Result], pairs: object) -> Iterator[Result]:
-    from rfprm_lite.show.progress import with_progress
-
-    return with_progress(results, pairs)
-
-
-def _pair(value: object) -> tuple[Problem, Response]:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise InputTypeError(f"a pair of problem and response is needed, not {type(value).__name__} {value!r:.60}")
-    return value[0], value[1]
+        """Forget the keys and values that were kept between calls; what live traces and races pin stays."""
+        self._scorer.cache.clear()

@@ -4,35 +4,61 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import AnyAggregate
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
-from rfprm_lite.trace import Step
+from rfprm_lite.trace import Response, Step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
-Candidate = TypeVar("Candidate")
+Candidate = TypeVar("Candidate", bound=Response)
+Scored_co = TypeVar("Scored_co", bound="Score | Unfinished", covariant=True)
+Range = tuple[float, float] | None
+"""Lowest and highest possible value; None where there are none."""
 
 
-class Judged(ABC):
-    """A trace with rewards, a `Score` or a `Unfinished`, as people look at it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged(ABC):
+    """A trace with rewards, as people look at it.
 
-    __slots__ = ()
+    step_rewards: float32, in [0, 1], of the steps that were read out.
+    """
+
+    step_rewards: NDArray[np.float32]
+    aggregate: AnyAggregate
+    steps: tuple[Step, ...]
+    tokens: Usage
+
+    @property
+    def reward_range(self) -> Range:
+        """Lowest and highest value that the reward can have; None where a function of yours has no range."""
+        return self.aggregate.reward_range
 
     @abstractmethod
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+    def _outcome(self) -> dict[str, object]:
+        """The reward or its bounds, for JSON."""
 
     @abstractmethod
     def record(self) -> ScoreRecord:
         """What every view shows of it."""
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            **self._outcome(),
+            "reward_range": self.reward_range and list(self.reward_range),
+            "aggregate": str(self.aggregate),
+            "step_rewards": [float(reward) for reward in self.step_rewards],
+            "steps": [{"text": s.text, "start": s.start, "end": s.end, "part": s.part} for s in self.steps],
+            "tokens": self.tokens.to_dict(),
+        }
 
     def __rich__(self) -> RenderableType:
         """For `rich.print` and rich's consoles."""
@@ -47,111 +73,103 @@ class Judged(ABC):
         return score_html(self.record())
 
     def plot(self) -> Figure:
-        """Steps and their rewards as a matplotlib figure, to be saved by `savefig`; the thinking is shaded, the first
-        step below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
+        """Steps and their rewards as a matplotlib figure, to be saved by `savefig`.
+
+        The thinking is shaded, the first step below 0.5 marked. `pip install 'rfprm-lite[plot]'`.
+
+        Raises:
+            MissingExtraError: If matplotlib is not installed.
+        """
         from rfprm_lite.show.figure import plot_score
 
         return plot_score(self.record())
 
+    def _record(self, reward: float | None = None, bounds: tuple[float, float] | None = None) -> ScoreRecord:
+        return ScoreRecord(
+            steps=tuple(StepRecord(step.text, step.part) for step in self.steps),
+            step_rewards=tuple(float(value) for value in self.step_rewards),
+            aggregate=str(self.aggregate),
+            reward_range=self.reward_range,
+            tokens=self.tokens,
+            reward=reward,
+            bounds=bounds,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Score(Judged):
+class Score(_Judged):
     """The rewards of one trace.
 
-    step_rewards: float32 [num_steps], in [0, 1].
-    trajectory_reward: the final reward, in [0, 1], as `aggregate.final` defines it: the last step's, or the reward of
-        the final response as one step. For a PRM with one reward a trajectory, that one.
-    reward: the step rewards (and the final one) as `aggregate` makes them one; lies in `reward_range`.
-    steps: the steps, in order.
+    Attributes:
+        step_rewards: float32 [num_steps], in [0, 1].
+        aggregate: What made one reward of them.
+        steps: The steps, in order.
+        tokens: Token counts.
+        reward: The reward of the trace, as `aggregate` makes it; lies in `reward_range`.
+        final: The final reward of the trajectory, in [0, 1], as `aggregate.final` defines it: the last step's, or that
+            of the final response as one step. For a PRM with one reward a trajectory, that one.
     """
 
-    step_rewards: NDArray[np.float32]
-    trajectory_reward: float
     reward: float
-    aggregate: Aggregate
-    steps: tuple[Step, ...]
-    tokens: Usage
+    final: float
 
-    @property
-    def reward_range(self) -> tuple[float, float]:
-        """Lowest and highest value that `reward` can have."""
-        return self.aggregate.reward_range
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "reward": self.reward,
-            "reward_range": list(self.reward_range),
-            "aggregate": str(self.aggregate),
-            "trajectory_reward": self.trajectory_reward,
-            "step_rewards": [float(r) for r in self.step_rewards],
-            "steps": _steps(self.steps),
-            "tokens": _tokens(self.tokens),
-        }
+    def _outcome(self) -> dict[str, object]:
+        return {"reward": self.reward, "final": self.final}
 
     def record(self) -> ScoreRecord:
         """What every view shows of it."""
-        return ScoreRecord(**_shared(self), reward=self.reward)
+        return self._record(reward=self.reward)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unfinished(Judged):
+class Unfinished(_Judged):
     """The rewards of a candidate that was not read to its end, since it can't be among the best any more.
 
-    step_rewards: float32 [num_read], of the first steps: fewer than there are, or all where only the final reward was
-        not read.
-    lowest, highest: between these its reward lies.
+    Attributes:
+        step_rewards: float32, of the first steps: fewer than there are, or all where only the final reward is missing.
+        aggregate: What would make one reward of them.
+        steps: All steps, in order.
+        tokens: Token counts.
+        lowest: The lowest reward that it can have.
+        highest: The highest reward that it can have.
     """
 
-    step_rewards: NDArray[np.float32]
     lowest: float
     highest: float
-    aggregate: Aggregate
-    steps: tuple[Step, ...]
-    tokens: Usage
 
-    @property
-    def reward_range(self) -> tuple[float, float]:
-        """Lowest and highest value that any reward can have."""
-        return self.aggregate.reward_range
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "bounds": [self.lowest, self.highest],
-            "reward_range": list(self.reward_range),
-            "aggregate": str(self.aggregate),
-            "step_rewards": [float(r) for r in self.step_rewards],
-            "steps": _steps(self.steps),
-            "tokens": _tokens(self.tokens),
-        }
+    def _outcome(self) -> dict[str, object]:
+        return {"bounds": [self.lowest, self.highest]}
 
     def record(self) -> ScoreRecord:
         """What every view shows of it."""
-        return ScoreRecord(**_shared(self), bounds=(self.lowest, self.highest))
+        return self._record(bounds=(self.lowest, self.highest))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BestOfN(Generic[Candidate]):
+class BestOfN(Generic[Candidate, Scored_co]):
     """The best candidates of several.
 
-    ranking: indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`.
-    scores: of all candidates, in the order given: a `Unfinished` where one was not read to its end.
+    Attributes:
+        ranking: Indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`.
+        candidates: All candidates, in the order given.
+        scores: Of all candidates, in that order. Where `exhaustive=True` was asked for, each is a `Score`; otherwise
+            one that was not read to its end is an `Unfinished`.
+        tokens: Token counts of all together.
     """
 
     ranking: tuple[int, ...]
     candidates: tuple[Candidate, ...]
-    scores: tuple[Score | Unfinished, ...]
+    scores: tuple[Scored_co, ...]
     tokens: Usage
 
     @property
     def index(self) -> int:
-        """Of the best candidate."""
+        """The index of the best candidate."""
         return self.ranking[0]
 
     @property
     def candidate(self) -> Candidate:
-        """The best."""
+        """The best candidate."""
         return self.candidates[self.index]
 
     @property
@@ -161,13 +179,26 @@ class BestOfN(Generic[Candidate]):
 
     @property
     def score(self) -> Score:
-        """The best candidate's."""
+        """The best candidate's score."""
         return self.ranked[0]
 
     @property
     def complete(self) -> tuple[bool, ...]:
         """Which candidates were read to their ends."""
         return tuple(isinstance(score, Score) for score in self.scores)
+
+    def record(self) -> BestOfNRecord:
+        """What every view shows of it."""
+        return BestOfNRecord(self.ranking, tuple(score.record() for score in self.scores), self.tokens)
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "index": self.index,
+            "ranking": list(self.ranking),
+            "scores": [score.to_dict() for score in self.scores],
+            "tokens": self.tokens.to_dict(),
+        }
 
     def __rich__(self) -> RenderableType:
         """For `rich.print` and rich's consoles."""
@@ -182,49 +213,13 @@ class BestOfN(Generic[Candidate]):
         return best_of_n_html(self.record())
 
     def plot(self) -> Figure:
-        """The candidates' rewards in one matplotlib figure: up to six of them named, thinking dotted, first steps
-        below 0.5 marked. `pip install 'rfprm-lite[plot]'`; raises ImportError without."""
+        """The candidates' rewards in one matplotlib figure.
+
+        Up to six are named, thinking is dotted, first steps below 0.5 are marked. `pip install 'rfprm-lite[plot]'`.
+
+        Raises:
+            MissingExtraError: If matplotlib is not installed.
+        """
         from rfprm_lite.show.figure import plot_best_of_n
 
         return plot_best_of_n(self.record())
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "index": self.index,
-            "ranking": list(self.ranking),
-            "scores": [score.to_dict() for score in self.scores],
-            "tokens": _tokens(self.tokens),
-        }
-
-    def record(self) -> BestOfNRecord:
-        """What every view shows of it."""
-        return BestOfNRecord(self.ranking, tuple(score.record() for score in self.scores), self.tokens)
-
-
-class _Shared(TypedDict):
-    steps: tuple[StepRecord, ...]
-    step_rewards: tuple[float, ...]
-    aggregate: str
-    reward_range: tuple[float, float]
-    tokens: Usage
-
-
-def _shared(score: Score | Unfinished) -> _Shared:
-    """What a score and a partial one have in common."""
-    return {
-        "steps": tuple(StepRecord(step.text, step.part) for step in score.steps),
-        "step_rewards": tuple(float(reward) for reward in score.step_rewards),
-        "aggregate": str(score.aggregate),
-        "reward_range": score.reward_range,
-        "tokens": score.tokens,
-    }
-
-
-def _steps(steps: tuple[Step, ...]) -> list[dict[str, object]]:
-    return [{"text": s.text, "start": s.start, "end": s.end, "part": s.part} for s in steps]
-
-
-def _tokens(tokens: Usage) -> dict[str, int]:
-    found = {"total": tokens.total, "computed": tokens.computed, "reused": tokens.reused}
-    return found | {"skipped": tokens.skipped} if tokens.skipped else found

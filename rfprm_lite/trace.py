@@ -142,19 +142,31 @@ class Trace:
         return tuple(step for step in self.steps if step.part == "response")
 
 
-Response = str | Sequence[str] | Trace
-"""What is scored: text, split into steps at blank lines; steps, taken as they are; or a Trace."""
+Response = str | Trace
+"""What is scored: text, split into steps at blank lines, or a `Trace`."""
 
 
-def as_trace(response: str | Sequence[str] | Trace) -> Trace:
-    """What `PRM.score` takes as a response, as a `Trace`."""
+def as_trace(response: Response | None, steps: Iterable[str] | None = None) -> Trace:
+    """A response, or the steps of one, as a `Trace`.
+
+    Raises:
+        InputTypeError: If neither or both are given, or if the response is neither text nor a Trace.
+        InputError: If there is no step.
+    """
+    if steps is not None:
+        if response is not None:
+            raise InputTypeError("a response and steps=[...] were both given: one of them is scored")
+        return Trace.from_steps(steps)
     if isinstance(response, Trace):
         return response
     if isinstance(response, str):
         return Trace.parse(response)
-    if isinstance(response, Sequence) and not isinstance(response, (bytes, bytearray)):
-        return Trace.from_steps(response)
-    raise InputTypeError(f"a response is a str, a sequence of steps or a Trace, not {type(response).__name__}")
+    if response is None:
+        raise InputTypeError("there is no response: give text or a Trace, or steps=[...]")
+    raise InputTypeError(
+        f"a response is a str or a Trace, not {type(response).__name__}. The steps of one response are given by "
+        "steps=[...] or Trace.from_steps([...]); several responses by score_many or best_of_n"
+    )
 
 
 def require_text(what: str, value: object) -> None:

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
+from rfprm_lite.plan.cache import Store
+from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.packing import ALWAYS, Packing
 from rfprm_lite.plan.ports import Chunk
+from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
 
 TOKEN_BYTES = 10
 
@@ -76,19 +81,34 @@ class FakeEngine:
         assert 1 <= count <= self.max_lanes
         return FakeLanes([FakeCache(capacity) for _ in range(count)])
 
-    def prefill(self, lanes: FakeLanes, extensions: Sequence[Chunk], cancel: Cancellation) -> list[NDArray[np.float32]]:
+    def prefill(self, lanes: FakeLanes, chunks: Sequence[Chunk], cancel: Cancellation) -> list[NDArray[np.float32]]:
         cancel.check()
-        assert len({extension.lane for extension in extensions}) == len(extensions) > 0
-        self.runs.append([len(extension.ids) for extension in extensions])
-        return [self._extend(lanes.caches[extension.lane], extension) for extension in extensions]
+        assert len({chunk.lane for chunk in chunks}) == len(chunks) > 0
+        self.runs.append([len(chunk.ids) for chunk in chunks])
+        return [self._extend(lanes.caches[chunk.lane], chunk) for chunk in chunks]
 
-    def _extend(self, cache: FakeCache, extension: Chunk) -> NDArray[np.float32]:
+    def _extend(self, cache: FakeCache, chunk: Chunk) -> NDArray[np.float32]:
         past = cache.length
-        for token in extension.ids.tolist():
+        for token in chunk.ids.tolist():
             cache.states.append(extend(cache.states[-1], token))
         assert past < cache.length <= cache.capacity
-        self.computed += len(extension.ids)
-        return np.array([reward(cache.states[past + 1 + read]) for read in extension.read_at.tolist()], np.float32)
+        self.computed += len(chunk.ids)
+        return np.array([reward(cache.states[past + 1 + read]) for read in chunk.read_at.tolist()], np.float32)
+
+
+def score_sequences(
+    engine: FakeEngine,
+    sequences: Sequence[TokenSequence],
+    store: Store[FakeBlock] | None = None,
+    *,
+    lanes: int | None = None,
+    packing: Packing = ALWAYS,
+    cancel: Cancellation | None = None,
+    budget: RunBudget = DEFAULT_BUDGET,
+) -> list[SequenceRewards]:
+    """By a call of its own. lanes: that may be used."""
+    admit = None if lanes is None else lambda _longest: lanes
+    return Call(engine, store, admit=admit, packing=packing, cancel=cancel, budget=budget).rewards(sequences)
 
 
 def extend(state: bytes, token: int) -> bytes:

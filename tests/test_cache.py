@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend
+from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend, score_sequences
 from rfprm_lite.errors import StoppedError
-from rfprm_lite.plan import schedule
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
 from rfprm_lite.plan.cache import BlockSlice, PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
@@ -38,7 +37,7 @@ def test_calls_that_share_a_cache_get_what_they_would_without_it(
     cache = new_cache(tokens)
     for cases in [*calls, *calls]:
         engine = FakeEngine(lanes)
-        results = schedule.score_sequences(engine, token_sequences(cases), cache, budget=RunBudget(chunk_tokens))
+        results = score_sequences(engine, token_sequences(cases), cache, budget=RunBudget(chunk_tokens))
         for (ids, read_at), result in zip(cases, results, strict=True):
             assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
         assert engine.computed == sum(result.computed for result in results) <= distinct_prefixes(cases)
@@ -48,21 +47,21 @@ def test_calls_that_share_a_cache_get_what_they_would_without_it(
 @given(sequences(), st.integers(1, 4))
 def test_a_second_call_costs_nothing(cases: Sequences, lanes: int) -> None:
     cache = new_cache(10**6)
-    schedule.score_sequences(FakeEngine(lanes), token_sequences(cases), cache)
+    score_sequences(FakeEngine(lanes), token_sequences(cases), cache)
     assert cache.nbytes == TOKEN_BYTES * distinct_prefixes(cases)
-    schedule.score_sequences(engine := FakeEngine(lanes), token_sequences(cases[::-1]), cache)
+    score_sequences(engine := FakeEngine(lanes), token_sequences(cases[::-1]), cache)
     assert engine.runs == []
     cache.clear()
     assert cache.nbytes == 0
-    schedule.score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
+    score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
     assert engine.computed == distinct_prefixes(cases)
 
 
 def test_a_cached_segment_behind_one_that_must_be_read_again() -> None:
     cache = new_cache(3)
-    schedule.score_sequences(FakeEngine(2), token_sequences([([0, 0, 0], [0])]), cache)
+    score_sequences(FakeEngine(2), token_sequences([([0, 0, 0], [0])]), cache)
     cases: Sequences = [([0, 0], [0]), ([0, 0, 0], [0]), ([0, 0, 0, 0], [0, 1])]
-    results = schedule.score_sequences(engine := FakeEngine(2), token_sequences(cases), cache)
+    results = score_sequences(engine := FakeEngine(2), token_sequences(cases), cache)
     assert results[2].rewards.tolist() == np.array(expected_rewards(*cases[2]), np.float32).tolist()
     assert engine.runs == [[1], [1]]
 
@@ -70,11 +69,11 @@ def test_a_cached_segment_behind_one_that_must_be_read_again() -> None:
 def test_a_reward_that_was_not_read_is_computed_from_there_on() -> None:
     cache = new_cache(100)
     ids = list(range(10))
-    schedule.score_sequences(FakeEngine(), token_sequences([(ids, [9])]), cache)
-    results = schedule.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
+    score_sequences(FakeEngine(), token_sequences([(ids, [9])]), cache)
+    results = score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
     assert engine.runs == [[4]]
     assert results[0].rewards.tolist() == np.array(expected_rewards(ids, [6, 9]), np.float32).tolist()
-    schedule.score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
+    score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
     assert engine.runs == []
 
 
@@ -107,18 +106,65 @@ def test_what_is_dropped_is_freed_at_once() -> None:
 
 
 @given(sequences(), sequences(), st.integers(0, 80))
-def test_one_cache_takes_from_another(cases: Sequences, others: Sequences, tokens: int) -> None:
-    cache, other = new_cache(tokens), new_cache(10**6)
-    schedule.score_sequences(FakeEngine(), token_sequences(others), cache)
-    schedule.score_sequences(FakeEngine(), token_sequences(cases), other)
-    for ids, _ in cases:
-        cache.take(other, np.array(ids))
-        assert cache.nbytes <= tokens * TOKEN_BYTES
-    results = schedule.score_sequences(engine := FakeEngine(), token_sequences(cases), cache)
-    for (ids, read_at), result in zip(cases, results, strict=True):
-        assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
-    if tokens >= distinct_prefixes(cases + others):
-        assert engine.computed == 0
+def test_what_a_lease_pins_stays_until_it_ends(cases: Sequences, others: Sequences, tokens: int) -> None:
+    cache = new_cache(tokens)
+    with cache.lease() as lease:
+        score_sequences(FakeEngine(), token_sequences(cases), lease)
+        assert cache.pinned_bytes == TOKEN_BYTES * distinct_prefixes(cases)
+        score_sequences(FakeEngine(), token_sequences(others), cache)
+        score_sequences(engine := FakeEngine(), token_sequences(cases), lease)
+        assert engine.runs == []  # whatever other calls have left in the cache
+    assert cache.pinned_bytes == 0
+    assert cache.nbytes <= tokens * TOKEN_BYTES
+    results = score_sequences(FakeEngine(), token_sequences(cases), cache)
+    assert [r.rewards.tolist() for r in results] == [
+        np.array(expected_rewards(*case), np.float32).tolist() for case in cases
+    ]
+
+
+@given(sequences(), st.integers(0, 40))
+def test_pins_are_lifted_where_they_exceed_their_room(cases: Sequences, tokens: int) -> None:
+    cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, pin_capacity=tokens * TOKEN_BYTES)
+    lease = cache.lease()
+    for _ in range(2):
+        results = score_sequences(FakeEngine(2), token_sequences(cases), lease)
+        assert cache.pinned_bytes == cache.nbytes <= tokens * TOKEN_BYTES
+        for (ids, read_at), result in zip(cases, results, strict=True):
+            assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
+    lease.count_buffers(tokens * TOKEN_BYTES)
+    cache.lift_pins(tokens * TOKEN_BYTES)
+    assert (cache.nbytes, cache.pinned_bytes) == (0, tokens * TOKEN_BYTES)
+
+
+def test_a_lease_that_nobody_has_any_more_pins_nothing() -> None:
+    cache = new_cache(0)
+    lease = cache.lease()
+    score_sequences(FakeEngine(), token_sequences([(list(range(9)), [8])]), lease)
+    assert cache.pinned_bytes == 9 * TOKEN_BYTES
+    del lease
+    gc.collect()
+    assert cache.pinned_bytes == cache.nbytes == 0
+
+
+def test_two_leases_pin_a_prefix_until_both_end() -> None:
+    cache = new_cache(0)
+    one, two = cache.lease(), cache.lease()
+    score_sequences(FakeEngine(), token_sequences([([1, 2, 3, 4], [3])]), one)
+    score_sequences(FakeEngine(), token_sequences([([1, 2, 5], [2])]), two)
+    assert cache.nbytes == 5 * TOKEN_BYTES
+    one.end()
+    assert cache.nbytes == 3 * TOKEN_BYTES  # 1, 2 and 5 are still the other's
+    two.end()
+    assert cache.nbytes == 0
+
+
+def test_forgetting_leaves_what_is_pinned() -> None:
+    cache = new_cache(100)
+    lease = cache.lease()
+    score_sequences(FakeEngine(), token_sequences([([1, 2, 3], [2])]), lease)
+    score_sequences(FakeEngine(), token_sequences([([4, 5, 6, 7], [3])]), cache)
+    cache.clear()
+    assert cache.nbytes == cache.pinned_bytes == 3 * TOKEN_BYTES
 
 
 def test_nothing_hangs_in_the_air() -> None:
@@ -134,15 +180,15 @@ def test_nothing_hangs_in_the_air() -> None:
 
 def test_a_stopped_call_leaves_what_it_computed() -> None:
     class Stopping(FakeEngine):
-        def prefill(self, lanes, extensions, cancel):  # type: ignore[no-untyped-def]
+        def prefill(self, lanes, chunks, cancel):  # type: ignore[no-untyped-def]
             if len(self.runs) == 2:
                 cancel.request()
-            return super().prefill(lanes, extensions, cancel)
+            return super().prefill(lanes, chunks, cancel)
 
     cache, engine, cancel = new_cache(10**4), Stopping(), Cancellation()
     sequence = TokenSequence(np.arange(1000), np.array([999]))
     with pytest.raises(StoppedError):
-        schedule.score_sequences(engine, [sequence], cache, cancel=cancel)
+        score_sequences(engine, [sequence], cache, cancel=cancel)
     assert engine.computed == 2 * DEFAULT_BUDGET.chunk_tokens
-    (result,) = schedule.score_sequences(FakeEngine(), [sequence], cache)
+    (result,) = score_sequences(FakeEngine(), [sequence], cache)
     assert result.computed == 1000 - 2 * DEFAULT_BUDGET.chunk_tokens

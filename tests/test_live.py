@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeBlock, FakeEngine
+from fakes import FakeBlock, FakeEngine, score_sequences
 from rfprm_lite import Aggregate, InputError, NumericalError, Score, Trace
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cache import PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.schedule import score_sequences
 from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
 from rfprm_lite.scoring import batches
 from rfprm_lite.scoring.live import LiveTrace

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes import FakeEngine, expected_rewards
-from rfprm_lite.plan import schedule
+from fakes import FakeEngine, expected_rewards, score_sequences
 from rfprm_lite.plan.budget import RunBudget
 from rfprm_lite.plan.packing import Packing
 from rfprm_lite.plan.sequence import TokenSequence
@@ -42,7 +41,7 @@ def test_rewards_are_those_without_reuse_and_each_prefix_is_computed_once(
 ) -> None:
     engine = FakeEngine(lanes)
     budget = RunBudget(chunk_tokens, read_scores)
-    results = schedule.score_sequences(engine, token_sequences(cases), budget=budget)
+    results = score_sequences(engine, token_sequences(cases), budget=budget)
     for (ids, read_at), result in zip(cases, results, strict=True):
         assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases) == sum(result.computed for result in results)
@@ -75,15 +74,15 @@ def test_a_segment_goes_on_where_its_parent_is(cases: Sequences) -> None:
 def test_the_order_of_the_input_changes_nothing(cases: Sequences, random: np.random.RandomState) -> None:
     order = list(range(len(cases)))
     random.shuffle(order)
-    straight = schedule.score_sequences(FakeEngine(), token_sequences(cases))
-    shuffled = schedule.score_sequences(FakeEngine(), token_sequences([cases[i] for i in order]))
+    straight = score_sequences(FakeEngine(), token_sequences(cases))
+    shuffled = score_sequences(FakeEngine(), token_sequences([cases[i] for i in order]))
     for position, i in enumerate(order):
         assert shuffled[position].rewards.tolist() == straight[i].rewards.tolist()
 
 
 def test_a_reward_inside_a_shared_prefix_is_read_when_the_prefix_is_computed() -> None:
     # Only the second sequence wants position 1, which the first one computes.
-    results = schedule.score_sequences(engine := FakeEngine(), token_sequences([([5, 6, 7], [2]), ([5, 6, 8], [1, 2])]))
+    results = score_sequences(engine := FakeEngine(), token_sequences([([5, 6, 7], [2]), ([5, 6, 8], [1, 2])]))
     assert results[1].rewards.tolist() == np.array(expected_rewards([5, 6, 8], [1, 2]), np.float32).tolist()
     assert engine.runs == [[3], [1]]
 
@@ -91,17 +90,17 @@ def test_a_reward_inside_a_shared_prefix_is_read_when_the_prefix_is_computed() -
 def test_best_of_n_computes_the_prompt_once() -> None:
     prompt = list(range(100))
     cases = [([*prompt, 200 + i, 300], [100, 101]) for i in range(16)]
-    schedule.score_sequences(engine := FakeEngine(), token_sequences(cases))
+    score_sequences(engine := FakeEngine(), token_sequences(cases))
     assert engine.computed == 100 + 16 * 2
 
 
 def test_short_segments_share_runs_and_long_ones_do_not() -> None:
     prompt = list(range(100))
     short = [([*prompt, *[200 + i] * 20], [119]) for i in range(8)]
-    schedule.score_sequences(engine := FakeEngine(4), token_sequences(short))
+    score_sequences(engine := FakeEngine(4), token_sequences(short))
     assert engine.runs == [[120], [20, 20, 20, 20], [20, 20, 20]]
     long = [([*prompt, *[200 + i] * 512], [611]) for i in range(2)]
-    schedule.score_sequences(engine := FakeEngine(4), token_sequences(long))
+    score_sequences(engine := FakeEngine(4), token_sequences(long))
     assert engine.runs == [[256], [256], [100, 156], [256], [100]]
 
 
@@ -110,7 +109,7 @@ def test_a_lane_is_the_least_that_a_call_needs() -> None:
     cases = [([*prompt, 200 + i], [10]) for i in range(5)]
     for lanes in (1, 2, 9):
         engine = FakeEngine(4)
-        results = schedule.score_sequences(engine, token_sequences(cases), lanes=lanes)
+        results = score_sequences(engine, token_sequences(cases), lanes=lanes)
         assert max(map(len, engine.runs)) == min(lanes, 4)
         assert [r.rewards.tolist() for r in results] == [
             np.array(expected_rewards(*case), np.float32).tolist() for case in cases
@@ -123,7 +122,7 @@ def test_a_long_past_is_copied_into_other_lanes_only_where_that_saves_runs() -> 
     def lanes_used(candidates: int, run_tokens: float) -> int:
         cases = [([*prompt, 2000 + i, 3000], [1001]) for i in range(candidates)]
         engine = FakeEngine(4)
-        results = schedule.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
+        results = score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
         assert [r.rewards.tolist() for r in results] == [
             np.array(expected_rewards(*case), np.float32).tolist() for case in cases
         ]
@@ -137,7 +136,7 @@ def test_a_long_past_is_copied_into_other_lanes_only_where_that_saves_runs() -> 
 @given(sequences(), st.integers(1, 4), st.floats(0, 30))
 def test_packing_changes_no_reward(cases: Sequences, lanes: int, run_tokens: float) -> None:
     engine = FakeEngine(lanes)
-    results = schedule.score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
+    results = score_sequences(engine, token_sequences(cases), packing=Packing(run_tokens))
     for (ids, read_at), result in zip(cases, results, strict=True):
         assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
     assert engine.computed == distinct_prefixes(cases)

@@ -12,7 +12,7 @@ from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.kv import Block
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cache import PrefixCache
-from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
 from rfprm_lite.scoring.wiring import open_engine
 from workloads import Sequence
@@ -38,5 +38,5 @@ class Rfprm:
         sequences = [TokenSequence(np.array(s.ids, np.int64), np.array(s.reads, np.int64)) for s in call]
         results: list[SequenceRewards] = []
         for group in [[s] for s in sequences] if self._share == "nothing" else [sequences]:
-            results += score_sequences(self._engine, group, self._cache)
+            results += Call(self._engine, self._cache).rewards(group)
         return [r.rewards.tolist() for r in results], sum(r.computed for r in results)

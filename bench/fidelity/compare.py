@@ -27,7 +27,7 @@ from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.options import LoadOptions
-from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.call import Call
 from rfprm_lite.scoring.wiring import open_engine
 
 CANDIDATES = 16
@@ -95,7 +95,7 @@ def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
         engine = open_engine(opened, DeviceSpec("cpu"), None)
         with kept.open("a", encoding="utf-8") as file:
             for pool in track(read[len(lines) :], variant):
-                found = score_sequences(engine, [c.sequence for c in pool])
+                found = Call(engine).rewards([c.sequence for c in pool])
                 lines.append(json.dumps([result.rewards.tolist() for result in found]))
                 file.write(f"{lines[-1]}\n")
                 file.flush()

@@ -34,7 +34,7 @@ def best_of_n(
     for number, row in _rows(inputs or (sys.stdin.buffer,), problem, source):
         with line_number(number if problem is None else None):
             result = session.prm.best_of_n(
-                row.problem, row.candidates, aggregate=session.aggregate, exhaustive=exhaustive
+                row.problem, row.responses, aggregate=session.aggregate, exhaustive=exhaustive
             )
         if session.as_json:
             click.echo(msgspec.json.encode({"line": number, "problem": row.problem, **result.to_dict()}))

@@ -122,7 +122,7 @@ def _score_all(session: Session) -> filtering.ScoreAll:
             if isinstance(score, RfprmError):
                 yield score
             else:
-                yield Scored(score.reward, score.trajectory_reward, score.step_rewards, score.tokens)
+                yield Scored(score.reward, score.final, score.step_rewards, score.tokens)
 
     return score_all
 

@@ -15,7 +15,7 @@ from rfprm_lite.cli.files import Source, reads
 from rfprm_lite.cli.shared import Session, console, line_number, scores
 from rfprm_lite.data import columns, tables
 from rfprm_lite.data.rows import ScoreRow, batches, read_rows, read_text
-from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.errors import InputError
 from rfprm_lite.results import Score
 from rfprm_lite.show.terminal import score_view, tokens_view
 
@@ -86,13 +86,13 @@ def _values(values: Mapping[str, Any] | InputError) -> Mapping[str, Any]:
 
 def _scored(session: Session, batch: Sequence[tuple[int, ScoreRow]]) -> Iterator[Score]:
     """The score of each row; a bad row raises only when those before it have been yielded."""
-    pairs = [(row.problem, row.response) for _, row in batch]
     try:
+        pairs = [(row.problem, row.trace) for _, row in batch]
         results = session.prm.score_many(pairs, aggregate=session.aggregate)
-    except (InputError, InputTypeError):
+    except InputError:
         for number, row in batch:
             with line_number(number):
-                result = session.prm.score(row.problem, row.response, aggregate=session.aggregate)
+                result = session.prm.score(row.problem, row.trace, aggregate=session.aggregate)
             yield result
         return
     yield from results

@@ -13,8 +13,8 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
-from rfprm_lite.aggregate import Aggregate, Name
-from rfprm_lite.errors import InputError, InputTypeError, RfprmError
+from rfprm_lite.aggregate import Aggregate, AggregateName
+from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.show.text import visible
@@ -44,7 +44,7 @@ OPTIONS = (
     click.option("--variant", help="Such as fp32; the bundle's default where not given."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
     click.option("--threads", type=click.IntRange(min=1), help="Threads of one run; one a physical core by default."),
-    click.option("--aggregate", type=click.Choice(get_args(Name)), help="The recipe's own where not given."),
+    click.option("--aggregate", type=click.Choice(get_args(AggregateName)), help="The recipe's own where not given."),
     click.option("--alpha", type=float, help="Weight of the final reward in mean+final."),
     click.option("--final", type=click.Choice(["last", "response"]), help="What the final reward is."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON lines in place of tables."),
@@ -90,7 +90,7 @@ def line_number(number: int | None) -> Iterator[None]:
     """Errors of a row say which line it stands on; None where the input has no rows."""
     try:
         yield
-    except (InputError, InputTypeError) as error:
+    except InputError as error:
         if number is not None:
             error.add_note(f"line {number}")
         raise

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from rfprm_lite.errors import InputError
 
 REWARD = "rfprm_reward"
-TRAJECTORY_REWARD = "rfprm_trajectory_reward"
+FINAL = "rfprm_final"
 STEP_REWARDS = "rfprm_step_rewards"
 KEPT = "rfprm_kept"
 ERROR = "rfprm_error"
 
-ALL = (REWARD, TRAJECTORY_REWARD, STEP_REWARDS, KEPT, ERROR)
+ALL = (REWARD, FINAL, STEP_REWARDS, KEPT, ERROR)
 
 
 class Rewards(Protocol):
@@ -25,7 +25,7 @@ class Rewards(Protocol):
     @property
     def reward(self) -> float: ...
     @property
-    def trajectory_reward(self) -> float: ...
+    def final(self) -> float: ...
     @property
     def step_rewards(self) -> NDArray[np.float32]: ...
 
@@ -34,7 +34,7 @@ def of(rewards: Rewards) -> dict[str, object]:
     """The values of its columns."""
     return {
         REWARD: rewards.reward,
-        TRAJECTORY_REWARD: rewards.trajectory_reward,
+        FINAL: rewards.final,
         STEP_REWARDS: [float(reward) for reward in rewards.step_rewards],
     }
 

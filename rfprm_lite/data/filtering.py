@@ -20,7 +20,6 @@ from rfprm_lite.data.rows import Columns, ScoreRow, read_row
 from rfprm_lite.data.selection import Selection
 from rfprm_lite.data.tables import Format, Row
 from rfprm_lite.errors import InputError, LedgerError, RfprmError
-from rfprm_lite.scoring.batches import WINDOW
 from rfprm_lite.show.histogram import Histogram
 from rfprm_lite.trace import Problem, Response
 
@@ -31,6 +30,8 @@ Joined = tuple[Mapping[str, Any], Entry]
 """A row's values, and what is recorded of it."""
 RequireSame = Callable[[int, bytes, Key | None], None]
 
+RECORDED_TOGETHER = 64
+"""Rows that are recorded as one batch: a killed run loses no more."""
 ROWS_AHEAD = 1024
 """Rows that are read before they are scored, equal problems together, so that they share their prefix."""
 
@@ -124,8 +125,8 @@ def score_rows(source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: boo
         new = sorted(ledger.new(keys), key=lambda number: (keys[number].problem, number))
         known += len(keys) - len(new)
         rows += len(held) - len(new)
-        results = score_all([(asked[number].problem, asked[number].response) for number in new])
-        for batch in tables.chunks(zip(new, results, strict=True), WINDOW):
+        results = score_all([(asked[number].problem, asked[number].trace) for number in new])
+        for batch in tables.chunks(zip(new, results, strict=True), RECORDED_TOGETHER):
             good = [(number, keys[number], result) for number, result in batch if isinstance(result, Scored)]
             ledger.add(good)
             wrong |= {number: result for number, result in batch if isinstance(result, RfprmError)}
@@ -230,6 +231,7 @@ def _read(held: Sequence[Row], names: Columns) -> tuple[dict[int, ScoreRow], dic
             read = read_row(row, ScoreRow, names)
             columns.require_free(row.columns)
             keys[row.number] = Key.of(read.problem, read.response)
+            read.trace  # noqa: B018  # raises where a step is empty
             asked[row.number] = read
         except InputError as error:
             wrong[row.number] = error

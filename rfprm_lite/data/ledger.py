@@ -29,7 +29,7 @@ PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rewards (
     row INTEGER PRIMARY KEY, digest BLOB NOT NULL, problem BLOB NOT NULL, reward REAL NOT NULL,
-    trajectory_reward REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER NOT NULL,
+    final REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER NOT NULL,
     computed INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS aside (row INTEGER PRIMARY KEY, error TEXT NOT NULL, content TEXT NOT NULL);
@@ -62,7 +62,7 @@ class Scored:
     """The rewards of a row and what they cost, as in `Score`. step_rewards: float32 [num_steps]."""
 
     reward: float
-    trajectory_reward: float
+    final: float
     step_rewards: NDArray[np.float32]
     tokens: Usage
 
@@ -138,7 +138,7 @@ class Ledger:
         """Record a batch: all of it or, where the process dies, nothing."""
         values = [
             (
-                *(row, key.row, key.problem, score.reward, score.trajectory_reward),
+                *(row, key.row, key.problem, score.reward, score.final),
                 np.asarray(score.step_rewards, "<f4").tobytes(),
                 *(score.tokens.total, score.tokens.computed),
             )
@@ -170,12 +170,12 @@ class Ledger:
             },
         )
         found = self._execute(
-            "SELECT rewards.row, digest, reward, trajectory_reward, step_rewards, tokens, computed, "
+            "SELECT rewards.row, digest, reward, final, step_rewards, tokens, computed, "
             "kept.row IS NOT NULL FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
         )
-        for row, digest, reward, trajectory_reward, steps, tokens, computed, kept in found:
+        for row, digest, reward, final, steps, tokens, computed, kept in found:
             step_rewards = np.frombuffer(steps, "<f4").astype(np.float32)
-            scored = Scored(reward, trajectory_reward, step_rewards, Usage(tokens, computed))
+            scored = Scored(reward, final, step_rewards, Usage(tokens, computed))
             yield Entry(row, digest, scored, bool(kept))
 
     def totals(self) -> Totals:

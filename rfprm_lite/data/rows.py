@@ -12,6 +12,11 @@ import msgspec
 
 from rfprm_lite.data.tables import Row
 from rfprm_lite.errors import InputError
+from rfprm_lite.trace import Response, Trace
+
+
+def _response(value: str | list[str]) -> Response:
+    return Trace.from_steps(value) if isinstance(value, list) else value
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
@@ -20,12 +25,22 @@ class ScoreRow(msgspec.Struct, frozen=True):
     problem: str | list[dict[str, Any]]
     response: str | list[str]
 
+    @property
+    def trace(self) -> Response:
+        """The response as text, or its steps as a trace. Raises InputError where a step is empty."""
+        return _response(self.response)
+
 
 class BestOfNRow(msgspec.Struct, frozen=True):
     """A problem and its candidates, each a text or a list of steps. In CSV they are a list in JSON."""
 
     problem: str | list[dict[str, Any]]
     candidates: list[str | list[str]]
+
+    @property
+    def responses(self) -> list[Response]:
+        """Each candidate as text, or its steps as a trace. Raises InputError where a step is empty."""
+        return [_response(candidate) for candidate in self.candidates]
 
 
 Asked = TypeVar("Asked", ScoreRow, BestOfNRow)

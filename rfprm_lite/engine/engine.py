@@ -79,36 +79,36 @@ class Engine:
         caches = [KVCache(self._layout, capacity, self._memory) for _ in range(count)]
         return KVLanes(caches, KVCache(self._layout, 0, self._memory), self._session.io_binding())
 
-    def prefill(self, lanes: KVLanes, extensions: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
-        """Append each extension to the cache of its lane; at least one, at most one a lane.
+    def prefill(self, lanes: KVLanes, chunks: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
+        """Append each chunk to the cache of its lane; at least one, at most one a lane.
 
         Returns float32 [R] for each, in [0, 1]. Raises ValueError where a cache is too small, NumericalError where a
         reward is no number, StoppedError where `cancel` said so. After any error the caches are as they were.
         """
-        caches = [lanes.caches[extension.lane] for extension in extensions]
+        caches = [lanes.caches[chunk.lane] for chunk in chunks]
         pasts = [cache.length for cache in caches]
         try:
-            for cache, extension in zip(caches, extensions, strict=True):
-                cache.advance(len(extension.ids))
-            return self._run(lanes, {e.lane: (past, e) for past, e in zip(pasts, extensions, strict=True)}, cancel)
+            for cache, chunk in zip(caches, chunks, strict=True):
+                cache.advance(len(chunk.ids))
+            return self._run(lanes, {c.lane: (past, c) for past, c in zip(pasts, chunks, strict=True)}, cancel)
         except BaseException:
             for cache, past in zip(caches, pasts, strict=True):
                 cache.trim(past)
             raise
 
-    def _run(self, lanes: KVLanes, extensions: dict[int, tuple[int, Chunk]], cancel: Cancellation) -> list[Rewards]:
-        inputs = run_inputs(self.max_lanes, {lane: (past, e.ids, e.read_at) for lane, (past, e) in extensions.items()})
+    def _run(self, lanes: KVLanes, chunks: dict[int, tuple[int, Chunk]], cancel: Cancellation) -> list[Rewards]:
+        inputs = run_inputs(self.max_lanes, {lane: (past, c.ids, c.read_at) for lane, (past, c) in chunks.items()})
         for name, value in inputs.items():
             lanes.binding.bind_cpu_input(name, value)
         for lane in range(self.max_lanes):
-            cache = lanes.caches[lane] if lane in extensions else lanes.idle
+            cache = lanes.caches[lane] if lane in chunks else lanes.idle
             self._bind(lanes, lane, cache, int(inputs["lane_tokens"][lane]), int(inputs["lane_totals"][lane]))
         lanes.binding.bind_output("rewards", "cpu")
         self._run_session(lanes.binding, cancel)
         found: Rewards = lanes.binding.get_outputs()[-1].numpy()
         _check_numbers(found, inputs["positions"][inputs["read_rows"]])
         starts = np.cumsum(inputs["lane_reads"]) - inputs["lane_reads"]
-        return [found[starts[lane] :][: len(e.read_at)] for lane, (_, e) in extensions.items()]
+        return [found[starts[lane] :][: len(c.read_at)] for lane, (_, c) in chunks.items()]
 
     def _run_session(self, binding: ort.IOBinding, cancel: Cancellation) -> None:
         """One run, which a request to cancel ends within milliseconds. Raises StoppedError, EngineError."""
@@ -142,12 +142,12 @@ class Engine:
 
 
 def run_inputs(
-    lanes: int, extensions: Mapping[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]]
+    lanes: int, chunks: Mapping[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]]
 ) -> dict[str, NDArray[np.int64]]:
-    """The graph's inputs but for the caches. extensions: cached tokens, ids and read_at, by lane. The other lanes get a
+    """The graph's inputs but for the caches. chunks: cached tokens, ids and read_at, by lane. The other lanes get a
     token 0 at position 0, which nobody reads. A chunk may get a token more than it has."""
     idle = (0, np.zeros(1, np.int64), np.zeros(0, np.int64))
-    used = {at: (past, _not_one_row(ids), _not_one_read(read_at)) for at, (past, ids, read_at) in extensions.items()}
+    used = {at: (past, _not_one_row(ids), _not_one_read(read_at)) for at, (past, ids, read_at) in chunks.items()}
     filled = [used.get(lane, idle) for lane in range(lanes)]
     tokens = np.array([len(ids) for _, ids, _ in filled], np.int64)
     pasts = np.array([past for past, _, _ in filled], np.int64)

@@ -22,7 +22,7 @@ from its_hub.api import (
     ChatMessages,
 )
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
@@ -45,7 +45,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
     aggregate: as in `PRM.score`. tokens: of all calls so far.
     """
 
-    def __init__(self, prm: PRM, *, aggregate: str | Aggregate | None = None, problem_of: ProblemOf = as_it_is) -> None:
+    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = as_it_is) -> None:
         self._prm = prm
         self._aggregate = aggregate
         self._problem_of = problem_of
@@ -64,7 +64,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
     ) -> list[float]:
         """`score` in a thread of its own; cancelled, it ends."""
         pairs = self._pairs(prompt_or_messages, steps)
-        return self._counted(await self._prm.ascore_many(pairs, aggregate=self._aggregate))
+        return self._counted(await self._prm.aio.score_many(pairs, aggregate=self._aggregate))
 
     def _pairs(
         self, prompt: Conversation | list[list[ChatMessage]], steps: str | list[str]
@@ -85,7 +85,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
 class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
     """Rewards of whole conversations, whose last message is the response, for best-of-N. Otherwise the same."""
 
-    def __init__(self, prm: PRM, *, aggregate: str | Aggregate | None = None, problem_of: ProblemOf = as_it_is) -> None:
+    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = as_it_is) -> None:
         self._process = ProcessRewardModel(prm, aggregate=aggregate, problem_of=problem_of)
 
     @property

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
@@ -29,7 +29,7 @@ class Judge:
     judged, unscored, tokens: of all calls so far: completions, those without a score, and what the others cost.
     """
 
-    def __init__(self, prm: PRM, aggregate: str | Aggregate | None, unscorable: float | None) -> None:
+    def __init__(self, prm: PRM, aggregate: AggregateLike | None, unscorable: float | None) -> None:
         self.prm = prm
         self.aggregate = aggregate
         self.unscorable = unscorable

@@ -22,12 +22,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
+from rfprm_lite.results import Score
 from rfprm_lite.rl import mixed
 
 __all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
@@ -59,7 +60,7 @@ class RewardFunction:
         *,
         outcome: Outcome | None = None,
         beta: float | None = None,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         unscorable: float = 0.0,
         problem_of: ProblemOf = plain_problem,
         ends: Sequence[str] = ENDS,
@@ -106,7 +107,7 @@ class RewardFunction:
         r_hats = [self._unscorable if score is None else score.reward for score in scores]
         if self._outcome is None:
             rewards = r_hats
-            highest = [score.reward_range[1] if score else 1.0 for score in scores]
+            highest = [_highest(score) if score else 1.0 for score in scores]
             filtered = [min(1.0, max(0.0, r_hat / top)) for r_hat, top in zip(r_hats, highest, strict=True)]
         else:
             filtered = [float(reward) for reward in self._outcome(queries, prompts, labels)["rewards"]]
@@ -131,6 +132,13 @@ class RewardFunction:
         while response.endswith(self._ends):
             response = next(response.removesuffix(end) for end in self._ends if response.endswith(end))
         return response
+
+
+def _highest(score: Score) -> float:
+    """The highest value that a score's reward can have."""
+    if score.reward_range is None:
+        raise InputError(f"the aggregate {score.aggregate} has no reward_range, by which OpenRLHF's scores are divided")
+    return score.reward_range[1]
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:

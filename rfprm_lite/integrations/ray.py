@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import Aggregate, AggregateLike
 from rfprm_lite.bundle.open import DEMO
 from rfprm_lite.data import columns
 from rfprm_lite.device import DeviceSpec
@@ -28,6 +28,7 @@ from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.batches import WINDOW
+from rfprm_lite.trace import Response, Trace
 
 try:
     import pyarrow as pa
@@ -44,7 +45,7 @@ OnError = Literal["raise", "return"]
 
 REWARDS: dict[str, tuple[pa.DataType, Callable[[Score], object]]] = {
     columns.REWARD: (pa.float64(), lambda score: score.reward),
-    columns.TRAJECTORY_REWARD: (pa.float64(), lambda score: score.trajectory_reward),
+    columns.FINAL: (pa.float64(), lambda score: score.final),
     columns.STEP_REWARDS: (pa.list_(pa.float32()), lambda score: score.step_rewards),
 }
 """Columns that every row gets, their types, and what of a score stands in them; null where there is an error."""
@@ -61,7 +62,7 @@ def score_dataset(
     threads: int = 1,
     problem: str = "problem",
     response: str = "response",
-    aggregate: str | Aggregate | None = None,
+    aggregate: AggregateLike | None = None,
     variant: str | None = None,
     device: str = "cpu",
     revision: str | None = None,
@@ -71,7 +72,7 @@ def score_dataset(
 ) -> Dataset:
     """The rows of `ds` in their order, each with the rewards that `PRM.score` gives it.
 
-    Columns that are added: `rfprm_reward` and `rfprm_trajectory_reward`, float64; `rfprm_step_rewards`, a list of
+    Columns that are added: `rfprm_reward` and `rfprm_final`, float64; `rfprm_step_rewards`, a list of
     float32; with on_error="return" also `rfprm_error`, the message of a row that could not be scored and has none,
     else null. Lazy as all of Ray Data: nothing runs before the result is read. Order is kept from the source on, which
     is a setting of the dataset's context (`ds.context.execution_options.preserve_order`): it is set.
@@ -96,7 +97,7 @@ def score_dataset(
     """
     _require_options(workers, threads, batch_rows, on_error)
     if isinstance(aggregate, str):
-        Aggregate(aggregate)  # type: ignore[arg-type]  # raises for an unknown name before anything runs
+        Aggregate(aggregate)  # raises for an unknown name before anything runs
     spec = DeviceSpec.parse(device)
     if device not in ("cpu", "cuda"):
         raise InputError(f"device={device!r}: Ray chooses the GPU of each actor, so it is 'cpu' or 'cuda'")
@@ -134,7 +135,7 @@ class _Job:
     options: LoadOptions
     problem: str
     response: str
-    aggregate: str | Aggregate | None
+    aggregate: AggregateLike | None
     on_error: OnError
 
 
@@ -150,7 +151,8 @@ class _Scorer:
         _require_columns(
             [name for name in batch.column_names if name not in (_ROW, _GROUP)], (job.problem, job.response)
         )
-        pairs = list(zip(batch[job.problem].to_pylist(), batch[job.response].to_pylist(), strict=True))
+        rows = zip(batch[job.problem].to_pylist(), batch[job.response].to_pylist(), strict=True)
+        pairs = [(problem, _response(response)) for problem, response in rows]
         order = sorted(range(len(pairs)), key=lambda i: [str(part) for part in pairs[i]])  # prefixes meet in a window
         scored = self._prm.score_many([pairs[i] for i in order], aggregate=job.aggregate, on_error="return")
         results: dict[int, Score | RfprmError] = dict(zip(order, scored, strict=True))
@@ -158,6 +160,11 @@ class _Scorer:
         if job.on_error == "raise":
             _raise_first(batch, found)
         return _with_rewards(batch, found, job.on_error)
+
+
+def _response(value: str | list[str]) -> Response:
+    """What a row holds: text, or a list of steps."""
+    return Trace.from_steps(value) if isinstance(value, list) else value
 
 
 def _with_group(batch: pa.Table, problem: str, response: str) -> pa.Table:

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, Prompt, plain_problem, response_of
@@ -48,7 +48,7 @@ class RewardFunction:
         *,
         outcome: Outcome | None = None,
         beta: float | None = None,
-        aggregate: str | Aggregate | None = None,
+        aggregate: AggregateLike | None = None,
         unscorable: float | None = 0.0,
         problem_of: ProblemOf = plain_problem,
         name: str = "rfprm",

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from rfprm_lite.aggregate import AggregateName
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.options import LoadOptions
@@ -44,7 +45,7 @@ def compute_score(
     threads: int | None = None,
     outcome: str | Outcome | None = None,
     beta: float | None = None,
-    aggregate: str | None = None,
+    aggregate: AggregateName | None = None,
     unscorable: float = 0.0,
     problem_key: str = "question",
 ) -> dict[str, Any]:
@@ -92,14 +93,14 @@ def _outcome(result: float | Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in result.items() if key != "score"}, "outcome": float(result["score"])}
 
 
-def _loaded_once(model: str, options: LoadOptions, aggregate: str | None, unscorable: float) -> Judge:
+def _loaded_once(model: str, options: LoadOptions, aggregate: AggregateName | None, unscorable: float) -> Judge:
     """verl's threads call at the same time, and the first to come loads the model for all."""
     with _loading:
         return _load(model, options, aggregate, unscorable)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(model: str, options: LoadOptions, aggregate: str | None, unscorable: float) -> Judge:
+def _load(model: str, options: LoadOptions, aggregate: AggregateName | None, unscorable: float) -> Judge:
     return Judge(PRM.load(model, options), aggregate, unscorable)
 
 

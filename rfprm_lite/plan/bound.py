@@ -1,14 +1,14 @@
-"""Exact best-of-N that reads no further than it must.
+"""Exact best-of-N that stops early.
 
-Rewards lie in [0, 1] and the number of a candidate's steps is known, so that what was read of it bounds its reward from
-above. The candidates with the highest bounds are read further, a step at a time and as many at once as fill a run,
-until the best ones are read to their ends and nothing can pass them any more. The choice is that of reading everything,
-ties included.
+Rewards lie in [0, 1] and the number of a candidate's steps is known, so that the rewards read out so far bound its
+reward from above. The candidates with the highest bounds are read further, a step at a time and as many at once as fill
+a run. It ends when the best ones are complete and no other bound passes theirs. The choice is that of reading
+everything, ties included.
 
-Whatever the order, a loser must be read until its bound is below the winner's reward. What is known of that early saves
-reading losers too far: so the most promising candidate, once read halfway, is read to its end at once.
+A losing candidate can be abandoned only once its upper bound falls below the winner's reward. The sooner that reward is
+known, the less of the losers is read; so a promising candidate that is half read is finished at once.
 
-In: readings, and a way to get their first rewards. Out: rewards as far as they were needed. Knows nothing of engines.
+In: candidates, and a way to get their first rewards. Out: rewards as far as they were needed. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -40,34 +40,46 @@ class Bounded(Protocol):
         """The lowest and highest reward that it can have when its first rewards are known."""
 
 
-def nothing(readings: Sequence[Bounded]) -> list[Rewards]:
-    """What is known of each reading before anything is read."""
-    return [np.zeros(0, np.float32) for _ in readings]
+def nothing(candidates: Sequence[Bounded]) -> list[Rewards]:
+    """What is known of each candidate before anything is read."""
+    return [np.zeros(0, np.float32) for _ in candidates]
 
 
 def best(
-    readings: Sequence[Bounded], known: Sequence[Rewards], count: int, advance: Advance
+    candidates: Sequence[Bounded], known: Sequence[Rewards], count: int, advance: Advance
 ) -> tuple[list[int], list[Rewards]]:
-    """known: the first rewards of each, as far as they were read before.
+    """The `count` candidates with the highest rewards, the best first and the first among equals first.
 
-    The `count` candidates of the highest rewards, the best first and the first among equals first, and all rewards
-    that were read of each candidate: of the chosen ones, all.
+    `order` sorts candidates by their upper bounds, ties by index; a complete candidate's bound is its reward. When the
+    first `count` of it are complete, each other candidate's bound is below theirs, or equal with a higher index: no
+    reward that it can still have changes the choice. Before that, only open candidates that stand in `order` before the
+    last of the `count` best complete ones can pass it, in value or as a tie with a lower index. So
+    `order.index(complete[count - 1])` tells all that matter.
+
+    Args:
+        candidates: All of them.
+        known: The first rewards of each, as far as they were read out before.
+        count: How many are wanted.
+        advance: Gives the first rewards of candidates.
+
+    Returns:
+        Indices of the chosen ones, and all rewards that were read out of each candidate: of the chosen ones, all.
     """
     rewards = list(known)
-    highest = [reading.bounds(own)[1] for reading, own in zip(readings, rewards, strict=True)]
+    highest = [candidate.bounds(first)[1] for candidate, first in zip(candidates, rewards, strict=True)]
     while True:
-        order = sorted(range(len(readings)), key=lambda i: (-highest[i], i))
-        open_ = [i for i in order if len(rewards[i]) < readings[i].num_readouts]
-        complete = [i for i in order if len(rewards[i]) == readings[i].num_readouts]
+        order = sorted(range(len(candidates)), key=lambda i: (-highest[i], i))
+        incomplete = [i for i in order if len(rewards[i]) < candidates[i].num_readouts]
+        complete = [i for i in order if len(rewards[i]) == candidates[i].num_readouts]
         if complete[:count] == order[:count]:
             return order[:count], rewards
-        if len(complete) >= count:  # only what can still pass the last of the best so far
+        if len(complete) >= count:
             passing = set(order[: order.index(complete[count - 1])])
-            further = [(i, len(rewards[i]) + 1) for i in open_ if i in passing][:WIDTH]
-        elif len(rewards[open_[0]]) >= HALFWAY * readings[open_[0]].num_readouts:
-            further = [(open_[0], readings[open_[0]].num_readouts)]
+            further = [(i, len(rewards[i]) + 1) for i in incomplete if i in passing][:WIDTH]
+        elif len(rewards[incomplete[0]]) >= HALFWAY * candidates[incomplete[0]].num_readouts:
+            further = [(incomplete[0], candidates[incomplete[0]].num_readouts)]
         else:
-            further = [(i, len(rewards[i]) + 1) for i in open_[:WIDTH]]
-        for (i, _), own in zip(further, advance(further), strict=True):
-            rewards[i] = own
-            highest[i] = readings[i].bounds(own)[1]
+            further = [(i, len(rewards[i]) + 1) for i in incomplete[:WIDTH]]
+        for (i, _), first in zip(further, advance(further), strict=True):
+            rewards[i] = first
+            highest[i] = candidates[i].bounds(first)[1]

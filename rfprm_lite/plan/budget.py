@@ -14,8 +14,8 @@ RUN_BYTES = 250
 """Bytes of temporary arrays per token and hidden feature in one run; measured with bench/memory.py
 (bench/log/2026-11-23-memory-prediction.md)."""
 FLOAT_BYTES = 4
-DEFAULT_EXTRA_BYTES = 2**31
-"""Without memory_bytes, a call may retain this much KV in addition to the shared cache."""
+DEFAULT_PINNED_BYTES = 2**31
+"""Without memory_bytes, live traces, races and lazy calls may pin this much KV beside the shared cache."""
 SCORE_COPIES, LAST_LAYER_COPIES = 4, 4
 """Arrays of attention scores, and of the last layer's keys and values, that a run holds at once."""
 
@@ -58,7 +58,15 @@ class ModelSizes:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """limit: bytes, or None. cache_bytes: kept between calls."""
+    """What calls may take in memory beside the loaded model.
+
+    Attributes:
+        sizes: Of the model.
+        max_lanes: Lanes of the graph.
+        cache_bytes: KV that is kept between calls without a lease, at most.
+        limit: Bytes of one call, what is kept included; None for no limit.
+        budget: The most that one run computes.
+    """
 
     sizes: ModelSizes
     max_lanes: int
@@ -67,7 +75,7 @@ class Footprint:
     budget: RunBudget = DEFAULT_BUDGET
 
     def bytes(self, longest: int, lanes: int) -> int:
-        """Of a call whose longest sequence has `longest` tokens: at most, the cache included.
+        """The most bytes of a call whose longest sequence has `longest` tokens, the shared cache included.
 
         It grows with the tokens, never with their square: a lane's keys and values, those that lanes share, and what a
         run needs.
@@ -81,20 +89,35 @@ class Footprint:
         return lanes * lane + shared + max(layers, scores + joined) + self.cache_bytes
 
     @property
-    def most_kept(self) -> int:
-        """Bytes that a call, or a growing trace, may keep besides: half of the limit."""
-        return DEFAULT_EXTRA_BYTES if self.limit is None else self.limit // 2
+    def pin_capacity(self) -> int:
+        """Bytes that all live traces, races and lazy calls may pin together: half of the limit."""
+        return DEFAULT_PINNED_BYTES if self.limit is None else self.limit // 2
 
-    def allows(self, longest: int, more: int) -> bool:
-        """Whether a call may keep so many bytes besides."""
-        return more <= self.most_kept and (self.limit is None or self.bytes(longest, 1) + more <= self.limit)
+    def may_pin(self, longest: int, nbytes: int) -> bool:
+        """Whether a call may pin so many bytes besides."""
+        return nbytes <= self.pin_capacity and (self.limit is None or self.bytes(longest, 1) + nbytes <= self.limit)
 
-    def lanes(self, longest: int, more: int = 0) -> int:
-        """The most lanes that keep within the limit, where the call keeps `more` bytes besides. Raises MemoryLimitError
-        where one does not."""
+    def lanes(self, longest: int) -> int:
+        """The most lanes that keep within the limit if nothing is pinned.
+
+        Raises:
+            MemoryLimitError: If not one lane does.
+        """
+        return self.admit(longest, 0)[0]
+
+    def admit(self, longest: int, pinned: int) -> tuple[int, int]:
+        """How many lanes a call may use beside what is pinned, and how many bytes may stay pinned.
+
+        Pins yield to a call that needs their room: what they held is computed again when it is needed.
+
+        Raises:
+            MemoryLimitError: If not one lane keeps within the limit without any pins.
+        """
         if self.limit is None:
-            return self.max_lanes
-        fitting = [n for n in range(1, self.max_lanes + 1) if self.bytes(longest, n) + more <= self.limit]
-        if not fitting:
-            raise MemoryLimitError(longest, self.bytes(longest, 1) + more, self.limit)
-        return fitting[-1]
+            return self.max_lanes, self.pin_capacity
+        room = self.limit - self.bytes(longest, 1)
+        if room < 0:
+            raise MemoryLimitError(longest, self.bytes(longest, 1), self.limit)
+        pinned = min(pinned, room)
+        lanes = [n for n in range(1, self.max_lanes + 1) if self.bytes(longest, n) + pinned <= self.limit]
+        return lanes[-1], pinned

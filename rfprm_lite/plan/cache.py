@@ -1,20 +1,25 @@
-"""The prefix cache: what earlier calls computed, kept within a number of bytes.
+"""The prefix cache: keys, values and rewards of token prefixes, kept for calls to come.
 
-A radix tree of tokens. Each node keeps the KV of its tokens, as a block that it knows nothing of but its size, and the
-rewards that were read among them. What was used least recently goes first. Bookkeeping alone: no engine, no arrays but
-token ids. Several threads may use one.
+A radix tree of tokens. Each node keeps the KV of its tokens, as a block of which only the size matters here, and the
+rewards that were read out among them. Bookkeeping alone: no engine, no arrays but token ids. Several threads may use
+one cache.
+
+Two budgets limit what is kept. What no lease pins stays within `capacity`; the least recently used goes first. What
+leases pin stays within `pin_capacity`; if it is exceeded, the least recently used pins are lifted. Either way a prefix
+that went is computed again when it is asked for, and rewards do not change.
 
 A block that is dropped here lives on for a call that still holds it.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +27,12 @@ from numpy.typing import NDArray
 from rfprm_lite.plan.ports import B
 from rfprm_lite.plan.tree import shared_length
 
+UNLIMITED = 2**62
+
 
 @dataclass(frozen=True, slots=True)
 class BlockSlice(Generic[B]):
-    """Tokens [start, end) of a sequence are tokens [offset, offset + end - start) of the block."""
+    """Part of a block: tokens [start, end) of a sequence are tokens [offset, offset + end - start) of the block."""
 
     start: int
     end: int
@@ -38,39 +45,58 @@ class BlockSlice(Generic[B]):
         return BlockSlice(first, last, self.block, self.offset + first - self.start)
 
 
-def within(pieces: Sequence[BlockSlice[B]], start: int, end: int) -> list[BlockSlice[B]]:
-    """The parts of consecutive pieces that are in [start, end)."""
-    return [piece.clipped(start, end) for piece in pieces if max(piece.start, start) < min(piece.end, end)]
+def within(slices: Sequence[BlockSlice[B]], start: int, end: int) -> list[BlockSlice[B]]:
+    """The parts of consecutive slices that are in [start, end)."""
+    return [one.clipped(start, end) for one in slices if max(one.start, start) < min(one.end, end)]
 
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[B]):
-    """What is kept of a sequence: its first `length` tokens, in consecutive pieces, and all rewards read in them."""
+    """What is kept of a sequence: its first `length` tokens, in consecutive slices, and all rewards among them."""
 
     length: int
-    pieces: Sequence[BlockSlice[B]]
+    slices: Sequence[BlockSlice[B]]
     rewards: Mapping[int, float]
 
 
+class Store(Protocol[B]):
+    """Where a call looks prefixes up and leaves them: the cache itself, or a lease on it."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is ever kept."""
+
+    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
+        """The longest prefix of `ids` that is kept with a reward at every position of `read_at` in it."""
+
+    def insert(self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float]) -> None:
+        """Keep tokens [new.start, new.end), the last of `ids`, and the rewards among them."""
+
+
 class _Branch(Generic[B]):
-    """Where nodes hang: by the first token of each."""
+    """Where nodes hang, by the first token of each."""
 
     def __init__(self) -> None:
         self.children: dict[int, _Node[B]] = {}
 
 
 class _Node(_Branch[B]):
-    """piece: of the node's own tokens, counted from the sequence's beginning. rewards: those read among them."""
+    """Consecutive tokens of a path, their KV, their rewards by position, and the leases that pin them."""
 
     def __init__(
-        self, parent: _Branch[B], ids: NDArray[np.int64], piece: BlockSlice[B], rewards: dict[int, float]
+        self, parent: _Branch[B], ids: NDArray[np.int64], kept: BlockSlice[B], rewards: dict[int, float]
     ) -> None:
         super().__init__()
         self._parent = weakref.ref(parent)  # no cycles: what is dropped is freed at once
         self.ids = ids
-        self.piece = piece
+        self.kept = kept
         self.rewards = rewards
+        self.leases: set[int] = set()
         parent.children[int(ids[0])] = self
+
+    @property
+    def nbytes(self) -> int:
+        return self.kept.block.nbytes
 
     @property
     def parent(self) -> _Branch[B]:
@@ -85,76 +111,149 @@ class _Node(_Branch[B]):
         self._parent = weakref.ref(parent)
 
 
-class PrefixCache(Generic[B]):
-    """Keeps at most `capacity` bytes; with 0, nothing. split: makes two blocks of one, the first of so many tokens."""
+class _Pool(Generic[B]):
+    """Nodes by their last use, and their bytes. A parent is used after its children: the first has none in the pool."""
 
-    def __init__(self, capacity: int, split: Callable[[B, int], tuple[B, B]]) -> None:
+    def __init__(self) -> None:
+        self.nodes: OrderedDict[_Node[B], None] = OrderedDict()
+        self.nbytes = 0
+
+    def add(self, node: _Node[B]) -> None:
+        self.nodes[node] = None
+        self.nbytes += node.nbytes
+
+    def remove(self, node: _Node[B]) -> None:
+        del self.nodes[node]
+        self.nbytes -= node.nbytes
+
+    def use(self, node: _Node[B]) -> None:
+        self.nodes.move_to_end(node)
+
+    @property
+    def oldest(self) -> _Node[B]:
+        return next(iter(self.nodes))
+
+
+class PrefixCache(Generic[B]):
+    """What calls computed, for the calls after them.
+
+    Args:
+        capacity: Bytes kept without a lease; with 0 nothing is.
+        split: Makes two blocks of one, the first of so many tokens.
+        pin_capacity: Bytes that all leases may pin together.
+    """
+
+    def __init__(self, capacity: int, split: Callable[[B, int], tuple[B, B]], pin_capacity: int = UNLIMITED) -> None:
         self._capacity = capacity
+        self._pin_capacity = pin_capacity
         self._split = split
         self._lock = threading.Lock()
-        self.clear()
+        self._root: _Branch[B] = _Branch()
+        self._free: _Pool[B] = _Pool()
+        # The ancestors of a pinned node are pinned by the same leases: only whole subtrees are ever dropped.
+        self._pinned: _Pool[B] = _Pool()
+        self._lease_numbers = itertools.count()
+        self._buffer_bytes: dict[int, int] = {}
+        # A lease may end while the garbage collector runs, even within this lock: it is settled at the next use.
+        self._ended: deque[int] = deque()
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is ever kept."""
+        """Whether anything is kept without a lease."""
         return self._capacity > 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept now."""
-        return self._nbytes
+        """Bytes of keys and values kept now, pinned ones included."""
+        with self._lock:
+            self._settle()
+            return self._free.nbytes + self._pinned.nbytes
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes that leases hold now: prefixes, and the lanes that live as long as a lease."""
+        with self._lock:
+            self._settle()
+            return self._pinned.nbytes + sum(self._buffer_bytes.values())
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything that no lease pins."""
         with self._lock:
-            self._root: _Branch[B] = _Branch()
-            # Nodes by their last use. A parent is used after its children, so that the first has none.
-            self._by_use: OrderedDict[_Node[B], None] = OrderedDict()
-            self._nbytes = 0
+            self._settle()
+            self._evict(0)
 
-    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
-        """The longest prefix of `ids` that is kept with a reward at every position of `reads` (ascending) in it."""
-        pieces: list[BlockSlice[B]] = []
+    def lease(self) -> Lease[B]:
+        """A hold on prefixes: what is matched or inserted through it stays until it ends."""
+        return Lease(self, next(self._lease_numbers))
+
+    def lift_pins(self, most: int) -> None:
+        """Lift the least recently used pins until leases hold at most `most` bytes, or only their lanes."""
+        with self._lock:
+            self._settle()
+            self._lift(most)
+            self._evict(self._capacity)
+
+    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64], lease: int | None = None) -> Match[B]:
+        """The longest prefix of `ids` that is kept with a reward at every position of `read_at` in it.
+
+        A kept token has no hidden state any more, so that a reward which was never read out there can't be had without
+        computing the token again: the match ends before it.
+
+        Args:
+            ids: int64 [num_tokens].
+            read_at: int64 [num_readouts], ascending.
+            lease: The number of the lease that pins what is found.
+        """
+        slices: list[BlockSlice[B]] = []
         known: dict[int, float] = {}
         with self._lock:
+            self._settle()
             path = list(self._path(ids))
             for node, shared in path:
-                pieces.append(node.piece.clipped(node.piece.start, node.piece.start + shared))
+                slices.append(node.kept.clipped(node.kept.start, node.kept.start + shared))
                 known |= node.rewards
             if path:
-                self._use(path[-1][0])
-        length = pieces[-1].end if pieces else 0
-        length = min([length, *(r for r in read_at.tolist() if r < length and r not in known)])
-        return Match(length, within(pieces, 0, length), {at: r for at, r in known.items() if at < length})
+                last, shared = path[-1]
+                if lease is not None and shared < len(last.ids):
+                    last = self._cut(last, last.kept.start + shared)  # pin no more than is shared
+                self._use(last, lease)
+        length = slices[-1].end if slices else 0
+        length = min([length, *(at for at in read_at.tolist() if at < length and at not in known)])
+        return Match(length, within(slices, 0, length), {at: r for at, r in known.items() if at < length})
 
-    def take(self, other: PrefixCache[B], ids: NDArray[np.int64]) -> None:
-        """Keep what another cache has of a sequence. The two share its blocks."""
-        nothing = np.zeros(0, np.int64)
-        match, kept = other.match(ids, nothing), self.match(ids, nothing)
-        start = min([kept.length, *(at for at in match.rewards if at not in kept.rewards)])
-        for piece in within(match.pieces, start, match.length):
-            own = {at: r for at, r in match.rewards.items() if piece.start <= at < piece.end}
-            self.insert(ids[: piece.end], piece, own)
+    def insert(
+        self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float], lease: int | None = None
+    ) -> None:
+        """Keep the KV of tokens [new.start, new.end), the last of `ids`, and the rewards among them.
 
-    def insert(self, ids: NDArray[np.int64], piece: BlockSlice[B], rewards: Mapping[int, float]) -> None:
-        """Keep the KV of tokens [piece.start, piece.end), the last of `ids`, and rewards read among them. What is kept
-        already stays; where the tokens before `piece.start` are not kept, neither are these."""
-        if not self.enabled:
+        What is kept already stays. Where the tokens before `new.start` are not kept, neither are these.
+        """
+        if not self.enabled and lease is None:
             return
         with self._lock:
+            self._settle()
             last, length = self._root, 0
             for node, shared in self._path(ids):
                 node.rewards |= {at: r for at, r in rewards.items() if length <= at < length + shared}
                 last, length = node, length + shared
-            if piece.start <= length < piece.end:
-                if isinstance(last, _Node) and length < last.piece.end:
+            if new.start <= length < new.end:
+                if isinstance(last, _Node) and length < last.kept.end:
                     last = self._cut(last, length)
-                own = {at: r for at, r in rewards.items() if at >= length}
-                last = _Node(last, ids[length:].copy(), self._own(piece.clipped(length, piece.end)), own)
-                self._by_use[last] = None
-                self._nbytes += last.piece.block.nbytes
-            self._use(last)
-            self._evict()
+                behind = {at: r for at, r in rewards.items() if at >= length}
+                last = _Node(last, ids[length:].copy(), self._own_block(new.clipped(length, new.end)), behind)
+                self._free.add(last)
+            self._use(last, lease)
+            self._lift(self._pin_capacity)
+            self._evict(self._capacity)
+
+    def end_lease(self, lease: int) -> None:
+        """Lift all pins of a lease, at the cache's next use. Safe wherever the garbage collector may run."""
+        self._ended.append(lease)
+
+    def count_buffers(self, lease: int, nbytes: int) -> None:
+        """Count the lanes that live as long as a lease among what it holds."""
+        with self._lock:
+            self._buffer_bytes[lease] = nbytes
 
     def _path(self, ids: NDArray[np.int64]) -> Iterator[tuple[_Node[B], int]]:
         """The nodes that `ids` pass through, and how many of each one's tokens they share."""
@@ -168,32 +267,104 @@ class PrefixCache(Generic[B]):
 
     def _cut(self, node: _Node[B], at: int) -> _Node[B]:
         """Split a node in two, before token `at` of the sequence; returns the upper one."""
-        shared = at - node.piece.start
-        first, second = self._split(node.piece.block, shared)
-        known = {p: r for p, r in node.rewards.items() if p < at}
-        upper = _Node(node.parent, node.ids[:shared], BlockSlice(node.piece.start, at, first), known)
-        node.rewards = {p: r for p, r in node.rewards.items() if p >= at}
-        node.parent, node.ids, node.piece = upper, node.ids[shared:], BlockSlice(at, node.piece.end, second)
+        pool = self._pool(node)
+        pool.remove(node)
+        shared = at - node.kept.start
+        first, second = self._split(node.kept.block, shared)
+        known = {position: r for position, r in node.rewards.items() if position < at}
+        upper = _Node(node.parent, node.ids[:shared], BlockSlice(node.kept.start, at, first), known)
+        upper.leases = set(node.leases)
+        node.rewards = {position: r for position, r in node.rewards.items() if position >= at}
+        node.parent, node.ids, node.kept = upper, node.ids[shared:], BlockSlice(at, node.kept.end, second)
         upper.children[int(node.ids[0])] = node
-        self._by_use[upper] = None
+        pool.add(node)
+        pool.add(upper)
         return upper
 
-    def _own(self, piece: BlockSlice[B]) -> BlockSlice[B]:
-        """The same with a block of just its tokens."""
-        block, tokens = piece.block, piece.end - piece.start
-        if piece.offset:
-            _, block = self._split(block, piece.offset)
+    def _own_block(self, kept: BlockSlice[B]) -> BlockSlice[B]:
+        """The same slice with a block of just its tokens."""
+        block, tokens = kept.block, kept.end - kept.start
+        if kept.offset:
+            _, block = self._split(block, kept.offset)
         if block.length > tokens:
             block, _ = self._split(block, tokens)
-        return BlockSlice(piece.start, piece.end, block)
+        return BlockSlice(kept.start, kept.end, block)
 
-    def _use(self, node: _Branch[B]) -> None:
+    def _pool(self, node: _Node[B]) -> _Pool[B]:
+        return self._pinned if node.leases else self._free
+
+    def _use(self, node: _Branch[B], lease: int | None) -> None:
+        """A node and all before it are used, and pinned if there is a lease."""
         while isinstance(node, _Node):
-            self._by_use.move_to_end(node)
+            if lease is not None and lease not in node.leases:
+                self._move(node, node.leases | {lease})
+            self._pool(node).use(node)
             node = node.parent
 
-    def _evict(self) -> None:
-        while self._nbytes > self._capacity:
-            oldest, _ = self._by_use.popitem(last=False)
-            self._nbytes -= oldest.piece.block.nbytes
+    def _move(self, node: _Node[B], leases: set[int]) -> None:
+        """Change which leases pin a node, and with that its pool, where it counts as just used.
+
+        Its ancestors are moved after it, or stay behind it in use, so that no pool drops a node before its children.
+        """
+        self._pool(node).remove(node)
+        node.leases = leases
+        self._pool(node).add(node)
+
+    def _settle(self) -> None:
+        """Lift the pins of leases that have ended."""
+        if not self._ended:
+            return
+        ended = {self._ended.popleft() for _ in range(len(self._ended))}
+        for lease in ended:
+            self._buffer_bytes.pop(lease, None)
+        for node in list(self._pinned.nodes):
+            if node.leases & ended:
+                self._move(node, node.leases - ended)
+        self._evict(self._capacity)
+
+    def _lift(self, most: int) -> None:
+        room = most - sum(self._buffer_bytes.values())
+        while self._pinned.nodes and self._pinned.nbytes > room:
+            self._move(self._pinned.oldest, set())
+
+    def _evict(self, most: int) -> None:
+        while self._free.nbytes > most:
+            oldest = self._free.oldest
+            self._free.remove(oldest)
             del oldest.parent.children[int(oldest.ids[0])]
+
+
+class Lease(Generic[B]):
+    """A hold on prefixes of a cache, as long as it lives: a `Store` that pins. Ends by `end`, or when nobody has it."""
+
+    def __init__(self, cache: PrefixCache[B], number: int) -> None:
+        self._cache = cache
+        self._number = number
+        self._finalizer = weakref.finalize(self, cache.end_lease, number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.end()
+
+    @property
+    def enabled(self) -> bool:
+        """Always: a lease keeps whatever the cache's own capacity is."""
+        return True
+
+    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
+        """As `PrefixCache.match`, and pins what is found."""
+        return self._cache.match(ids, read_at, self._number)
+
+    def insert(self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float]) -> None:
+        """As `PrefixCache.insert`, and pins what is kept."""
+        self._cache.insert(ids, new, rewards, self._number)
+
+    def count_buffers(self, nbytes: int) -> None:
+        """Count lanes that live as long as the lease among what it holds."""
+        self._cache.count_buffers(self._number, nbytes)
+
+    def end(self) -> None:
+        """Lift all pins."""
+        self._finalizer()

@@ -77,5 +77,5 @@ class Prefill(Protocol[L]):
     def new_lanes(self, count: int, capacity: int) -> L:
         """Lanes with empty caches for up to `capacity` tokens each."""
 
-    def prefill(self, lanes: L, extensions: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
-        """Append each extension to its lane's cache; the rewards at its read-outs."""
+    def prefill(self, lanes: L, chunks: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
+        """Append each chunk to its lane's cache; the rewards at its read-outs."""

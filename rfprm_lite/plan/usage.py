@@ -26,3 +26,8 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)
+
+    def to_dict(self) -> dict[str, int]:
+        """For JSON; `skipped` only where there is any."""
+        counts = {"total": self.total, "computed": self.computed, "reused": self.reused}
+        return counts | {"skipped": self.skipped} if self.skipped else counts

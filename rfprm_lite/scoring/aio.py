@@ -1,15 +1,22 @@
-"""A call in a thread of its own, for asyncio: cancelled or out of time, it really ends."""
+"""Calls in threads of their own, for asyncio: cancelled or out of time, they really end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from typing import TypeVar
+from typing import Literal, TypeVar, overload
 
+from rfprm_lite.aggregate import AggregateLike
+from rfprm_lite.errors import RfprmError
 from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
+from rfprm_lite.scoring import batches, choose
+from rfprm_lite.scoring.batches import OnError, Pairs
+from rfprm_lite.scoring.scorer import Scorer
+from rfprm_lite.trace import Problem, Response, as_trace
 
 T = TypeVar("T")
 
@@ -17,10 +24,123 @@ THREADS = 8
 """Calls that run at once; others wait."""
 
 
-async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
-    """What the call gives. timeout: seconds, waiting included. Raises TimeoutError, and what the call raises.
+class AsyncCalls:
+    """The calls of a PRM for asyncio: `prm.aio`. Each runs in a thread of its own.
 
-    When it is cancelled or out of time, the thread has ended, or never begun, before this returns.
+    Every call takes `timeout`, in seconds, waiting included. Cancelled, or out of time (TimeoutError), the run ends
+    within milliseconds and the model is as usable as before. What else is raised is what the PRM's own method raises.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+
+    async def score(
+        self,
+        problem: Problem,
+        response: Response | None = None,
+        *,
+        steps: Iterable[str] | None = None,
+        aggregate: AggregateLike | None = None,
+        timeout: float | None = None,
+    ) -> Score:
+        """As `PRM.score`."""
+        scorer, how = self._scorer, self._scorer.aggregate(aggregate)
+        trace = as_trace(response, steps)
+        return await run(lambda cancel: scorer.score([scorer.request(problem, trace, how)], cancel)[0], timeout)
+
+    @overload
+    async def score_many(
+        self,
+        pairs: Pairs,
+        *,
+        aggregate: AggregateLike | None = None,
+        on_error: Literal["raise"] = "raise",
+        timeout: float | None = None,
+    ) -> list[Score]: ...
+
+    @overload
+    async def score_many(
+        self,
+        pairs: Pairs,
+        *,
+        aggregate: AggregateLike | None = None,
+        on_error: Literal["return"],
+        timeout: float | None = None,
+    ) -> list[Score | RfprmError]: ...
+
+    async def score_many(
+        self,
+        pairs: Pairs,
+        *,
+        aggregate: AggregateLike | None = None,
+        on_error: OnError = "raise",
+        timeout: float | None = None,
+    ) -> list[Score] | list[Score | RfprmError]:
+        """As `PRM.score_many`."""
+        scorer, how, given = self._scorer, self._scorer.aggregate(aggregate), list(pairs)
+        return await run(
+            lambda cancel: list(batches.score_all(scorer, given, how, on_error, cancel)),
+            timeout,
+        )
+
+    @overload
+    async def best_of_n(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: Literal[True],
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score]: ...
+
+    @overload
+    async def best_of_n(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: bool = False,
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score | Unfinished]: ...
+
+    async def best_of_n(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: bool = False,
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score] | BestOfN[Candidate, Score | Unfinished]:
+        """As `PRM.best_of_n`."""
+        return await self.top_k(problem, candidates, 1, aggregate=aggregate, exhaustive=exhaustive, timeout=timeout)
+
+    async def top_k(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        k: int,
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: bool = False,
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score | Unfinished]:
+        """As `PRM.top_k`."""
+        scorer, how = self._scorer, self._scorer.aggregate(aggregate)
+        return await run(
+            lambda cancel: choose.best(scorer, problem, candidates, k, how, exhaustive=exhaustive, cancel=cancel),
+            timeout,
+        )
+
+
+async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
+    """What the call gives. When it is cancelled or out of time, its thread has ended, or never begun, before this
+    returns.
+
+    Raises:
+        TimeoutError: After `timeout` seconds, waiting included.
     """
     cancel = Cancellation()
     submitted = _threads().submit(call, cancel)

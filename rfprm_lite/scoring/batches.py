@@ -1,7 +1,4 @@
-"""Any number of responses: a few at a time, in order, each error in its place.
-
-In: pairs of problem and response, and how to read and score them. Out: their scores, one by one.
-"""
+"""Any number of responses: a few at a time, in order, each error in its place."""
 
 from __future__ import annotations
 
@@ -9,43 +6,74 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, TypeVar
 
-from rfprm_lite.errors import ForkError, InputError, RfprmError
+from rfprm_lite.aggregate import AnyAggregate
+from rfprm_lite.errors import ForkError, InputError, RfprmError, StoppedError
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.request import Request
+from rfprm_lite.scoring.scorer import Scorer
+from rfprm_lite.trace import Problem, Response
 
 OnError = Literal["raise", "return"]
+Pairs = Iterable[tuple[Problem, Response]]
 
 WINDOW = 64
 """Responses that are planned together: neighbours share prefixes, and a result waits for at most so many others."""
 
-Pair = TypeVar("Pair")
+Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
-def score(
-    pairs: Iterable[Pair],
-    read: Callable[[Pair], Request],
-    score_all: Callable[[Sequence[Request], Cancellation], list[Score]],
-    on_error: OnError,
+def score_each(
+    scorer: Scorer, pairs: Pairs, aggregate: AnyAggregate, on_error: OnError, cancel: Cancellation | None = None
 ) -> Iterator[Score | RfprmError]:
-    """The score of each pair in order, or its error. With on_error="raise", the first error is raised when all scores
-    before it were yielded, with a note that names the pair."""
+    """The score of each pair in order, or its error.
+
+    With on_error="raise", the first error is raised when all scores before it were yielded, with a note that names the
+    pair.
+    """
+    return in_windows(
+        pairs,
+        lambda pair: scorer.pair_request(pair, aggregate),
+        lambda requests: scorer.score(requests, cancel),
+        on_error,
+    )
+
+
+def score_all(
+    scorer: Scorer, pairs: Pairs, aggregate: AnyAggregate, on_error: OnError, cancel: Cancellation | None = None
+) -> Iterator[Score | RfprmError]:
+    """As `score_each`, but with on_error="raise" a wrong pair is found before anything runs."""
+    if on_error != "raise":
+        return score_each(scorer, pairs, aggregate, on_error, cancel)
+    requests = scorer.requests(pairs, aggregate)
+    return in_windows(requests, lambda request: request, lambda some: scorer.score(some, cancel), on_error)
+
+
+def in_windows(
+    items: Iterable[Value],
+    request_of: Callable[[Value], Request],
+    score: Callable[[Sequence[Request]], list[Score]],
+    on_error: OnError,
+    window: int = WINDOW,
+) -> Iterator[Score | RfprmError]:
+    """`window` items at a time. Raises InputError at once where `on_error` is neither of its two values."""
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={on_error!r}: it is 'raise' or 'return'")
-    return _score(pairs, read, score_all, on_error)
+    return _in_windows(items, request_of, score, on_error, window)
 
 
-def _score(
-    pairs: Iterable[Pair],
-    read: Callable[[Pair], Request],
-    score_all: Callable[[Sequence[Request], Cancellation], list[Score]],
+def _in_windows(
+    items: Iterable[Value],
+    request_of: Callable[[Value], Request],
+    score: Callable[[Sequence[Request]], list[Score]],
     on_error: OnError,
+    window: int,
 ) -> Iterator[Score | RfprmError]:
-    rest = iter(pairs)
+    rest = iter(items)
     at = 0
-    while window := list(islice(rest, WINDOW)):
-        for result in _window([_attempt(read, pair) for pair in window], score_all):
+    while batch := list(islice(rest, window)):
+        for result in _scored([_attempt(request_of, item) for item in batch], score):
             if isinstance(result, RfprmError) and on_error == "raise":
                 result.add_note(f"in response {at} of this call")
                 raise result
@@ -53,23 +81,23 @@ def _score(
             at += 1
 
 
-def _window(
-    read: Sequence[Request | RfprmError], score_all: Callable[[Sequence[Request], Cancellation], list[Score]]
+def _scored(
+    attempts: Sequence[Request | RfprmError], score: Callable[[Sequence[Request]], list[Score]]
 ) -> Iterator[Score | RfprmError]:
-    readings = [reading for reading in read if isinstance(reading, Request)]
+    requests = [request for request in attempts if isinstance(request, Request)]
     try:
-        scores: Iterator[Score | RfprmError] = iter(score_all(readings, Cancellation()))
-    except ForkError:
-        raise  # of the process, not of a response
+        scores: Iterator[Score | RfprmError] = iter(score(requests))
+    except (ForkError, StoppedError):
+        raise  # of the process or the call, not of a response
     except RfprmError:
-        scores = (
-            _attempt(lambda own: score_all([own], Cancellation())[0], reading) for reading in readings
-        )  # whose it is
-    return (next(scores) if isinstance(reading, Request) else reading for reading in read)
+        scores = (_attempt(lambda one: score([one])[0], request) for request in requests)  # to find whose it is
+    return (next(scores) if isinstance(request, Request) else request for request in attempts)
 
 
-def _attempt(call: Callable[[Pair], Result], value: Pair) -> Result | RfprmError:
+def _attempt(call: Callable[[Value], Result], value: Value) -> Result | RfprmError:
     try:
         return call(value)
+    except StoppedError:
+        raise
     except RfprmError as error:
         return error.with_traceback(None)  # whose frames would hold a call's memory

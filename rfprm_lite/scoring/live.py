@@ -1,41 +1,38 @@
-"""A trace that grows: the reward of each step as soon as it is there.
-
-In: steps, one after another. Out: their rewards. Knows nothing of engines.
-"""
+"""A trace that grows: the reward of each step as soon as it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import AnyAggregate
 from rfprm_lite.errors import InputError
-from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
+from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.request import Request
-from rfprm_lite.text.encoding import Encoder
+from rfprm_lite.scoring.scorer import CallPool, Scorer
 from rfprm_lite.trace import Problem, Trace
-
-ScoreSequences = Callable[[Sequence[TokenSequence]], list[SequenceRewards]]
 
 
 class LiveTrace:
-    """A problem and the steps so far, made by `PRM.trace`. Not for several threads at once; its forks are independent.
+    """A problem and the steps so far, made by `PRM.live`. Not for several threads at once; its forks are independent.
 
-    A trace and its forks keep the keys and values of their past, up to 2 GiB or half of `memory_bytes`: a step costs
-    its own tokens. Of what had to go the least recently used went first; it is computed again, and rewards are the
-    same."""
+    A trace and its forks pin the keys and values of their past, and share lanes that stay loaded: a step costs its own
+    tokens. All live traces, races and lazy best-of-N calls of a PRM may pin 2 GiB together, or half of `memory_bytes`.
+    Beyond that the least recently used prefixes are dropped and computed again when they are needed; rewards do not
+    change.
+    """
 
     def __init__(
-        self, problem: Problem, aggregate: Aggregate, encoder: Encoder, score_sequences: ScoreSequences
+        self, scorer: Scorer, problem: Problem, aggregate: AnyAggregate, calls: CallPool | None = None
     ) -> None:
+        self._scorer = scorer
         self._problem = problem
         self._aggregate = aggregate
-        self._encoder = encoder
-        self._score_sequences = score_sequences
+        self._calls = CallPool(scorer, scorer.cache.lease()) if calls is None else calls
         self._steps: tuple[str, ...] = ()
-        self._thinking = 0
+        self._num_thinking = 0
         self._rewards: tuple[np.float32, ...] = ()
         self._computed = 0
 
@@ -52,34 +49,66 @@ class LiveTrace:
     def append(self, step: str, *, thinking: bool = False) -> float:
         """Add a step, as it is, and return its reward in [0, 1].
 
-        thinking: whether it is of the thinking trajectory, which comes before the response. Raises InputError,
-        InputTypeError, ContextLengthError, MemoryLimitError; the trace is then as it was.
+        Args:
+            step: The step's text.
+            thinking: Whether it is of the thinking trajectory, which comes before the response.
+
+        Raises:
+            InputError: If the step is empty, or of the thinking after one of the response.
+            InputTypeError: If it is no text.
+            ContextLengthError: If the trace has become longer than the model reads.
+            MemoryLimitError: If it would take too much memory.
+
+        After any error the trace is as it was.
         """
-        if thinking and len(self._steps) > self._thinking:
-            raise InputError("a step of the thinking trajectory can't follow one of the response")
-        steps, num_thinking = (*self._steps, step), self._thinking + thinking
-        trace = Trace.from_steps(steps, thinking=num_thinking)
-        (found,) = self._score_sequences([self._encoder.last_step_sequence(self._problem, trace)])
-        self._steps, self._thinking = steps, num_thinking
-        self._rewards += (found.rewards[-1],)
-        self._computed += found.computed
-        return float(found.rewards[-1])
+        return self.append_all({0: (self, step)}, thinking=thinking)[0]
 
     def fork(self) -> LiveTrace:
         """A trace with the same past, which it shares."""
-        other = LiveTrace(self._problem, self._aggregate, self._encoder, self._score_sequences)
-        other._steps, other._thinking = self._steps, self._thinking
+        other = LiveTrace(self._scorer, self._problem, self._aggregate, self._calls)
+        other._steps, other._num_thinking = self._steps, self._num_thinking
         other._rewards, other._computed = self._rewards, self._computed
         return other
 
     def score(self) -> Score:
-        """The score of the trace so far: that of `PRM.score`. Raises InputError where it has no step, or no response
-        that the aggregate reads as one."""
-        trace = Trace.from_steps(self._steps, thinking=self._thinking)
-        reading = Request.of(self._encoder, self._problem, trace, self._aggregate)
+        """The score of the trace so far: that of `PRM.score`.
+
+        Raises:
+            InputError: If the trace has no step, or no response that the aggregate scores as one step.
+        """
+        trace = Trace.from_steps(self._steps, thinking=self._num_thinking)
+        request = Request.of(self._scorer.encoder, self._problem, trace, self._aggregate)
         rewards = np.array(self._rewards, np.float32)
-        if reading.num_readouts > len(rewards):
-            (final,) = self._score_sequences(reading.sequences[-1:])
+        if request.num_readouts > len(rewards):
+            with self._calls.call() as call:
+                (final,) = call.rewards(request.sequences[-1:])
             rewards = np.append(rewards, final.rewards[-1])
             self._computed += final.computed
-        return reading.score(rewards, min(self._computed, reading.num_tokens))
+        return request.score(rewards, min(self._computed, request.num_tokens))
+
+    @staticmethod
+    def append_all(steps: Mapping[int, tuple[LiveTrace, str]], *, thinking: bool = False) -> dict[int, float]:
+        """Add a step to each of several forks of one trace, all in the same runs.
+
+        Returns:
+            The rewards, under the keys of `steps`.
+
+        After any error all traces are as they were. Raises as `append`.
+        """
+        traces = [trace for trace, _ in steps.values()]
+        sequences = [trace._sequence_with(step, thinking=thinking) for trace, step in steps.values()]
+        with traces[0]._calls.call() as call:
+            results = call.rewards(sequences)
+        for (trace, step), result in zip(steps.values(), results, strict=True):
+            trace._steps += (step,)
+            trace._num_thinking += thinking
+            trace._rewards += (result.rewards[-1],)
+            trace._computed += result.computed
+        return {key: float(result.rewards[-1]) for key, result in zip(steps, results, strict=True)}
+
+    def _sequence_with(self, step: str, *, thinking: bool) -> TokenSequence:
+        """The trace with one step more, read out at that step alone."""
+        if thinking and len(self._steps) > self._num_thinking:
+            raise InputError("a step of the thinking trajectory can't follow one of the response")
+        longer = Trace.from_steps((*self._steps, step), thinking=self._num_thinking + thinking)
+        return self._scorer.encoder.last_step_sequence(self._problem, longer)

@@ -1,6 +1,6 @@
-"""What a PRM reads of a trace, and what its rewards make of it.
+"""A trace on its way: what the model reads of it, and the `Score` that its rewards make.
 
-In: a trace and its token sequences. Out: the part of them up to any read-out, and a `Score` of their rewards. Knows
+In: a trace and its token sequences. Out: the part of them up to any read-out, and a result of their rewards. Knows
 nothing of engines.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rfprm_lite.aggregate import Aggregate
+from rfprm_lite.aggregate import AnyAggregate
 from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import Score, Unfinished
@@ -21,86 +21,98 @@ from rfprm_lite.trace import Problem, Trace
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """A trace and what the model reads of it: one read-out a step, and behind them one for the final reward where the
-    aggregate has the response read as one step."""
+    """A trace and what the model reads of it.
+
+    There is one read-out a step, and behind them one for the final reward where the aggregate has the response read
+    out as one step.
+    """
 
     trace: Trace
     sequences: tuple[TokenSequence, ...]
-    aggregate: Aggregate
+    aggregate: AnyAggregate
 
     @classmethod
-    def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: Aggregate) -> Request:
-        """Raises ContextLengthError, InputError, InputTypeError."""
+    def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: AnyAggregate) -> Request:
+        """A trace, encoded.
+
+        Raises:
+            ContextLengthError: If it has more tokens than the model reads.
+            InputError: If a text can't be scored.
+            InputTypeError: If something is of the wrong type.
+        """
         sequences = encoder.step_sequences(problem, trace)
-        if aggregate.reads_response:
+        if aggregate.scores_response:
             sequences += encoder.response_sequences(problem, trace)
         return cls(trace, tuple(sequences), aggregate)
 
     @property
     def num_readouts(self) -> int:
+        """Read-outs of all sequences."""
         return sum(len(sequence.read_at) for sequence in self.sequences)
 
     @property
     def num_tokens(self) -> int:
+        """Tokens of all sequences."""
         return sum(len(sequence.ids) for sequence in self.sequences)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(len(sequence.ids) for sequence in self.sequences)
+
     def first(self, readouts: int) -> list[TokenSequence]:
-        """The sequences up to the first `reads` read-outs, and no further."""
-        found: list[TokenSequence] = []
+        """The sequences up to the first `readouts` read-outs, and no further."""
+        parts: list[TokenSequence] = []
         for sequence in self.sequences:
             if readouts <= 0:
                 break
-            own = sequence.read_at[:readouts]
-            found.append(TokenSequence(sequence.ids[: int(own[-1]) + 1], own))
-            readouts -= len(own)
-        return found
+            positions = sequence.read_at[:readouts]
+            parts.append(TokenSequence(sequence.ids[: int(positions[-1]) + 1], positions))
+            readouts -= len(positions)
+        return parts
 
     def bounds(self, rewards: Rewards) -> tuple[float, float]:
         """The lowest and highest reward that the trace can have when its first rewards are known.
 
-        Every operation of an aggregate is rounded monotonically, so that these bounds hold to the last bit."""
+        The missing rewards are set to 0 and to 1. The bounds hold to the last bit, since each operation of an aggregate
+        is monotone after rounding, too: if x <= y, then fl(x + z) <= fl(y + z), and the same holds for a product with
+        z >= 0, a division by a count and the minimum. numpy adds and multiplies in an order that depends on the number
+        of steps alone, which is that of the whole trace in all three cases.
+        """
         missing = self.num_readouts - len(rewards)
         low, high = (np.concatenate([rewards, np.full(missing, value, np.float32)]) for value in (0, 1))
         return self._reward(low), self._reward(high)
 
     def score(self, rewards: Rewards, computed: int) -> Score:
-        """rewards: all."""
-        steps = rewards[: len(self.trace.steps)]
+        """The score of all rewards. computed: tokens that went through the model for it."""
         return Score(
-            step_rewards=steps,
-            trajectory_reward=float(rewards[-1]),
-            reward=self._reward(rewards),
+            step_rewards=rewards[: len(self.trace.steps)],
             aggregate=self.aggregate,
             steps=self.trace.steps,
             tokens=Usage(self.num_tokens, computed),
+            reward=self._reward(rewards),
+            final=float(rewards[-1]),
         )
 
     def result(self, rewards: Rewards, computed: int) -> Score | Unfinished:
-        """rewards: all, or the first ones."""
-        return (self.score if len(rewards) == self.num_readouts else self.partial)(rewards, computed)
-
-    def partial(self, rewards: Rewards, computed: int) -> Unfinished:
-        """rewards: the first ones."""
+        """A `Score` if every reward is known, otherwise an `Unfinished` with bounds."""
+        if len(rewards) == self.num_readouts:
+            return self.score(rewards, computed)
         skipped = self.num_tokens - sum(len(sequence.ids) for sequence in self.first(len(rewards)))
         low, high = self.bounds(rewards)
         return Unfinished(
             step_rewards=rewards[: len(self.trace.steps)],
-            lowest=low,
-            highest=high,
             aggregate=self.aggregate,
             steps=self.trace.steps,
             tokens=Usage(self.num_tokens, computed, skipped),
+            lowest=low,
+            highest=high,
         )
 
     def _reward(self, rewards: Rewards) -> float:
         return self.aggregate(rewards[: len(self.trace.steps)], float(rewards[-1]))
 
 
-def collected(parts: Sequence[Sequence[TokenSequence]], found: Sequence[SequenceRewards]) -> list[tuple[Rewards, int]]:
-    """Rewards and computed tokens of each part, from those of all their sequences in order."""
-    rest = iter(found)
-    made: list[tuple[Rewards, int]] = []
-    for part in parts:
-        own = [next(rest) for _ in part]
-        made.append((np.concatenate([one.rewards for one in own]), sum(one.computed for one in own)))
-    return made
+def joined(results: Sequence[SequenceRewards]) -> tuple[Rewards, int]:
+    """The rewards of consecutive sequences as one array, and the tokens computed for them."""
+    return np.concatenate([one.rewards for one in results]), sum(one.computed for one in results)

@@ -43,7 +43,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
     steps: Annotated[tuple[StepRecord, ...], msgspec.Meta(min_length=1)]
     step_rewards: tuple[StepReward, ...]
     aggregate: str
-    reward_range: tuple[float, float]
+    reward_range: tuple[float, float] | None
     tokens: Usage
     reward: float | None = None
     bounds: tuple[float, float] | None = None
@@ -74,8 +74,8 @@ class ScoreRecord(msgspec.Struct, frozen=True):
     @property
     def summary(self) -> str:
         """The aggregate, the reward and its range."""
-        low, high = self.reward_range
-        return f"{self.aggregate}: {self.reward_text} (from {low:g} to {high:g})"
+        span = f" (from {self.reward_range[0]:g} to {self.reward_range[1]:g})" if self.reward_range else ""
+        return f"{self.aggregate}: {self.reward_text}{span}"
 
     @property
     def trajectory(self) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rfprm_export.parity import stages
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.plan.schedule import score_sequences
+from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.scoring.wiring import open_engine
 
@@ -26,8 +26,8 @@ def variant_rewards(bundle: Bundle, sequences: Sequence[TokenSequence], *, by_la
     """float32 [num_read] of each. by_layer: one layer in memory at a time; otherwise by the runtime."""
     if by_layer:
         return stages.rewards(bundle, sequences)
-    engine = open_engine(bundle, DeviceSpec("cpu"), None)
-    return [scored.rewards for scored in score_sequences(engine, sequences)]
+    call = Call(open_engine(bundle, DeviceSpec("cpu"), None))
+    return [scored.rewards for scored in call.rewards(sequences)]
 
 
 def logit_shift(expected: Rewards, found: Rewards) -> float:

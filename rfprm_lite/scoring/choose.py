@@ -1,0 +1,81 @@
+"""Best of N: the candidates with the highest rewards, and no more computed than it takes to know them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rfprm_lite.aggregate import AnyAggregate
+from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.plan import bound
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.sequence import Rewards
+from rfprm_lite.plan.tree import plan
+from rfprm_lite.plan.usage import Usage
+from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
+from rfprm_lite.scoring.request import Request
+from rfprm_lite.scoring.scorer import Scorer, grouped
+from rfprm_lite.trace import Problem, Trace
+
+
+def best(
+    scorer: Scorer,
+    problem: Problem,
+    candidates: Iterable[Candidate],
+    count: int,
+    aggregate: AnyAggregate,
+    *,
+    exhaustive: bool,
+    cancel: Cancellation,
+) -> BestOfN[Candidate, Score | Unfinished]:
+    """The `count` best candidates.
+
+    Raises:
+        InputError: If there is no candidate, if `count` is below 1, or if the aggregate can't be bounded and the call
+            is not exhaustive.
+        InputTypeError: If candidates are one response.
+    """
+    if isinstance(candidates, (str, bytes, Trace)):
+        raise InputTypeError(f"candidates are several responses, not one {type(candidates).__name__}")
+    given = tuple(candidates)
+    if not given:
+        raise InputError("no candidates: there is nothing to choose from")
+    if not isinstance(count, int) or count < 1:
+        raise InputError(f"k={count!r}: a whole number from 1 on is needed")
+    if not (exhaustive or aggregate.monotone):
+        raise InputError(
+            f"the aggregate {aggregate} may fall when a step reward rises, so that candidates can't be bounded: take "
+            "exhaustive=True, or say CustomAggregate(function, monotone=True)"
+        )
+    requests = scorer.requests([(problem, candidate) for candidate in given], aggregate)
+    ranking, rewards, computed = _ranked(scorer, requests, count, exhaustive, cancel)
+    scores = tuple(request.result(r, tokens) for request, r, tokens in zip(requests, rewards, computed, strict=True))
+    return BestOfN(tuple(ranking), given, scores, sum((score.tokens for score in scores), Usage(0, 0)))
+
+
+def _ranked(
+    scorer: Scorer, requests: Sequence[Request], count: int, exhaustive: bool, cancel: Cancellation
+) -> tuple[list[int], list[Rewards], list[int]]:
+    """The best candidates, the rewards that were read out of each, and the tokens computed for each."""
+    computed = [0] * len(requests)
+    longest, kept = _sizes(scorer, requests)
+    lazy = not exhaustive and scorer.footprint.may_pin(longest, kept)
+    with scorer.cache.lease() as lease:
+        call = scorer.call(cancel, lease if lazy else None, longest)
+
+        def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
+            results = grouped(call, [requests[i].first(readouts) for i, readouts in further])
+            for (i, _), (_, tokens) in zip(further, results, strict=True):
+                computed[i] += tokens
+            return [rewards for rewards, _ in results]
+
+        everything = [(i, request.num_readouts) for i, request in enumerate(requests)]
+        known = bound.nothing(requests) if lazy else advance(everything)
+        ranking, rewards = bound.best(requests, known, count, advance)
+    return ranking, rewards, computed
+
+
+def _sizes(scorer: Scorer, requests: Sequence[Request]) -> tuple[int, int]:
+    """Tokens of the longest sequence, and bytes of all candidates' keys and values, shared prefixes counted once."""
+    segments = plan([sequence for request in requests for sequence in request.sequences]).segments
+    tokens = sum(len(segment.ids) for segment in segments)
+    return max(request.longest for request in requests), tokens * scorer.footprint.sizes.token_bytes

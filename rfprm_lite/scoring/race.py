@@ -1,0 +1,161 @@
+"""Best of N while the candidates are still being written: which of them can still win.
+
+In: the steps of several candidates, as they come. Out: who can still win, given who is complete, so that a generator
+can stop writing the others. The winner is that of finishing all of them, exactly, ties included.
+
+What a candidate can still reach depends on the aggregate and on what is known of its length:
+
+    1. min, product: a further step never raises them. The bound is the reward so far; no length is needed.
+    2. Others: the bound is the highest reward over all numbers of steps up to `max_steps`, all missing ones at 1.
+
+Case 2 is exact to the last bit: the bound is computed for each length, and with the same number of terms numpy rounds
+in the same order, monotonically. In case 1 a longer product may be rounded in another order than a shorter one, by less
+than one unit in the last place a step. So the bound of a product gets a slack that covers millions of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_lite.aggregate import Aggregate, AnyAggregate
+from rfprm_lite.errors import InputError
+from rfprm_lite.results import Score
+from rfprm_lite.scoring.live import LiveTrace
+
+NEVER_RISING = {"min": (0.0, 0.0), "product": (1e-9, 1e-300)}
+"""Aggregates that no further step in [0, 1] raises, with the relative and absolute slack of their bounds."""
+
+
+class Race:
+    """Candidates of one problem that grow side by side, made by `PRM.race`. Not for several threads at once.
+
+    Args:
+        origin: A live trace without steps.
+        count: How many candidates there are.
+        aggregate: What makes one reward of a candidate's.
+        max_steps: The most steps that a candidate may have. Needed unless the aggregate is min or product.
+
+    Raises:
+        InputError: If `max_steps` is missing, or if the aggregate can't be bounded.
+    """
+
+    def __init__(self, origin: LiveTrace, count: int, aggregate: AnyAggregate, max_steps: int | None) -> None:
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"n={count!r}: a whole number from 1 on is needed")
+        if not aggregate.monotone:
+            raise InputError(
+                f"the aggregate {aggregate} may fall when a step reward rises, so that candidates can't be bounded: "
+                "say CustomAggregate(function, monotone=True) if it never does"
+            )
+        self._slack = NEVER_RISING.get(aggregate.name) if isinstance(aggregate, Aggregate) else None
+        if max_steps is None and self._slack is None:
+            raise InputError(
+                f"with the aggregate {aggregate} a candidate's chances depend on how long it may become: give max_steps"
+            )
+        if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
+            raise InputError(f"max_steps={max_steps!r}: a whole number from 1 on is needed")
+        self._aggregate = aggregate
+        self._max_steps = max_steps
+        self._most_steps = max_steps or 0
+        self._traces = [origin.fork() for _ in range(count)]
+        self._highest = [self._bound(trace) for trace in self._traces]
+        self._scores: dict[int, Score] = {}
+
+    def append(self, i: int, step: str, *, thinking: bool = False) -> float:
+        """Add a step to candidate i and return its reward in [0, 1]. Raises as `LiveTrace.append`, and as `extend`."""
+        return self.extend({i: step}, thinking=thinking)[i]
+
+    def extend(self, steps: Mapping[int, str], *, thinking: bool = False) -> dict[int, float]:
+        """Add a step to each of several candidates, computed together; returns their rewards by index.
+
+        Args:
+            steps: By the candidates' indices.
+            thinking: Whether they are of the thinking trajectories.
+
+        Raises:
+            InputError: If there is no such candidate, if it is finished, or if it has `max_steps` steps already.
+            InputTypeError, ContextLengthError, MemoryLimitError: As `LiveTrace.append`.
+
+        After any error the race is as it was.
+        """
+        if not steps:
+            return {}
+        for i in steps:
+            self._require_open(i)
+            if self._max_steps is not None and len(self._traces[i].steps) >= self._max_steps:
+                raise InputError(f"candidate {i} has max_steps={self._max_steps} steps already: finish it")
+        rewards = LiveTrace.append_all({i: (self._traces[i], step) for i, step in steps.items()}, thinking=thinking)
+        for i in steps:
+            self._highest[i] = self._bound(self._traces[i])
+        return rewards
+
+    def finish(self, i: int) -> Score:
+        """Say that candidate i is complete; returns its score.
+
+        Raises:
+            InputError: If there is no such candidate, if it is finished already, or if it has no step.
+        """
+        self._require_open(i)
+        self._scores[i] = self._traces[i].score()
+        return self._scores[i]
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """Indices of the candidates that can still win, given what is complete."""
+        leader = self._leader
+        if leader is None:
+            return tuple(range(len(self._traces)))
+        best = self._scores[leader].reward
+        return tuple(i for i in range(len(self._traces)) if i == leader or self._may_pass(i, leader, best))
+
+    @property
+    def winner(self) -> int | None:
+        """The candidate that wins whatever the others still write; None as long as that is open."""
+        leader = self._leader
+        return leader if leader is not None and self.alive == (leader,) else None
+
+    @property
+    def scores(self) -> dict[int, Score]:
+        """The scores of the finished candidates, by index."""
+        return dict(self._scores)
+
+    def trace(self, i: int) -> LiveTrace:
+        """Candidate i so far. Raises InputError if there is none."""
+        self._require(i)
+        return self._traces[i]
+
+    @property
+    def _leader(self) -> int | None:
+        """The best of the finished candidates, the first among equals."""
+        return min(self._scores, key=lambda i: (-self._scores[i].reward, i), default=None)
+
+    def _may_pass(self, i: int, leader: int, best: float) -> bool:
+        if i in self._scores:
+            return False
+        return self._highest[i] > best or (self._highest[i] == best and i < leader)
+
+    def _bound(self, trace: LiveTrace) -> float:
+        """The highest reward that the candidate can have in the end."""
+        rewards = np.array(trace.step_rewards or (1.0,), np.float32)
+        if self._slack is None:
+            return max(self._if_perfect(rewards, length) for length in range(len(rewards), self._most_steps + 1))
+        relative, absolute = self._slack
+        return self._if_perfect(rewards, len(rewards)) * (1 + relative) + absolute
+
+    def _if_perfect(self, rewards: NDArray[np.float32], length: int) -> float:
+        """The reward with so many steps if all that are missing were rewarded by 1."""
+        full = np.concatenate([rewards, np.ones(length - len(rewards), np.float32)])
+        # Nothing is known of the response as one step before the candidate is finished.
+        return self._aggregate(full, 1.0 if self._aggregate.scores_response else float(full[-1]))
+
+    def _require(self, i: int) -> None:
+        if i not in range(len(self._traces)):
+            raise InputError(f"there is no candidate {i!r}: there are {len(self._traces)}, from 0 on")
+
+    def _require_open(self, i: int) -> None:
+        self._require(i)
+        if i in self._scores:
+            raise InputError(f"candidate {i} is finished already")

@@ -1,0 +1,139 @@
+"""A loaded model as calls see it: text to requests, requests to rewards, within the limits of memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from rfprm_lite.aggregate import AggregateLike, AnyAggregate, as_aggregate
+from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.engine import KVLanes
+from rfprm_lite.engine.kv import Block
+from rfprm_lite.errors import ForkError, InputTypeError, RfprmError
+from rfprm_lite.plan.budget import Footprint
+from rfprm_lite.plan.cache import Lease, PrefixCache
+from rfprm_lite.plan.call import Call
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.plan.sequence import Rewards, TokenSequence
+from rfprm_lite.results import Score
+from rfprm_lite.scoring.request import Request, joined
+from rfprm_lite.scoring.wiring import open_engine, packing_of, sizes_of
+from rfprm_lite.text.encoding import Encoder
+from rfprm_lite.trace import Problem, Response, Trace, as_trace
+
+
+class Scorer:
+    """What every call needs of a loaded model. Several threads may use one.
+
+    Args:
+        bundle: The variant that is loaded.
+        device: Where it runs.
+        threads: Of one run, within an operator; None for one a physical core.
+        cache_bytes: Keys and values kept between calls.
+        memory_bytes: That a call may take beside the loaded model, what is kept included; None for no limit.
+    """
+
+    def __init__(
+        self, bundle: Bundle, device: DeviceSpec, threads: int | None, cache_bytes: int, memory_bytes: int | None
+    ) -> None:
+        manifest, variant = bundle.manifest, bundle.variant
+        self.encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
+        self.footprint = Footprint(sizes_of(manifest, variant), variant.lanes, cache_bytes, memory_bytes)
+        self.cache: PrefixCache[Block] = PrefixCache(cache_bytes, Block.split, self.footprint.pin_capacity)
+        self._engine = open_engine(bundle, device, threads)
+        self._packing = packing_of(manifest, variant)
+        self._default = manifest.recipe.aggregate
+        self._process = os.getpid()
+
+    def aggregate(self, value: AggregateLike | None) -> AnyAggregate:
+        """What a caller gave, as an aggregate; the recipe's own where None."""
+        return as_aggregate(value, self._default)
+
+    def request(self, problem: Problem, trace: Trace, aggregate: AnyAggregate) -> Request:
+        """A trace, encoded, and refused before anything runs where it is too long for the model or for memory."""
+        request = Request.of(self.encoder, problem, trace, aggregate)
+        self.footprint.lanes(request.longest)
+        return request
+
+    def requests(self, pairs: Iterable[tuple[Problem, Response]], aggregate: AnyAggregate) -> list[Request]:
+        """All pairs, encoded; the first wrong one raises, with a note that names it."""
+        requests: list[Request] = []
+        for i, pair in enumerate(pairs):
+            try:
+                requests.append(self.pair_request(pair, aggregate))
+            except RfprmError as error:
+                error.add_note(f"in response {i} of this call")
+                raise
+        return requests
+
+    def pair_request(self, pair: tuple[Problem, Response], aggregate: AnyAggregate) -> Request:
+        """A pair of problem and response, encoded."""
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise InputTypeError(f"a pair of problem and response is needed, not {type(pair).__name__} {pair!r:.60}")
+        return self.request(pair[0], as_trace(pair[1]), aggregate)
+
+    def call(
+        self, cancel: Cancellation | None = None, lease: Lease[Block] | None = None, capacity: int = 0
+    ) -> Call[KVLanes]:
+        """A call on the engine.
+
+        Args:
+            cancel: Ends it from another thread.
+            lease: What it pins prefixes by; without one, what it computes goes to the shared cache.
+            capacity: Tokens that its lanes have room for from the beginning, where it is known.
+        """
+
+        def admit(longest: int) -> int:
+            self._require_own_process()
+            lanes, most_pinned = self.footprint.admit(longest, self.cache.pinned_bytes)
+            self.cache.lift_pins(most_pinned)
+            return lanes
+
+        store = self.cache if lease is None else lease
+        return Call(self._engine, store, admit=admit, packing=self._packing, cancel=cancel, capacity=capacity)
+
+    def score(self, requests: Sequence[Request], cancel: Cancellation | None = None) -> list[Score]:
+        """The scores of requests, planned together."""
+        rewards = grouped(self.call(cancel), [request.sequences for request in requests])
+        return [request.score(*own) for request, own in zip(requests, rewards, strict=True)]
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process:
+            raise ForkError(
+                f"this PRM was loaded in process {self._process} and can't be used in {os.getpid()}, which was forked "
+                "from it: load it there, or start processes by 'spawn' and send it to them"
+            )
+
+
+def grouped(call: Call[Any], groups: Sequence[Sequence[TokenSequence]]) -> list[tuple[Rewards, int]]:
+    """The rewards of each group of sequences as one array, and the tokens computed for it; all planned together."""
+    results = iter(call.rewards([sequence for group in groups for sequence in group]))
+    return [joined(list(islice(results, len(group)))) for group in groups]
+
+
+class CallPool:
+    """Lanes that wait for their next use, for text that grows: one call is kept, further threads get their own."""
+
+    def __init__(self, scorer: Scorer, lease: Lease[Block]) -> None:
+        self._scorer = scorer
+        self._lease = lease
+        self._idle: list[Call[KVLanes]] = []
+
+    @contextmanager
+    def call(self) -> Iterator[Call[KVLanes]]:
+        """A call for one use. What it leaves in its lanes is there for the next."""
+        try:
+            call = self._idle.pop()
+            self._lease.count_buffers(0)  # the call counts its lanes itself
+        except IndexError:
+            call = self._scorer.call(lease=self._lease)
+        try:
+            yield call
+        finally:
+            if not self._idle:
+                self._idle.append(call)
+                self._lease.count_buffers(call.lane_tokens * self._scorer.footprint.sizes.token_bytes)
