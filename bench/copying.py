@@ -17,9 +17,9 @@ import click
 import numpy as np
 
 from models import prepare
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan import packing
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.ports import Chunk
@@ -37,7 +37,7 @@ PAST = 4096
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE)
 def main(model: str, variant: str, threads: int, cache: Path) -> None:
     """Measure MODEL: a shape's name, or a bundle's folder."""
-    bundle = open_bundle(prepare(model, cache).bundle, variant, "cpu", HubOptions(), verify=False)
+    bundle = open_bundle(prepare(model, cache).bundle, LoadOptions(variant=variant, verify=False))
     engine = open_engine(bundle, DeviceSpec("cpu"), threads)
     ids, nothing = np.arange(8), np.zeros(0, np.int64)
     runs, copies = [], []

@@ -15,6 +15,7 @@ from rfprm_lite.errors import (
     ModelNotFoundError,
     RfprmError,
 )
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import BestOfN, Score, Unfinished
@@ -35,6 +36,7 @@ __all__ = [
     "DeviceError",
     "InputError",
     "LiveTrace",
+    "LoadOptions",
     "MemoryLimitError",
     "ModelNotFoundError",
     "Problem",

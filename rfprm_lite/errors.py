@@ -13,7 +13,6 @@
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── NumericalError (ArithmeticError)     the model gave something that is no number
     ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
-    ├── DiskSpaceError (OSError)             a download needs more space than the cache's disk has
     └── BundleError (ValueError)
         ├── BundleFormatError                manifest.json is malformed or of an unknown format version
         ├── BundleFileError                  a file is missing, truncated or altered
@@ -25,7 +24,6 @@ Each is also the builtin that a caller would catch without knowing rfprm-lite.
 from __future__ import annotations
 
 from importlib import metadata
-from pathlib import Path
 
 
 class RfprmError(Exception):
@@ -118,27 +116,6 @@ class NumericalError(RfprmError, ArithmeticError):
 
 class ModelNotFoundError(RfprmError, FileNotFoundError):
     """No bundle at that path or hub id."""
-
-
-class DiskSpaceError(RfprmError, OSError):
-    """A download needs more space than the disk of the hub's cache has. Nothing was downloaded.
-
-    Attributes: `folder` of the cache, `needed` and `free` (both in bytes).
-    """
-
-    def __init__(self, repo: str, folder: Path, needed: int, free: int) -> None:
-        super().__init__(
-            f"{repo} needs {needed / 1e6:.1f} MB more, the disk of {folder} has {free / 1e6:.1f} MB free: free "
-            f"{(needed - free) / 1e6:.1f} MB or more (`rfprm models list` shows what the cache holds), or set HF_HOME "
-            "to a folder on another disk"
-        )
-        self._repo = repo
-        self.folder = folder
-        self.needed = needed
-        self.free = free
-
-    def __reduce__(self) -> tuple[type[DiskSpaceError], tuple[str, Path, int, int]]:
-        return DiskSpaceError, (self._repo, self.folder, self.needed, self.free)
 
 
 class BundleError(RfprmError, ValueError):

@@ -5,18 +5,17 @@ problem and response -> trace -> token sequences -> prefix plan -> engine -> rew
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, overload
 
 from rfprm_lite.aggregate import AggregateLike
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.manifest import Manifest, Variant
-from rfprm_lite.bundle.open import DEMO, Bundle, open_bundle
+from rfprm_lite.bundle.open import Bundle, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import RfprmError
+from rfprm_lite.options import CACHE_BYTES, LoadOptions
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
 from rfprm_lite.scoring import batches, choose
@@ -26,10 +25,6 @@ from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.race import Race
 from rfprm_lite.scoring.scorer import Scorer
 from rfprm_lite.trace import Problem, Response, as_trace
-
-CACHE_BYTES = 256 * 2**20
-
-_log = logging.getLogger("rfprm_lite")
 
 
 class PRM:
@@ -42,27 +37,20 @@ class PRM:
         aio: The same calls for asyncio, each with a `timeout`: `await prm.aio.score(problem, response, timeout=5)`.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        device: DeviceSpec,
-        threads: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        memory_bytes: int | None = None,
-    ) -> None:
+    def __init__(self, bundle: Bundle, options: LoadOptions) -> None:
         self._bundle = bundle
-        self._device = device
-        self._options = (threads, cache_bytes, memory_bytes)
-        self._scorer = Scorer(bundle, device, threads, cache_bytes, memory_bytes)
+        self._options = options
+        self._device = DeviceSpec.parse(options.device)
+        self._scorer = Scorer(bundle, self._device, options.threads, options.cache_bytes, options.memory_bytes)
         self.aio = AsyncCalls(self._scorer)
 
     def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
-        return type(self), (self._bundle, self._device, *self._options)
+        return type(self), (self._bundle, self._options)
 
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path | None = None,
+        model: str | Path,
         *,
         variant: str | None = None,
         device: str = "cpu",
@@ -76,30 +64,35 @@ class PRM:
     ) -> PRM:
         """Load a bundle that rfprm-export made.
 
-        model: a folder, a hub id (`org/name`), or "demo" for the bundled demo model, which also stands in where
-            nothing is given. The demo model judges grade-school arithmetic only; it is not ReasonFlux-PRM.
-        variant: such as "fp32"; the bundle's default for the device where None.
-        device: "cpu", "cuda" or "cuda:N". Where it can't be had, DeviceError: nothing falls back.
-        threads: of one run, within an operator; None for one a physical core.
-        revision, cache_dir, local_files_only: for hub ids, as in huggingface-hub.
-        verify: check each file's sha256 (about a second for 1.5 GB). Sizes are always checked.
-        cache_bytes: of keys and values that are kept between calls, for prefixes that come again; 0 for none.
-        memory_bytes: that a call may take at most beside the loaded model, the cache included. What can't keep within
-            it is refused before it starts, by MemoryLimitError. Calls at the same time count each for itself.
+        Args:
+            model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
+                arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
+            variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes, memory_bytes: As in
+                `LoadOptions`. Nothing falls back: what can't be had is an error.
 
-        What is downloaded, a hub id's variant where it is not in the cache, is logged (docs/hub.md).
-        Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DiskSpaceError, DeviceError.
+        Raises:
+            ModelNotFoundError: If no bundle is there, or its download broke off.
+            BundleError: If it can't be read, a file was altered, or there is no such variant.
+            DeviceError: If the device is unknown, or can't be had.
         """
-        spec = DeviceSpec.parse(device)
-        require_available(spec)  # before anything is downloaded
-        if model is None:
-            _log.warning(
-                "no model was named, so this is rfprm-lite's bundled demo model: it judges grade-school arithmetic "
-                "only and is not ReasonFlux-PRM. Name a bundle, or 'demo' to say that you want it"
-            )
-        hub = HubOptions(revision, Path(cache_dir) if cache_dir else None, local_files_only)
-        bundle = open_bundle(DEMO if model is None else model, variant, spec.kind, hub, verify=verify)
-        return cls(bundle, spec, threads, cache_bytes, memory_bytes)
+        options = LoadOptions(
+            variant=variant,
+            device=device,
+            threads=threads,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            verify=verify,
+            cache_bytes=cache_bytes,
+            memory_bytes=memory_bytes,
+        )
+        return cls.load(model, options)
+
+    @classmethod
+    def load(cls, model: str | Path, options: LoadOptions) -> PRM:
+        """`from_pretrained`, with its keyword arguments as one value, for whoever passes them on."""
+        require_available(DeviceSpec.parse(options.device))  # before anything is downloaded
+        return cls(open_bundle(model, options), options)
 
     @property
     def manifest(self) -> Manifest:
@@ -144,28 +137,16 @@ class PRM:
 
     @overload
     def score_many(
-        self,
-        pairs: Pairs,
-        *,
-        aggregate: AggregateLike | None = None,
-        on_error: Literal["raise"] = "raise",
+        self, pairs: Pairs, *, aggregate: AggregateLike | None = None, on_error: Literal["raise"] = "raise"
     ) -> list[Score]: ...
 
     @overload
     def score_many(
-        self,
-        pairs: Pairs,
-        *,
-        aggregate: AggregateLike | None = None,
-        on_error: Literal["return"],
+        self, pairs: Pairs, *, aggregate: AggregateLike | None = None, on_error: Literal["return"]
     ) -> list[Score | RfprmError]: ...
 
     def score_many(
-        self,
-        pairs: Pairs,
-        *,
-        aggregate: AggregateLike | None = None,
-        on_error: OnError = "raise",
+        self, pairs: Pairs, *, aggregate: AggregateLike | None = None, on_error: OnError = "raise"
     ) -> list[Score] | list[Score | RfprmError]:
         """Reward many responses, in the order given; a prefix that neighbours share is computed once.
 
@@ -179,28 +160,16 @@ class PRM:
 
     @overload
     def score_iter(
-        self,
-        pairs: Pairs,
-        *,
-        aggregate: AggregateLike | None = None,
-        on_error: Literal["raise"] = "raise",
+        self, pairs: Pairs, *, aggregate: AggregateLike | None = None, on_error: Literal["raise"] = "raise"
     ) -> Iterator[Score]: ...
 
     @overload
     def score_iter(
-        self,
-        pairs: Pairs,
-        *,
-        aggregate: AggregateLike | None = None,
-        on_error: Literal["return"],
+        self, pairs: Pairs, *, aggregate: AggregateLike | None = None, on_error: Literal["return"]
     ) -> Iterator[Score | RfprmError]: ...
 
     def score_iter(
-        self,
-        pairs: Pairs,
-        *,
-        aggregate: AggregateLike | None = None,
-        on_error: OnError = "raise",
+        self, pairs: Pairs, *, aggregate: AggregateLike | None = None, on_error: OnError = "raise"
     ) -> Iterator[Score] | Iterator[Score | RfprmError]:
         """`score_many` for any number of responses: takes a few at a time, yields each score in its turn, keeps none.
 
@@ -281,8 +250,8 @@ class PRM:
         Args:
             problem: As in `score`.
             n: How many candidates there are.
-            aggregate: As in `score`. For min and product nothing need be known of the candidates' lengths.
-            max_steps: The most steps of a candidate; needed for every other aggregate.
+            aggregate: As in `score`.
+            max_steps: The most steps of a candidate; needed for every aggregate but min and product.
         """
         how = self._scorer.aggregate(aggregate)
         return Race(LiveTrace(self._scorer, problem, how), n, how, max_steps)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hub_environment  # noqa: F401  # first: huggingface-hub reads its environment once
+
+# isort: split
 import socket
 import sys
 from collections.abc import Callable
@@ -18,9 +21,8 @@ from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.families.recipes import choose
 from rfprm_export.oracle.reference import Reference
 from rfprm_export.pipeline import Request, export
-from rfprm_lite import PRM
+from rfprm_lite import PRM, LoadOptions
 from rfprm_lite.bundle.open import Bundle
-from rfprm_lite.device import DeviceSpec
 
 settings.register_profile(
     "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -71,7 +73,7 @@ class Exported:
 
     def variant(self, name: str) -> PRM:
         """Any variant on the CPU, also those that the runtime would refuse there."""
-        return PRM(self.opened(name), DeviceSpec("cpu"), threads=2, cache_bytes=0)
+        return PRM(self.opened(name), LoadOptions(threads=2, cache_bytes=0))
 
     def opened(self, name: str) -> Bundle:
         return Bundle(self.bundle, self.prm.manifest, self.prm.manifest.variant(name))

@@ -27,7 +27,7 @@ from rfprm_export.variants import FP32
 from rfprm_export.write.variant import write_variant
 from rfprm_lite import PRM
 from rfprm_lite.bundle.open import Bundle
-from rfprm_lite.device import DeviceSpec
+from rfprm_lite.options import LoadOptions
 
 Get = Callable[[str], Exported]
 
@@ -59,7 +59,7 @@ def test_it_changes_no_reward_in_fp32(exported: Get, recipe: str, tmp_path: Path
     (tmp_path / "tokenizer.json").write_bytes((made.bundle / "tokenizer.json").read_bytes())
     entry = made.prm.manifest.variant("fp32")
     assert (tmp_path / files[1].path).read_bytes() != (made.bundle / entry.files[1].path).read_bytes()
-    prm = PRM(Bundle(tmp_path, made.prm.manifest, entry), DeviceSpec("cpu"), threads=2)
+    prm = PRM(Bundle(tmp_path, made.prm.manifest, entry), LoadOptions(threads=2))
     for probe, rewards in zip(PROBES, made.reference.step_rewards(PROBES), strict=True):
         np.testing.assert_allclose(prm.score(*probe).step_rewards, rewards, atol=1e-4)
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import PRM, ModelNotFoundError
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.manifest import FORMAT_VERSION, decode, encode, read
 from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
 from rfprm_lite.errors import BundleFileError, BundleFormatError, VariantError
+from rfprm_lite.options import LoadOptions
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -81,6 +81,16 @@ def test_an_unknown_format_version(bundle: Path, version: int, advice: str) -> N
         PRM.from_pretrained(bundle)
 
 
+ELSEWHERE = (
+    "/etc/passwd",
+    "C:tokenizer.json",
+    "C:/tokenizer.json",
+    r"\\server\share\tokenizer.json",
+    r"..\tokenizer.json",
+)
+"""On Linux or on Windows."""
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -89,6 +99,7 @@ def test_an_unknown_format_version(bundle: Path, version: int, advice: str) -> N
         (lambda m: m["dimensions"].update(num_layers="four"), r"Expected `int`, got `str`.*num_layers"),
         (lambda m: m["recipe"]["aggregate"].update(name="median"), "median"),
         (lambda m: m["tokenizer"].update(path="../../etc/passwd"), "outside its bundle"),
+        *((lambda m, path=path: m["tokenizer"].update(path=path), "outside its bundle") for path in ELSEWHERE),
         (lambda m: m["dimensions"].update(num_layers=0), "dimensions must be positive.*num_layers"),
         (lambda m: m["variants"][0].update(files=[]), "needs a file"),
         (lambda m: m["recipe"].update(max_tokens=0), "max_tokens"),
@@ -125,7 +136,7 @@ def test_a_variant_that_is_not_there(bundle: Path) -> None:
         PRM.from_pretrained(bundle, variant="int3")
     for name in ("int8", None):
         with pytest.raises(VariantError, match=r"has no variant for cuda: it has int8 \(cpu\)"):
-            open_bundle(bundle, name, "cuda", HubOptions(), verify=False)
+            open_bundle(bundle, LoadOptions(variant=name, device="cuda", verify=False))
 
 
 def test_neither_a_folder_nor_a_hub_id() -> None:

@@ -528,7 +528,7 @@ def test_one_text_too_many_is_refused_before_any_other_runs(
         assert runs == []
 
 
-# --- aggregates of one's own --------------------------------------------------------------------------------------------
+# --- aggregates of one's own ------------------------------------------------------------------------------------------
 
 
 def test_a_function_is_an_aggregate(demo: PRM) -> None:

@@ -22,7 +22,8 @@ from conftest import EXPORT, Exported
 from hub_server import serve_as_the_hub
 from rfprm_export.cli import main as export_main
 from rfprm_lite import PRM, Aggregate, __version__
-from rfprm_lite.cli import examine, main
+from rfprm_lite.cli import main
+from rfprm_lite.cli.doctor import package_problems
 from rfprm_lite.data import tables
 from rfprm_lite.show.terminal import plain
 
@@ -134,9 +135,9 @@ def test_rows_in_every_format_with_columns_by_option(run: Run, tmp_path: Path) -
         assert [json.loads(line)["reward"] for line in result.output.splitlines()] == found[0]
     assert found[0] == found[1] == found[2]
     assert found[0][0] > found[0][1]
-    assert "line 1 has no 'problem'" in run("score", str(tmp_path / "rows.jsonl")).stderr
+    assert "line 1 has no 'problem'" in run("score", str(tmp_path / "rows.jsonl"), "--model", "demo").stderr
     (tmp_path / "rows.txt").write_text("", encoding="utf-8")
-    assert "ends with none of" in run("score", str(tmp_path / "rows.txt")).stderr
+    assert "ends with none of" in run("score", str(tmp_path / "rows.txt"), "--model", "demo").stderr
 
 
 def test_best_of_n_reads_parquet(run: Run, tmp_path: Path) -> None:
@@ -162,16 +163,14 @@ def all_commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, .
 @pytest.mark.parametrize(("names", "command"), [*all_commands(main)], ids=str)
 def test_every_command_has_an_example_and_json(run: Run, names: tuple[str, ...], command: click.Command) -> None:
     assert f"Example: rfprm {' '.join(names)}" in " ".join(run(*names, "--help").output.split())
-    assert "--json" in {option for own in command.params for option in own.opts} or names == ("completion",)
+    assert "--json" in {option for own in command.params for option in own.opts}
 
 
 def test_demo_json(run: Run) -> None:
     assert json.loads(run("demo", "--json").output)["index"] == 1
 
 
-def test_completion(run: Run) -> None:
-    for shell in ("bash", "zsh", "fish"):
-        assert "_RFPRM_COMPLETE" in run("completion", shell).output
+def test_completion() -> None:
     words = {"COMP_WORDS": "rfprm filter --per", "COMP_CWORD": "2", "_RFPRM_COMPLETE": "bash_complete"}
     command = [sys.executable, "-c", "from rfprm_lite.cli import main; main(prog_name='rfprm')"]
     completed = subprocess.run(command, env={**os.environ, **words}, capture_output=True, text=True, check=True)
@@ -198,9 +197,12 @@ def test_best_of_n(run: Run, tmp_path: Path) -> None:
     assert "best: candidate 0" in result.output
 
 
-def test_the_demo_model_says_so_where_nobody_named_it(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run("score", "--problem", PROBLEM, input=RIGHT)
-    assert "not ReasonFlux-PRM" in caplog.text
+@pytest.mark.parametrize("command", [["score"], ["best-of-n"], ["filter", "rows.jsonl", "-o", "kept.jsonl"]])
+def test_a_model_has_to_be_named(run: Run, command: list[str]) -> None:
+    result = run(*command, input="{}")
+    assert result.exit_code == 2
+    assert "Missing option '--model'" in result.stderr
+    assert "--model demo" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -246,14 +248,14 @@ def test_doctor(run: Run) -> None:
     assert result.exit_code == bool(report["problems"])
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["rfprm-lite"] == __version__
-    assert "cached models" in run("doctor").output
+    assert "int8 kernels" in run("doctor").output
 
 
 def test_doctor_knows_wheels_that_clash() -> None:
-    assert examine.problems({"onnxruntime": "1.32.0"}) == []
-    (clash,) = examine.problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
+    assert package_problems({"onnxruntime": "1.32.0"}) == []
+    (clash,) = package_problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
     assert "onnxruntime and onnxruntime-gpu are both installed" in clash
-    assert examine.problems({"onnxruntime": "1.24.1"})
+    assert package_problems({"onnxruntime": "1.24.1"})
 
 
 def test_doctor_survives_a_broken_onnxruntime(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    assert "<strong>model</strong>: a folder" in (tmp_path / "reference.html").read_text(encoding="utf-8")
+    assert "A folder, a hub id" in (tmp_path / "reference.html").read_text(encoding="utf-8")
     assert len(list(tmp_path.glob("log/*.html"))) == len(ENTRIES) > 0
     for page in tmp_path.rglob("*.html"):
         html = page.read_text(encoding="utf-8")

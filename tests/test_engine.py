@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import cpu
@@ -20,11 +21,12 @@ from rfprm_lite.engine.engine import Engine, KVLanes
 from rfprm_lite.engine.memory import DeviceMemory, HostMemory
 from rfprm_lite.engine.session import open_session, session_options
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.scoring.wiring import layout_of, open_engine
 
-BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=True)
+BUNDLE = open_bundle("demo", LoadOptions())
 LAYOUT = layout_of(BUNDLE.manifest, BUNDLE.variant)
 ENGINE = open_engine(BUNDLE, DeviceSpec("cpu"), threads=2)
 LANES = ENGINE.max_lanes
@@ -213,12 +215,65 @@ def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -
         Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"), LANES)  # type: ignore[arg-type]
 
 
-def test_the_cpu_says_what_it_can(tmp_path: Path) -> None:
-    (tmp_path / "x86").write_text("processor : 0\nflags : fpu avx2 avx512_vnni\n")
-    (tmp_path / "arm").write_text("Features\t: fp asimd asimddp i8mm\n")
-    assert cpu.instructions(tmp_path / "x86") == ["avx2", "avx512_vnni"]
-    assert cpu.instructions(tmp_path / "arm") == ["asimd", "asimddp", "i8mm"]
-    assert cpu.instructions(tmp_path / "absent") is None
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """What the system says is read once; this test is on another one."""
+    cpu._fields.cache_clear()
+    yield
+    cpu._fields.cache_clear()
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    ("system", "text", "name", "instructions"),
+    [
+        (
+            "linux",
+            "model name\t: Xeon\nflags : 1 fpu avx2 avx512_vnni\n\nflags : i8mm",
+            "Xeon",
+            ["avx2", "avx512_vnni"],
+        ),
+        ("linux", "Features\t: fp asimd asimddp i8mm\n", "python's", ["asimd", "asimddp", "i8mm"]),
+        (
+            "darwin",
+            (
+                "machdep.cpu.brand_string: Apple M2\nhw.optional.AdvSIMD: 1\nhw.optional.arm.FEAT_DotProd: 1\n"
+                "hw.optional.arm.FEAT_I8MM: 0\n"
+            ),
+            "Apple M2",
+            ["asimd", "asimddp"],
+        ),
+        (
+            "darwin",
+            (
+                "machdep.cpu.brand_string: Intel(R) Core(TM) i7\nmachdep.cpu.features: FPU FMA\nhw.optional.avx2_0: 1\n"
+                "machdep.cpu.leaf7_features: AVX512F AVX512VNNI\n"
+            ),
+            "Intel(R) Core(TM) i7",
+            ["avx2", "fma", "avx512f", "avx512_vnni"],
+        ),
+        ("darwin", None, "python's", None),
+        ("win32", None, "python's", None),
+    ],
+)
+def test_the_cpu_says_what_it_can(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    text: str | None,
+    name: str,
+    instructions: list[str] | None,
+) -> None:
+    says = tmp_path / "says"
+    if text is not None:
+        says.write_text(text, encoding="utf-8")
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.processor", lambda: "python's")
+    monkeypatch.setattr(cpu, "CPUINFO", says)
+    printing = "import sys; sys.stdout.write(open(sys.argv[1]).read())"
+    monkeypatch.setattr(cpu, "SYSCTL", (sys.executable if text else "no such command", "-c", printing, str(says)))
+    assert (cpu.model_name(), cpu.instructions()) == (name, instructions)
+    assert cpu.int8_products_saturate("AMD64") == ("avx512_vnni" not in (instructions or []))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from rfprm_lite.engine.engine import Engine
 from rfprm_lite.engine.kv import SPARE
 from rfprm_lite.engine.session import open_session
 from rfprm_lite.errors import NumericalError, VariantError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.scoring.wiring import layout_of
@@ -52,7 +53,7 @@ def test_rewards_are_near_pytorchs(exported: Get, recipe: str) -> None:
     made = exported(recipe)
     expected = np.concatenate(made.reference.step_rewards(PROBES))
     with rounded(made.opened("fp16")) as bundle:
-        prm = PRM(bundle, DeviceSpec("cpu"), threads=2)
+        prm = PRM(bundle, LoadOptions(threads=2))
     found = np.concatenate([score.step_rewards for score in prm.score_many(PROBES)])
     assert found.dtype == np.float32
     assert 0 < np.abs(found - expected).max() < 5e-3

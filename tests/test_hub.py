@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
+import errno
 import json
 import os
-import pickle
-import pty
 import shutil
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,11 +18,9 @@ from huggingface_hub import file_download
 
 from hub_server import HubServer, Repository, serve_as_the_hub
 from rfprm_lite import PRM, ModelNotFoundError
-from rfprm_lite.bundle.cached import cached_bundles, plan_removal
-from rfprm_lite.bundle.hub import HubOptions, _Progress
-from rfprm_lite.bundle.open import DEMO_FOLDER, open_hub_bundle, sha256
+from rfprm_lite.bundle.open import DEMO_FOLDER, sha256
 from rfprm_lite.cli.models import models
-from rfprm_lite.errors import BundleFileError, BundleFormatError, DiskSpaceError
+from rfprm_lite.errors import BundleFileError, BundleFormatError
 
 FIRST, SECOND = "1" * 40, "2" * 40
 INT8 = ["int8/model.onnx", "int8/model.onnx.data", "manifest.json", "tokenizer.json"]
@@ -117,57 +110,14 @@ def test_revisions(hub: HubServer, load: Load, revision: str | None, name: str) 
     assert load(revision=commit, local_files_only=True).manifest.source.name == name
 
 
-def _read_terminal(terminal: int) -> Iterator[bytes]:
-    """What was written to a terminal whose other end is closed."""
-    with os.fdopen(terminal, "rb", buffering=0) as file, suppress(OSError):  # there is no end, but an error
-        while data := file.read(4096):
-            yield data
-
-
-def test_progress_is_one_bar_on_a_terminal(hub: HubServer, tmp_path: Path) -> None:
-    code = "from rfprm_lite import PRM; [PRM.from_pretrained('org/prm') for _ in range(2)]"
-
-    def shown(home: str, **variables: str) -> str:
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (25, 80))
-        with os.fdopen(theirs, "wb") as terminal:
-            run(code, hub, tmp_path / home, stderr=terminal, **variables)
-        return b"".join(_read_terminal(ours)).decode()
-
-    text = shown("a")
-    # Older huggingface-hub shows its own bars, one a file.
-    one = "tqdm_class" in inspect.signature(file_download.hf_hub_download).parameters
-    assert text.count("\n") == (1 if one else len(INT8))
-    assert ("org/prm: 100%" in text) == one
-    assert shown("b", HF_HUB_DISABLE_PROGRESS_BARS="1") == ""
-
-
-def test_progress_of_hf_xet_moves_the_same_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    reporting = pytest.importorskip("huggingface_hub.utils._xet_progress_reporting")
-    reporter = getattr(reporting, "XetDownloadProgressReporter", None)
-    if reporter is None:
-        pytest.skip("this huggingface-hub moves the bar itself")
-    progress, moved = _Progress("org/prm", 1000), list[int]()
-    monkeypatch.setattr(progress._bar, "update", moved.append)
-    with reporter(reconstruction_desc="f", total=1000, log_level=0, tqdm_class=progress.file_class) as report:
-        for done in (400, 1000):
-            rates = {"total_bytes_completion_rate": 1.0, "total_transfer_bytes_completion_rate": 1.0}
-            counts = {"total_bytes": 1000, "total_bytes_completed": done, "total_transfer_bytes_completed": done // 2}
-            report.update_progress(SimpleNamespace(**counts, **rates))
-    assert moved == [0, 400, 600]
-
-
 # --- the environment ---------------------------------------------------------------------------------------------
 
 
-def run(code: str, hub: HubServer, home: Path, *, stderr: Any = subprocess.PIPE, **variables: str) -> Any:
+def run(code: str, hub: HubServer, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Python on its own, since huggingface-hub reads its environment once. The hub is a mirror: HF_ENDPOINT."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    environment = {**kept, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **variables}
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **variables}
     command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, check=False, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=60
-    )
+    return subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_home_mirror_token_and_offline(hub: HubServer, tmp_path: Path) -> None:
@@ -182,8 +132,6 @@ def test_home_mirror_token_and_offline(hub: HubServer, tmp_path: Path) -> None:
     hub.requests.clear()
     offline = run(code % "org/prm", hub, tmp_path / "home", HF_HUB_OFFLINE="1")
     assert offline.stdout == online.stdout
-    doctor = "from rfprm_lite.cli.examine import examine; print(examine().cached_models)"
-    assert run(doctor, hub, tmp_path / "home").stdout == "['org/prm']\n"
     absent = run(code % "org/other", hub, tmp_path / "home", HF_HUB_OFFLINE="1")
     assert "manifest.json of org/other is not in the local cache, and HF_HUB_OFFLINE is set" in absent.stderr
     assert hub.requests == []
@@ -253,20 +201,23 @@ def test_a_file_altered_on_the_server(hub: HubServer, load: Load, cache: Path) -
     right = weights.read_bytes()
     for wrong, message in ((right[:-1] + b"?", "was altered"), (right[:-1], f"has {len(right) - 1} bytes")):
         weights.write_bytes(wrong)
-        with pytest.raises(BundleFileError, match=rf"{message}.*`rfprm models remove org/prm --cache-dir {cache}`"):
+        advice = f"remove it by `hf cache rm model/org/prm --cache-dir {cache}`, then get it again"
+        with pytest.raises(BundleFileError, match=f"{message}.*{advice}"):
             load()
-        plan_removal("org/prm", cache_dir=cache).execute()
+        shutil.rmtree(cache)
     weights.write_bytes(right)
     load()
 
 
 def test_a_disk_that_is_full(hub: HubServer, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
-    message = r"org/prm needs 2\.3 MB more, the disk of .* has 1\.0 MB free: free 1\.3 MB or more.*HF_HOME"
-    with pytest.raises(DiskSpaceError, match=message) as caught:
-        load()
-    assert hub.downloaded() == ["manifest.json"]
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(file_download, "_download_to_tmp_and_move", full)
+        with pytest.raises(ModelNotFoundError, match=r"manifest\.json of .* broke off: .*No space left"):
+            load()
+    load()
 
 
 # --- caches of other shapes --------------------------------------------------------------------------------------
@@ -279,10 +230,6 @@ def test_a_cache_without_symlinks(hub: HubServer, load: Load, cache: Path, monke
     hub.requests.clear()
     assert load(revision=SECOND).score("p?", "a").step_rewards == rewards
     assert hub.requests == []
-    (bundle,) = cached_bundles(cache)
-    assert bundle.variants == ("int8",)
-    plan_removal("org/prm", cache_dir=cache).execute()
-    assert cached_bundles(cache) == []
 
 
 def test_copies_of_a_cache(hub: HubServer, load: Load, cache: Path, tmp_path: Path) -> None:
@@ -301,72 +248,20 @@ def test_copies_of_a_cache(hub: HubServer, load: Load, cache: Path, tmp_path: Pa
 # --- rfprm models ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def command(cache: Path) -> Callable[..., Result]:
-    def call(name: str, *arguments: str, input: str = "") -> Result:
-        return CliRunner().invoke(models, [name, *arguments, "--cache-dir", str(cache)], input=input)
+def test_models_download(hub: HubServer, cache: Path) -> None:
+    def download(*arguments: str) -> Result:
+        return CliRunner().invoke(models, ["download", *arguments, "--cache-dir", str(cache)])
 
-    return call
-
-
-def test_models_end_to_end(hub: HubServer, command: Callable[..., Result], cache: Path) -> None:
-    assert command("list").output == "no bundles are cached\n"
-    result = command("download", "org/prm", "--json")
-    assert json.loads(result.stdout)["variant"] == "int8"
+    result = json.loads(download("org/prm", "--json").stdout)
+    assert (result["variant"], result["commit"]) == ("int8", SECOND)
     assert hub.downloaded() == INT8
-    assert command("download", "org/prm", "--revision", "v1", "--variant", "fp32").exit_code == 0
-    listed = {row["commit"]: row for row in map(json.loads, command("list", "--json").stdout.splitlines())}
-    assert [listed[SECOND][key] for key in ("refs", "variants", "incomplete")] == [["main"], ["int8"], []]
-    assert [listed[FIRST][key] for key in ("refs", "variants")] == [["v1"], ["fp32"]]
-    assert "222222222222 (main)" in command("list").stdout
-
-    refused = command("remove", "org/prm", input="n\n")
-    assert refused.exit_code == 1
-    assert "Remove org/prm at" in refused.stderr
-    assert len(cached_bundles(cache)) == 2
-    kept = json.loads(command("remove", "org/prm", "--revision", "v1", "--yes", "--json").stdout)
-    assert kept["commits"] == [FIRST]
-    assert PRM.from_pretrained("org/prm", cache_dir=cache, local_files_only=True)
-    assert command("remove", "org/prm", input="y\n").exit_code == 0
-    assert not (cache / "models--org--prm").exists()
-    again = command("remove", "org/prm", "--yes")
-    assert (again.exit_code, again.stderr) == (1, "error: the cache has no bundle of org/prm\n")
-    wrong = command("download", "nonsense")
+    assert "org/prm fp32 (" in download("org/prm", "--revision", "v1", "--variant", "fp32").stdout
+    assert PRM.from_pretrained(result["folder"]).variant.name == "int8"
+    wrong = download("nonsense")
     assert (wrong.exit_code, wrong.stderr) == (1, "error: nonsense is no hub id of the form org/name\n")
 
 
-def test_half_a_download_is_listed_and_removed(hub: HubServer, command: Callable[..., Result], cache: Path) -> None:
-    hub.cut.add("int8/model.onnx.data")
-    assert command("download", "org/prm").exit_code == 1
-    (bundle,) = cached_bundles(cache)
-    assert (bundle.variants, bundle.incomplete) == ((), ("int8",))
-    assert "int8 (incomplete)" in command("list").stdout
-    assert command("remove", "org/prm", "--yes").exit_code == 0
-    assert not (cache / "models--org--prm").exists()
-
-
-def test_what_is_no_bundle_is_not_touched(hub: HubServer, command: Callable[..., Result], cache: Path) -> None:
-    open_hub_bundle("org/prm", None, None, HubOptions(cache_dir=cache), verify=True)
-    repository = cache / "models--org--prm"
-    mirror = shutil.copytree(repository, cache / "models--mirror--prm", symlinks=True)
-    others = [cache / "datasets--org--prm" / "snapshots" / SECOND, cache / "models--org--app" / "snapshots" / FIRST]
-    others.append(repository / "snapshots" / ("3" * 40))
-    for folder in others:
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text('{"short_name": "a web app"}')
-    assert {bundle.repo for bundle in cached_bundles(cache)} == {"org/prm", "mirror/prm"}
-    for repo in ("org/app", "org/pr"):
-        assert command("remove", repo, "--yes").exit_code == 1
-    assert command("remove", "org/prm", "--yes").exit_code == 0
-    assert not (repository / "snapshots" / SECOND).exists()
-    assert all((folder / "manifest.json").is_file() for folder in others)
-    assert (mirror / "snapshots" / SECOND / "int8" / "model.onnx.data").is_file()
-
-
-def test_a_bundle_of_another_format_can_be_removed(hub: HubServer, command: Callable[..., Result], cache: Path) -> None:
+def test_a_bundle_of_another_format(hub: HubServer, load: Load) -> None:
     edit(hub.repositories["org/prm"].commits[SECOND], lambda manifest: manifest.update(format_version=99))
-    assert "upgrade rfprm-lite" in command("download", "org/prm").stderr
-    (line,) = command("list", "--json").stdout.splitlines()
-    assert "upgrade rfprm-lite" in json.loads(line)["problem"]
-    assert command("remove", "org/prm", "--yes").exit_code == 0
-    assert cached_bundles(cache) == []
+    with pytest.raises(BundleFormatError, match="upgrade rfprm-lite"):
+        load()

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, FakeLanes, score_sequences
 from rfprm_lite import Aggregate, InputError, Score, Trace
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.errors import NumericalError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.budget import Footprint, ModelSizes
 from rfprm_lite.plan.cache import Lease, PrefixCache
 from rfprm_lite.plan.call import Call
@@ -23,7 +23,7 @@ from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.request import Request
 from rfprm_lite.text.encoding import Encoder
 
-BUNDLE = open_bundle("demo", None, "cpu", HubOptions(), verify=False)
+BUNDLE = open_bundle("demo", LoadOptions(verify=False))
 SEPARATED = BUNDLE.manifest.recipe
 WHOLE = msgspec.structs.replace(SEPARATED, separator=None)
 """As the 1.5B recipe: one reward a text, so that a step may end where the tokenizer would merge."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from rfprm_lite import PRM, Aggregate, ContextLengthError, DeviceError, InputError, Trace
+from rfprm_lite import PRM, Aggregate, ContextLengthError, DeviceError, InputError, LoadOptions, Trace
 from rfprm_lite.errors import InputTypeError
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
@@ -145,11 +148,16 @@ def test_no_cuda_here_and_no_silent_fallback() -> None:
         PRM.from_pretrained("org/not-even-looked-for", device="cuda:1")
 
 
-def test_the_demo_model_says_so_where_nobody_named_it(caplog: pytest.LogCaptureFixture) -> None:
-    PRM.from_pretrained("demo")
-    assert not caplog.records
-    PRM.from_pretrained()
-    assert "not ReasonFlux-PRM" in caplog.text
+def test_options_are_the_keywords_of_from_pretrained() -> None:
+    keywords = list(inspect.signature(PRM.from_pretrained).parameters.values())[1:]
+    assert {k.name: k.default for k in keywords} == asdict(LoadOptions())
+    prm = PRM.from_pretrained("demo", threads=1, cache_bytes=0)
+    assert pickle.loads(pickle.dumps(prm))._options == prm._options == LoadOptions(threads=1, cache_bytes=0)
+
+
+def test_a_model_has_to_be_named() -> None:
+    with pytest.raises(TypeError, match="model"):
+        PRM.from_pretrained()  # type: ignore[call-arg]
 
 
 def test_many_threads_one_model(prm: PRM) -> None:

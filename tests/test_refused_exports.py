@@ -22,10 +22,10 @@ from rfprm_export.parity import stages
 from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export, plan
 from rfprm_lite import PRM
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.bundle.open import Bundle, open_bundle
 from rfprm_lite.errors import NumericalError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.text.encoding import Encoder
 
 SEVEN = "reasonflux-prm-7b"
@@ -249,7 +249,7 @@ def test_a_variant_without_numbers_is_left_out(
 
 def test_layer_by_layer_notices_what_is_no_number(checkpoint: Path, tmp_path: Path) -> None:
     export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp32"], most_traces=1))
-    opened = open_bundle(tmp_path / "b", "fp32", "cpu", HubOptions(), verify=False)
+    opened = open_bundle(tmp_path / "b", LoadOptions(variant="fp32", verify=False))
     bias = ir.load(opened.graph).graph.initializers["head.0.bias"].const_value
     assert isinstance(bias, ir.ExternalTensor)
     with (tmp_path / "b" / "fp32" / str(bias.location)).open("r+b") as data:

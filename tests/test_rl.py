@@ -361,8 +361,8 @@ def test_verl_what_is_wrong_with_the_run_is_raised() -> None:
 
 def test_verl_threads_load_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
-    original = PRM.from_pretrained
-    monkeypatch.setattr(PRM, "from_pretrained", lambda model, **options: loaded.append(model) or original(model))
+    original = PRM.load
+    monkeypatch.setattr(PRM, "load", lambda model, options: loaded.append(model) or original(model, options))
     verl._load.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(verl.compute_score, "", RIGHT, "", {"question": PROBLEM}, model="demo") for _ in range(8)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from rfprm_lite import PRM, InputError
 from rfprm_lite.errors import EngineError
-from rfprm_lite.voting import weighted_majority
+from rfprm_lite.voting import weighted_majority, worker
 from rfprm_lite.voting.answers import MathAnswers
 
 
@@ -89,3 +90,13 @@ def test_every_vote_counts_once(cast: list[tuple[str, int]]) -> None:
 def test_rewards_are_weights(rewards: list[float]) -> None:
     with pytest.raises(InputError, match="rewards"):
         weighted_majority(["a", "b"], rewards, answers=Letters())
+
+
+def test_a_system_without_limits_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*limits: object) -> None:
+        raise ValueError("current limit exceeds maximum limit")  # as macOS says it
+
+    monkeypatch.setattr("resource.setrlimit", refuse)
+    worker._limit_memory()
+    monkeypatch.setitem(sys.modules, "resource", None)  # Windows has no such module
+    worker._limit_memory()

@@ -53,4 +53,12 @@ def test_what_is_inside(wheels: dict[str, Path]) -> None:
     demo = {"manifest.json", "parity.json", "tokenizer.json", "README.md"} | graph
     assert {f"rfprm_lite/models/demo/{name}" for name in demo} < listings[0]
     assert {"rfprm_lite/py.typed", "rfprm_export/py.typed", "rfprm_lite/models/example.json"} < listings[0]
+    assert {f"rfprm_lite/engine/copy_{name}.onnx" for name in ("float32", "float16")} < listings[0]
     assert {f"rfprm_lite/show/static/{name}" for name in ("score.css", "page.css", "page.js")} < listings[0]
+
+
+def test_the_copying_graphs_are_what_their_script_makes(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    subprocess.run([sys.executable, str(ROOT / "packaging" / "make_copy_graph.py"), str(tmp_path)], check=True)
+    for made in (tmp_path / "copy_float32.onnx", tmp_path / "copy_float16.onnx"):
+        assert made.read_bytes() == (ROOT / "rfprm_lite" / "engine" / made.name).read_bytes()

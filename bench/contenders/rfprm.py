@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from contender import ModelPaths, Rewards
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.kv import Block
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cache import PrefixCache
 from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
@@ -28,7 +28,7 @@ class Rfprm:
         self.begin()
 
     def load(self, model: ModelPaths, threads: int) -> None:
-        bundle = open_bundle(model.bundle, self._variant, "cpu", HubOptions(), verify=False)
+        bundle = open_bundle(model.bundle, LoadOptions(variant=self._variant, verify=False))
         self._engine = open_engine(bundle, DeviceSpec("cpu"), threads)
 
     def begin(self) -> None:

@@ -24,9 +24,9 @@ from rich.table import Table
 
 from rfprm_export.parity import agreement
 from rfprm_lite.bundle import manifest as manifests
-from rfprm_lite.bundle.hub import HubOptions
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.call import Call
 from rfprm_lite.scoring.wiring import open_engine
 
@@ -91,7 +91,7 @@ def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
     kept = bundle / f"rewards-{variant}.jsonl"
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     if len(lines) < len(read):
-        opened = open_bundle(bundle, variant, "cpu", HubOptions(), verify=False)
+        opened = open_bundle(bundle, LoadOptions(variant=variant, verify=False))
         engine = open_engine(opened, DeviceSpec("cpu"), None)
         with kept.open("a", encoding="utf-8") as file:
             for pool in track(read[len(lines) :], variant):

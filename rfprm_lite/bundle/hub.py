@@ -6,18 +6,15 @@ huggingface-hub downloads, resumes and keeps the cache; here is what is fetched,
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.manifest import File
-from rfprm_lite.errors import BundleFileError, BundleFormatError, DiskSpaceError, ModelNotFoundError
+from rfprm_lite.errors import BundleFileError, BundleFormatError, ModelNotFoundError
+from rfprm_lite.options import LoadOptions
 
 LOG_IN = "log in by `hf auth login`, or set HF_TOKEN to a token that may read it"
 
@@ -25,151 +22,78 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _log = logging.getLogger("rfprm_lite")
 
 
-@dataclass(frozen=True, slots=True)
-class HubOptions:
-    """revision: branch, tag or commit. cache_dir: in place of HF_HOME's. local_files_only: never touch the network."""
-
-    revision: str | None = None
-    cache_dir: Path | None = None
-    local_files_only: bool = False
-
-
 def is_hub_id(model: str) -> bool:
     """Whether a name has the form org/name."""
     return _HUB_ID.fullmatch(model) is not None
 
 
-def fetch_manifest(repo: str, hub: HubOptions) -> Path:
+def fetch_manifest(repo: str, options: LoadOptions) -> Path:
     """The folder of the revision's commit in the cache, with the manifest in it.
 
     Raises ModelNotFoundError, BundleFormatError.
     """
-    reason = _offline(hub)
-    return (_cached(repo, hub, reason) if reason else _download(repo, manifests.FILE_NAME, hub.revision, hub)).parent
+    reason = _offline(options)
+    if reason:
+        return _cached(repo, options, reason).parent
+    return _download(repo, manifests.FILE_NAME, options.revision, options).parent
 
 
-def fetch_files(repo: str, folder: Path, files: Sequence[File], hub: HubOptions) -> None:
+def fetch_files(repo: str, folder: Path, files: Sequence[File], options: LoadOptions) -> None:
     """Download into `folder`, that `fetch_manifest` gave, those of its files that are not there, of the same commit.
 
-    What is downloaded is logged, and shows one progress bar on a terminal. Raises ModelNotFoundError, BundleFileError,
-    DiskSpaceError.
+    What is downloaded is logged. Raises ModelNotFoundError, BundleFileError.
     """
     missing = [file for file in files if not (folder / file.path).is_file()]
     if not missing:
         return
-    if reason := _offline(hub):
-        raise _not_cached(", ".join(file.path for file in missing), repo, hub, reason)
-    repository = folder.parents[1]
-    # Large files are kept by their sha256: one that came with another commit only gets a link.
-    new = [file for file in missing if not (repository / "blobs" / file.sha256).is_file()]
-    size = sum(file.bytes for file in new)
-    _require_space(repo, size, repository)
-    if new:
-        from huggingface_hub.constants import ENDPOINT
+    names, size = ", ".join(file.path for file in missing), sum(file.bytes for file in missing)
+    if reason := _offline(options):
+        raise _not_cached(names, repo, options, reason)
+    from huggingface_hub.constants import ENDPOINT
 
-        names = ", ".join(file.path for file in new)
-        _log.info("downloading %s of %s, %d bytes, from %s at commit %s", names, repo, size, ENDPOINT, folder.name)
-    with _Progress(repo, size) as progress:
-        for file in missing:
-            _download(repo, file.path, folder.name, hub, progress)
-            if file in new:
-                progress.complete(file.bytes)
+    _log.info("downloading %s of %s, %d bytes, from %s at commit %s", names, repo, size, ENDPOINT, folder.name)
+    for file in missing:
+        _download(repo, file.path, folder.name, options)
 
 
-class _Progress:
-    """One bar for all files of a download: on a terminal only, and as HF_HUB_DISABLE_PROGRESS_BARS says."""
-
-    def __init__(self, repo: str, size: int) -> None:
-        from huggingface_hub.utils.tqdm import tqdm
-
-        self._completed = 0
-        disable = None if size and _takes_progress() else True  # None: where there is no terminal
-        bar = self._bar = tqdm(total=size, unit="B", unit_scale=True, desc=repo, disable=disable)
-
-        class FileProgress(tqdm):
-            """What huggingface-hub takes for the bar of one file: shows nothing, and moves the one of all."""
-
-            def __init__(self, *, initial: int = 0, **_options: object) -> None:
-                tqdm.__init__(self, disable=True)
-                bar.update(initial)
-
-            def update(self, n: float | None = 1) -> None:
-                bar.update(n)
-
-            def update_transfer(self, n: float | None = 1) -> None:
-                """Of hf-xet, bytes on the wire: `update` gets those of the file."""
-
-            def set_transfer_postfix_str(self, *_options: object, **_more: object) -> None:
-                """Of hf-xet, the wire's speed."""
-
-        self.file_class = FileProgress
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def complete(self, size: int) -> None:
-        """A file is there, also where it came without moving the bar."""
-        self._completed += size
-        self._bar.update(self._completed - self._bar.n)
-
-
-def _takes_progress() -> bool:
-    """Whether a download takes a class for its bar. Older ones show their own, a bar for each file."""
-    from huggingface_hub import hf_hub_download
-
-    return "tqdm_class" in inspect.signature(hf_hub_download).parameters
-
-
-def _offline(hub: HubOptions) -> str | None:
+def _offline(options: LoadOptions) -> str | None:
     """Why nothing may be downloaded; None where it may."""
     from huggingface_hub import constants
 
-    if hub.local_files_only:
+    if options.local_files_only:
         return "local_files_only=True"
     return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else None
 
 
-def _where(repo: str, hub: HubOptions) -> str:
-    return f"{repo}{f' at revision {hub.revision}' if hub.revision else ''}"
+def _where(repo: str, options: LoadOptions) -> str:
+    return f"{repo}{f' at revision {options.revision}' if options.revision else ''}"
 
 
-def _not_cached(files: str, repo: str, hub: HubOptions, reason: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"{files} of {_where(repo, hub)} is not in the local cache, and {reason}")
+def _not_cached(files: str, repo: str, options: LoadOptions, reason: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{files} of {_where(repo, options)} is not in the local cache, and {reason}")
 
 
-def _cached(repo: str, hub: HubOptions, reason: str) -> Path:
+def _cached(repo: str, options: LoadOptions, reason: str) -> Path:
     # Not hf_hub_download(local_files_only=True): in huggingface-hub 2 that asks the hub who is calling.
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = try_to_load_from_cache(repo, manifests.FILE_NAME, cache_dir=hub.cache_dir, revision=hub.revision)
+        path = try_to_load_from_cache(repo, manifests.FILE_NAME, cache_dir=options.cache_dir, revision=options.revision)
     except HFValidationError as error:
         raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
     if not isinstance(path, str):
-        raise _not_cached(manifests.FILE_NAME, repo, hub, reason)
+        raise _not_cached(manifests.FILE_NAME, repo, options, reason)
     return Path(path)
 
 
-def _require_space(repo: str, size: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise DiskSpaceError(repo, folder, size, free)
-
-
-def _download(repo: str, file: str, revision: str | None, hub: HubOptions, progress: _Progress | None = None) -> Path:
+def _download(repo: str, file: str, revision: str | None, options: LoadOptions) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub import errors as hub_errors
 
-    where, endpoint = _where(repo, hub), constants.ENDPOINT
-    shown: dict[str, Any] = {}
-    if _takes_progress():
-        shown["tqdm_class"] = (progress or _Progress(repo, 0)).file_class
+    where, endpoint = _where(repo, options), constants.ENDPOINT
     try:
-        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=hub.cache_dir, **shown))
+        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=options.cache_dir))
     except hub_errors.HFValidationError as error:
         raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
     except hub_errors.GatedRepoError as error:
@@ -185,13 +109,13 @@ def _download(repo: str, file: str, revision: str | None, hub: HubOptions, progr
             f"{file} of {where} is not in the local cache, and {endpoint} did not give it: {error.__cause__ or error}"
         ) from error
     except hub_errors.EntryNotFoundError as error:
-        if progress:
+        if file != manifests.FILE_NAME:
             raise BundleFileError(f"{where} lacks {file}, which its manifest names") from error
         raise BundleFormatError(
             f"{where} has no {file}: it is no bundle of rfprm-lite. "
             "A PyTorch checkpoint is made into one by rfprm-export"
         ) from error
-    except Exception as error:  # of requests, httpx or hf-xet: whatever this huggingface-hub is built on
+    except Exception as error:  # of requests, httpx, hf-xet or the disk: whatever this huggingface-hub is built on
         if status := _refused(error):
             raise ModelNotFoundError(f"{endpoint} refuses {where} ({status}): {LOG_IN}") from error
         raise ModelNotFoundError(

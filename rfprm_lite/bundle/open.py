@@ -1,6 +1,6 @@
 """A bundle on disk: found or downloaded, and checked.
 
-In: a folder, a hub id, or nothing for the bundled demo model. Out: a `Bundle` whose files are all there, unaltered.
+In: a folder, a hub id, or "demo" for the bundled demo model. Out: a `Bundle` whose files are all there, unaltered.
 Local first, the hub second and only for what looks like a hub id, and of that just the files of one variant.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from rfprm_lite.bundle import manifest as manifests
-from rfprm_lite.bundle.hub import HubOptions, fetch_files, fetch_manifest, is_hub_id
+from rfprm_lite.bundle.hub import fetch_files, fetch_manifest, is_hub_id
 from rfprm_lite.bundle.manifest import File, Manifest, Variant
-from rfprm_lite.device import Device
+from rfprm_lite.device import Device, DeviceSpec
 from rfprm_lite.errors import BundleFileError, BundleFormatError, ModelNotFoundError, VariantError
+from rfprm_lite.options import LoadOptions
 
 DEMO = "demo"
 DEMO_FOLDER = Path(str(files("rfprm_lite"))) / "models" / "demo"
@@ -42,34 +43,43 @@ class Bundle:
         return (self.manifest.tokenizer, *self.variant.files)
 
 
-def open_bundle(model: str | Path, variant: str | None, device: Device, hub: HubOptions, *, verify: bool) -> Bundle:
+def open_bundle(model: str | Path, options: LoadOptions) -> Bundle:
     """Find, download if need be, and check.
 
-    Raises ModelNotFoundError, BundleFormatError, BundleFileError, VariantError, DiskSpaceError.
+    Raises:
+        ModelNotFoundError, BundleFormatError, BundleFileError, VariantError: As the names say.
+        DeviceError: No device is called so.
     """
+    device = DeviceSpec.parse(options.device).kind
     folder = DEMO_FOLDER if model == DEMO else Path(model)
     if folder.is_dir():
-        if hub.revision is not None:
-            raise ModelNotFoundError(f"{model} is a folder: a revision ({hub.revision}) is for hub ids")
-        bundle = _choose(folder, read_manifest(folder, str(model)), variant, device)
-        check_files(bundle, contents=verify)
+        if options.revision is not None:
+            raise ModelNotFoundError(f"{model} is a folder: a revision ({options.revision}) is for hub ids")
+        bundle = _choose(folder, read_manifest(folder, str(model)), options.variant, device)
+        check_files(bundle, contents=options.verify)
         return bundle
     if isinstance(model, str) and is_hub_id(model):
-        return open_hub_bundle(model, variant, device, hub, verify=verify)
+        return open_hub_bundle(model, device, options)
     raise ModelNotFoundError(f"{model} is neither a folder nor a hub id of the form org/name")
 
 
-def open_hub_bundle(repo: str, variant: str | None, device: Device | None, hub: HubOptions, *, verify: bool) -> Bundle:
+def open_hub_bundle(repo: str, device: Device | None, options: LoadOptions) -> Bundle:
     """One variant of a repository's bundle, from the hub's cache, downloaded where it is not there.
 
-    device: None where it will not run here: then any `variant` will do, or else the CPU's default.
-    Raises as `open_bundle` does.
+    Args:
+        repo: A hub id.
+        device: In the place of the options'; None where it will not run here, so that any variant will do.
+        options: How it is opened.
+
+    Raises:
+        ModelNotFoundError, BundleFormatError, BundleFileError, VariantError: As `open_bundle`.
     """
-    folder = fetch_manifest(repo, hub)
-    bundle = _choose(folder, read_manifest(folder, repo), variant, device)
-    fetch_files(repo, folder, bundle.files, hub)
-    cache = f" --cache-dir {hub.cache_dir}" if hub.cache_dir else ""
-    check_files(bundle, contents=verify, advice=f"remove it by `rfprm models remove {repo}{cache}`, then get it again")
+    folder = fetch_manifest(repo, options)
+    bundle = _choose(folder, read_manifest(folder, repo), options.variant, device)
+    fetch_files(repo, folder, bundle.files, options)
+    cache = f" --cache-dir {options.cache_dir}" if options.cache_dir else ""
+    advice = f"remove it by `hf cache rm model/{repo}{cache}`, then get it again"
+    check_files(bundle, contents=options.verify, advice=advice)
     return bundle
 
 
@@ -113,6 +123,7 @@ def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Devic
             f"variant {default!r}; the bundle of {manifest.source.name} has {manifest.variant_list}"
         )
     for file in (manifest.tokenizer, *chosen.files):
-        if Path(file.path).is_absolute() or ".." in Path(file.path).parts:
+        path = PureWindowsPath(file.path)  # knows a drive, a root and both slashes, wherever this runs
+        if path.anchor or ".." in path.parts:
             raise BundleFormatError(f"the manifest names {file.path!r}, a file outside its bundle")
     return Bundle(folder, manifest, chosen)

@@ -9,7 +9,6 @@ import click
 
 from rfprm_lite import __version__
 from rfprm_lite.cli.best_of_n import best_of_n
-from rfprm_lite.cli.completion import completion
 from rfprm_lite.cli.demo import demo
 from rfprm_lite.cli.doctor import doctor
 from rfprm_lite.cli.filter import filter_traces
@@ -30,5 +29,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-for command in (best_of_n, completion, demo, doctor, filter_traces, models, score, view):
+for command in (best_of_n, demo, doctor, filter_traces, models, score, view):
     main.add_command(command)

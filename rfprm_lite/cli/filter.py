@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rfprm_lite.cli.files import FORMAT, PROBLEM, RESPONSE
-from rfprm_lite.cli.on_ray import ROWS_AHEAD, on_ray
 from rfprm_lite.cli.shared import Session, console, scores
 from rfprm_lite.data import filtering, tables
 from rfprm_lite.data.filtering import Outputs, Source, Summary
@@ -49,11 +48,8 @@ def checked(_context: click.Context, _option: click.Parameter, top: str | None) 
 @click.option("--per-problem", type=click.IntRange(min=1), help="Keep at most so many traces of a problem, the best.")
 @click.option("--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True)
 @click.option("--rewards", type=FILE, help="Also write every row, kept or not, with its rewards here.")
-@click.option("--histogram", type=FILE, help="Also draw how the rewards are spread, as a .png, .svg or .pdf.")
 @click.option("--ledger", type=FILE, help="What is scored is recorded here; OUTPUT.ledger where not given.")
 @click.option("--restart", is_flag=True, help="Forget what an earlier run has scored.")
-@click.option("--ray", is_flag=True, help="Score by actors on a Ray cluster: RAY_ADDRESS's, or one of this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Actors of --ray at most; as many as there are CPUs for.")
 @FORMAT
 @PROBLEM
 @RESPONSE
@@ -67,11 +63,8 @@ def filter_traces(
     per_problem: int | None,
     on_error: str,
     rewards: Path | None,
-    histogram: Path | None,
     ledger: Path | None,
     restart: bool,
-    ray: bool,
-    workers: int | None,
     format: Format | None,
     problem_column: str,
     response_column: str,
@@ -87,19 +80,18 @@ def filter_traces(
     Example: rfprm filter traces.jsonl --model bundles/reasonflux-7b --top 10% --per-problem 1 -o kept.parquet
     """
     selection = Selection.of(top, min_reward, per_problem)
-    outputs = Outputs(output, rewards, histogram)
+    outputs = Outputs(output, rewards)
     spool = str(input) == "-" and str(output) != "-"
     format = format or tables.format_of(input)
     path = output.with_name(f"{output.name}.input.{format}") if spool else input
     source = Source(path, format, {"problem": problem_column, "response": response_column})
     filtering.check(source, outputs)
-    score_all, ahead = (on_ray(session, workers), ROWS_AHEAD) if ray else (_here(session), filtering.ROWS_AHEAD)
     recorded = ledger or output.with_name(f"{output.name}.ledger")
     with closing(Ledger(recorded, _job(session, source), restart=restart)) as record:
         if spool:
             _spool(path, restart=restart)
         try:
-            _score(source, filtering.score_rows(source, score_all, record, skip=on_error == "skip", ahead=ahead))
+            _score(source, filtering.score_rows(source, _score_all(session), record, skip=on_error == "skip"))
         except KeyboardInterrupt:
             click.echo(f"stopped: the same command goes on behind {record.totals().rows} recorded rows", err=True)
             sys.exit(STOPPED)
@@ -123,8 +115,7 @@ def _spool(path: Path, *, restart: bool) -> None:
     click.echo(f"standard input is kept in {path}", err=True)
 
 
-def _here(session: Session) -> filtering.ScoreAll:
-    """By this process's PRM."""
+def _score_all(session: Session) -> filtering.ScoreAll:
 
     def score_all(pairs: Sequence[tuple[Problem, Response]]) -> Iterator[Scored | RfprmError]:
         for score in session.prm.score_iter(pairs, aggregate=session.aggregate, on_error="return"):
@@ -174,7 +165,7 @@ def _summary(summary: Summary, outputs: Outputs) -> Table:
     if summary.lowest_kept is not None:
         table.add_row("rewards kept", f"{summary.lowest_kept:.3f} and more, {summary.mean_kept:.3f} on average")
         table.add_row("rewards of all", f"{summary.mean_reward:.3f} on average")
-    if summary.tokens and summary.computed is not None:
+    if summary.tokens:
         saved = 1 - summary.computed / summary.tokens
         table.add_row("tokens", f"{summary.tokens}, of which {saved:.0%} were shared and not computed")
     if summary.aside:

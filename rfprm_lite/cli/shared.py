@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,47 +15,29 @@ from rich.console import Console
 
 from rfprm_lite.aggregate import Aggregate, AggregateName
 from rfprm_lite.errors import InputError, RfprmError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.show.text import visible
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """How a command opens its PRM. Plain data, so that another process can open the same."""
-
-    model: str | None
-    variant: str | None
-    device: str
-    threads: int | None
-    revision: str | None
-    cache_dir: Path | None
-    local_files_only: bool
-
-    def open(self) -> PRM:
-        """Raises what `PRM.from_pretrained` raises."""
-        return PRM.from_pretrained(
-            self.model,
-            variant=self.variant,
-            device=self.device,
-            threads=self.threads,
-            revision=self.revision,
-            cache_dir=self.cache_dir,
-            local_files_only=self.local_files_only,
-        )
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """What every command that scores has: a PRM, and how its rewards are made one and shown."""
 
-    model: Model
     prm: PRM
     aggregate: Aggregate
     as_json: bool
 
 
+class ModelName(click.types.StringParamType):
+    """A bundle's folder, a hub id, or demo; where none is given, the error says so."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002
+        return "A bundle's folder or a hub id is needed; --model demo is the bundled one, for grade-school arithmetic"
+
+
 OPTIONS = (
-    click.option("--model", help="A bundle's folder, a hub id, or demo. Default: demo, grade-school arithmetic only."),
+    click.option("--model", type=ModelName(), required=True, help="A bundle's folder, a hub id, or demo."),
     click.option("--revision", help="Branch, tag or commit, where --model is a hub id."),
     click.option("--cache-dir", type=click.Path(path_type=Path), help="The hub's cache, in place of HF_HOME's."),
     click.option("--local-files-only", is_flag=True, help="Never touch the network."),
@@ -73,27 +55,14 @@ def scores(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options above, and the Session that they ask for as its first argument."""
 
     @functools.wraps(command)
-    def run(
-        model: str | None,
-        aggregate: str | None,
-        alpha: float | None,
-        final: Any,
-        as_json: bool,
-        variant: str | None,
-        device: str,
-        threads: int | None,
-        revision: str | None,
-        cache_dir: Path | None,
-        local_files_only: bool,
-        **own: object,
-    ) -> None:
+    def run(model: str, aggregate: str | None, alpha: float | None, final: Any, as_json: bool, **others: Any) -> None:
+        options = {field.name: others.pop(field.name) for field in fields(LoadOptions) if field.name in others}
         with reported_errors():
-            how_to_open = Model(model, variant, device, threads, revision, cache_dir, local_files_only)
-            prm = how_to_open.open()
+            prm = PRM.load(model, LoadOptions(**options))
             default = prm.manifest.recipe.aggregate
             name: Any = aggregate or default.name
             how = Aggregate(name, default.alpha if alpha is None else alpha, final or default.final)
-            command(Session(how_to_open, prm, how, as_json), **own)
+            command(Session(prm, how, as_json), **others)
 
     for option in reversed(OPTIONS):
         run = option(run)

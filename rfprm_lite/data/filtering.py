@@ -20,7 +20,7 @@ from rfprm_lite.data.rows import Columns, ScoreRow, read_row
 from rfprm_lite.data.selection import Selection
 from rfprm_lite.data.tables import Format, Row
 from rfprm_lite.errors import InputError, LedgerError, RfprmError
-from rfprm_lite.show.histogram import Histogram, require_picture
+from rfprm_lite.show.histogram import Histogram
 from rfprm_lite.trace import Problem, Response
 
 ScoreAll = Callable[[Sequence[tuple[Problem, Response]]], Iterator[Scored | RfprmError]]
@@ -70,11 +70,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """kept: the rows that are kept. rewards: all rows; histogram: a picture; both where they are asked for."""
+    """kept: the rows that are kept. rewards: all rows, where they are asked for."""
 
     kept: Path
     rewards: Path | None = None
-    histogram: Path | None = None
 
     @property
     def aside(self) -> Path:
@@ -85,7 +84,7 @@ class Outputs:
 @dataclass(frozen=True, slots=True, eq=False)
 class Summary:
     """Of all rows that are recorded. aside: rows that could not be scored. lowest_kept and the means are rewards, None
-    where there is no row. tokens: of the texts; computed: of them, the others were shared; None where not known."""
+    where there is no row. tokens: of the texts; computed: of them, the others were shared."""
 
     scored: int
     kept: int
@@ -93,8 +92,8 @@ class Summary:
     mean_reward: float | None
     mean_kept: float | None
     lowest_kept: float | None
-    tokens: int | None
-    computed: int | None
+    tokens: int
+    computed: int
     histogram: Histogram
 
     def to_dict(self) -> dict[str, object]:
@@ -112,9 +111,7 @@ class Progress:
     aside: int = 0
 
 
-def score_rows(
-    source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: bool, ahead: int = ROWS_AHEAD
-) -> Iterator[Progress]:
+def score_rows(source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: bool) -> Iterator[Progress]:
     """Score what the ledger has not; yields after every batch that it has recorded.
 
     skip: set a row that can't be scored aside, with its error; otherwise that is raised, when all before it that were
@@ -123,9 +120,9 @@ def score_rows(
     first = next((row.columns for row in source.rows() if row.columns), ())
     columns.require_free(first)  # of the first row: the run ends at once; of others they are set aside
     rows = scored = aside = known = 0
-    for held in tables.chunks(source.rows(), ahead):
+    for held in tables.chunks(source.rows(), ROWS_AHEAD):
         asked, keys, wrong = _read(held, source.columns)
-        new = sorted(ledger.new(keys), key=lambda number: (kind(asked[number]), keys[number].problem, number))
+        new = sorted(ledger.new(keys), key=lambda number: (keys[number].problem, number))
         known += len(keys) - len(new)
         rows += len(held) - len(new)
         results = score_all([(asked[number].problem, asked[number].trace) for number in new])
@@ -149,15 +146,10 @@ def score_rows(
         )
 
 
-def kind(row: ScoreRow) -> tuple[bool, bool]:
-    """Whether the problem and the response are text. Rows of a kind come together, for scorers that hold columns."""
-    return isinstance(row.problem, str), isinstance(row.response, str)
-
-
 def check(source: Source, outputs: Outputs) -> None:
     """Before anything is scored: raises InputError where an output can't be written or would overwrite the input, and
     MissingExtraError where a library that it needs is missing."""
-    paths = [path for path in (outputs.kept, outputs.rewards, outputs.histogram, outputs.aside) if path is not None]
+    paths = [path for path in (outputs.kept, outputs.rewards, outputs.aside) if path is not None]
     for path in paths:
         if str(path) == "-":
             raise InputError(
@@ -169,8 +161,6 @@ def check(source: Source, outputs: Outputs) -> None:
     for table in (outputs.kept, outputs.rewards):
         if table is not None:
             tables.require(tables.format_of(table))
-    if outputs.histogram is not None:
-        require_picture(outputs.histogram)
 
 
 def write(
@@ -187,9 +177,6 @@ def write(
     found = [(entry.scored.reward, entry.kept) for entry in ledger.entries(selection)]
     rewards = np.array([reward for reward, _ in found])
     kept = np.array([reward for reward, is_kept in found if is_kept])
-    histogram = Histogram.of(rewards, kept, reward_range)
-    if outputs.histogram is not None:
-        histogram.save(outputs.histogram)
     totals = ledger.totals()
     return Summary(
         scored=len(rewards),
@@ -200,7 +187,7 @@ def write(
         lowest_kept=float(kept.min()) if len(kept) else None,
         tokens=totals.tokens,
         computed=totals.computed,
-        histogram=histogram,
+        histogram=Histogram.of(rewards, kept, reward_range),
     )
 
 

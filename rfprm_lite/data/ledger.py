@@ -29,7 +29,8 @@ PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rewards (
     row INTEGER PRIMARY KEY, digest BLOB NOT NULL, problem BLOB NOT NULL, reward REAL NOT NULL,
-    final REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER, computed INTEGER
+    final REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER NOT NULL,
+    computed INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS aside (row INTEGER PRIMARY KEY, error TEXT NOT NULL, content TEXT NOT NULL);
 DELETE FROM aside;
@@ -58,12 +59,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """The rewards of a row, as in `Score`. step_rewards: float32 [num_steps]. tokens: None where they are not known."""
+    """The rewards of a row and what they cost, as in `Score`. step_rewards: float32 [num_steps]."""
 
     reward: float
     final: float
     step_rewards: NDArray[np.float32]
-    tokens: Usage | None = None
+    tokens: Usage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +79,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of all scored rows: their number, and their tokens, of which some were computed; None where not known."""
+    """Of all scored rows: their number, and their tokens, of which some were computed."""
 
     rows: int
-    tokens: int | None
-    computed: int | None
+    tokens: int
+    computed: int
 
 
 class Ledger:
@@ -139,7 +140,7 @@ class Ledger:
             (
                 *(row, key.row, key.problem, score.reward, score.final),
                 np.asarray(score.step_rewards, "<f4").tobytes(),
-                *((score.tokens.total, score.tokens.computed) if score.tokens else (None, None)),
+                *(score.tokens.total, score.tokens.computed),
             )
             for row, key, score in scores
         ]
@@ -169,16 +170,17 @@ class Ledger:
             },
         )
         found = self._execute(
-            "SELECT rewards.row, digest, reward, final, step_rewards, kept.row IS NOT NULL "
-            "FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
+            "SELECT rewards.row, digest, reward, final, step_rewards, tokens, computed, "
+            "kept.row IS NOT NULL FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
         )
-        for row, digest, reward, final, steps, kept in found:
+        for row, digest, reward, final, steps, tokens, computed, kept in found:
             step_rewards = np.frombuffer(steps, "<f4").astype(np.float32)
-            yield Entry(row, digest, Scored(reward, final, step_rewards), bool(kept))
+            scored = Scored(reward, final, step_rewards, Usage(tokens, computed))
+            yield Entry(row, digest, scored, bool(kept))
 
     def totals(self) -> Totals:
         """Of all that is recorded."""
-        sums = "SELECT COUNT(*), SUM(tokens), SUM(computed) FROM rewards"
+        sums = "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(computed), 0) FROM rewards"
         return Totals(*self._execute(sums).fetchone())
 
     def _claim(self, job: Mapping[str, str]) -> None:

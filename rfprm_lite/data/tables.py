@@ -163,7 +163,7 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Row]:
 
 
 def _read_csv(file: BinaryIO) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)  # the module's own limit is shorter than traces are
+    csv.field_size_limit(2**31 - 1)  # the module's own limit is shorter than traces are; Windows takes no higher one
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
         taken: list[str] = []  # the lines of the row at hand

@@ -1,8 +1,13 @@
-"""What the processor can do, as far as it decides which kernels give right numbers."""
+"""What the processor can do, as far as it decides which kernels give right numbers.
+
+Linux tells it in /proc/cpuinfo and macOS by sysctl. Windows tells too little without its registry: there it is unknown.
+"""
 
 from __future__ import annotations
 
+import functools
 import platform
+import sys
 from pathlib import Path
 
 INSTRUCTIONS = (
@@ -17,42 +22,63 @@ INSTRUCTIONS = (
     "asimddp",
     "i8mm",
 )
+"""By the names that Linux has for them."""
+ON_MACOS = {
+    "avx2_0": "avx2",
+    "avx512vnni": "avx512_vnni",
+    "advsimd": "asimd",
+    "neon": "asimd",
+    "feat_dotprod": "asimddp",
+    "feat_i8mm": "i8mm",
+}
+"""Those that macOS calls otherwise."""
 EXACT_ON_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
 """With one of these, ONNX Runtime's products of u8 by s8 are summed in 32 bits; without, in saturating 16 bits."""
 
 CPUINFO = Path("/proc/cpuinfo")
+SYSCTL = ("/usr/sbin/sysctl", "machdep.cpu", "hw.optional")
+NAMES = ("model name", "machdep.cpu.brand_string")
+FEATURES = ("flags", "Features", "machdep.cpu.features", "machdep.cpu.leaf7_features")
 
 
-def instructions(cpuinfo: Path = CPUINFO) -> list[str] | None:
-    """Those of INSTRUCTIONS that Linux lists for the first CPU; None where the file can't be read."""
-    lines = _lines(cpuinfo)
-    if lines is None:
-        return None
-    flags = next(
-        (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), []
-    )
-    return [name for name in INSTRUCTIONS if name in flags]
+def instructions() -> list[str] | None:
+    """Those of INSTRUCTIONS that the first CPU has; None where the system does not tell."""
+    fields = _fields()
+    words = {word.lower() for name in FEATURES for word in fields.get(name, "").split()}
+    words |= {name.rpartition(".")[2].lower() for name, value in fields.items() if value == "1"}
+    known = {ON_MACOS.get(word, word) for word in words}
+    return [name for name in INSTRUCTIONS if name in known] if words else None
 
 
-def model_name(cpuinfo: Path = CPUINFO) -> str:
-    """The processor's name as Linux tells it, or what Python knows of it."""
-    names = (line.partition(":")[2].strip() for line in _lines(cpuinfo) or [] if line.startswith("model name"))
-    return next(names, "") or platform.processor() or "unknown"
-
-
-def _lines(cpuinfo: Path) -> list[str] | None:
-    try:
-        return cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
+def model_name() -> str:
+    """The processor's name as the system tells it, or what Python knows of it."""
+    fields = _fields()
+    return next((fields[name] for name in NAMES if fields.get(name)), "") or platform.processor() or "unknown"
 
 
 def int8_products_saturate(machine: str | None = None, found: list[str] | None = None) -> bool:
     """Whether u8 x s8 products may be wrong here, so that ONNX Runtime must take its slower u8 x u8 kernels.
 
-    True for an x86 processor without VNNI and for one that does not tell (systems without /proc/cpuinfo). Arm is exact.
+    True for an x86 processor without VNNI and for one of which the system does not tell. Arm is exact.
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64", "x86", "i686"):
         return False
     found = instructions() if found is None else found
     return found is None or not any(name in found for name in EXACT_ON_X86)
+
+
+@functools.cache
+def _fields() -> dict[str, str]:
+    """What the system says of the first CPU, by name; nothing where it says nothing."""
+    try:
+        text = _sysctl() if sys.platform == "darwin" else CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _sysctl() -> str:
+    import subprocess
+
+    return subprocess.run(SYSCTL, capture_output=True, text=True, check=False).stdout  # noqa: S603

@@ -7,6 +7,7 @@ one to another that stay on the device. Knows nothing of layers or models.
 from __future__ import annotations
 
 import math
+from importlib import resources
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -81,16 +82,9 @@ class DeviceMemory:
 
     def _copier(self, dtype: Dtype) -> ort.InferenceSession:
         if dtype.name not in self._copiers:
-            self._copiers[dtype.name] = open_session(_COPY[dtype.name], self._device, threads=1)
+            graph = resources.files("rfprm_lite.engine") / f"copy_{dtype.name}.onnx"  # by packaging/make_copy_graph.py
+            self._copiers[dtype.name] = open_session(graph.read_bytes(), self._device, threads=1)
         return self._copiers[dtype.name]
-
-
-_COPY = {
-    name: b'\x08\n:<\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x04copyZ\x10\n\x01x\x12\x0b\n\t\x08%b'
-    b"\x12\x05\n\x03\x12\x01nb\x10\n\x01y\x12\x0b\n\t\x08%b\x12\x05\n\x03\x12\x01nB\x04\n\x00\x10\x12" % (code, code)
-    for name, code in (("float32", b"\x01"), ("float16", b"\n"))
-}
-"""An ONNX graph of one Identity from x to y, for each type."""
 
 
 def _dtype(array: ort.OrtValue) -> Dtype:

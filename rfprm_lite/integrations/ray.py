@@ -24,6 +24,7 @@ from rfprm_lite.bundle.open import DEMO
 from rfprm_lite.data import columns
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.batches import WINDOW
@@ -40,7 +41,7 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-OnError = Literal["raise", "keep"]
+OnError = Literal["raise", "return"]
 
 REWARDS: dict[str, tuple[pa.DataType, Callable[[Score], object]]] = {
     columns.REWARD: (pa.float64(), lambda score: score.reward),
@@ -72,7 +73,7 @@ def score_dataset(
     """The rows of `ds` in their order, each with the rewards that `PRM.score` gives it.
 
     Columns that are added: `rfprm_reward` and `rfprm_final`, float64; `rfprm_step_rewards`, a list of
-    float32; with on_error="keep" also `rfprm_error`, the message of a row that could not be scored and has no rewards,
+    float32; with on_error="return" also `rfprm_error`, the message of a row that could not be scored and has none,
     else null. Lazy as all of Ray Data: nothing runs before the result is read. Order is kept from the source on, which
     is a setting of the dataset's context (`ds.context.execution_options.preserve_order`): it is set.
 
@@ -87,7 +88,7 @@ def score_dataset(
     group: bring rows of equal problems together, however far apart, so that their prefix is computed once: the rows,
         texts and all, are sorted over the cluster before the first is scored and again after the last. False where
         they are neighbours already, or where problems do not come again: then rows stream through.
-    on_error: "raise" ends the job at a row that can't be scored, with a note that shows the row. "keep" goes on.
+    on_error: "raise" ends the job at a row that can't be scored, with a note that shows the row. "return" goes on.
 
     Raises InputError where an option is wrong, where the least workers leave the cluster no CPU to read with, or where
     a column is missing or in the way (if columns are known before anything runs; else the job raises it), DeviceError
@@ -105,7 +106,8 @@ def score_dataset(
         _require_columns(known, (problem, response))
     if model != DEMO and Path(model).is_dir():
         model = str(Path(model).resolve())  # actors may work in another folder
-    job = _Job(str(model), variant, device, revision, threads, problem, response, aggregate, on_error)
+    options = LoadOptions(variant=variant, device=device, threads=threads, revision=revision)
+    job = _Job(str(model), options, problem, response, aggregate, on_error)
 
     _require_cpus(workers, threads)
     ds.context.execution_options.preserve_order = True
@@ -130,10 +132,7 @@ class _Job:
     """What an actor needs to know."""
 
     model: str
-    variant: str | None
-    device: str
-    revision: str | None
-    threads: int
+    options: LoadOptions
     problem: str
     response: str
     aggregate: AggregateLike | None
@@ -145,9 +144,7 @@ class _Scorer:
 
     def __init__(self, job: _Job) -> None:
         self._job = job
-        self._prm = PRM.from_pretrained(
-            job.model, variant=job.variant, device=job.device, threads=job.threads, revision=job.revision
-        )
+        self._prm = PRM.load(job.model, job.options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         job = self._job
@@ -184,7 +181,7 @@ def _with_rewards(batch: pa.Table, results: Sequence[Score | RfprmError], on_err
     for name, (kind, value) in REWARDS.items():
         values = [value(result) if isinstance(result, Score) else None for result in results]
         batch = batch.append_column(name, pa.array(values, kind))
-    if on_error == "keep":
+    if on_error == "return":
         messages = [None if isinstance(result, Score) else str(result) for result in results]
         batch = batch.append_column(columns.ERROR, pa.array(messages, pa.string()))
     return batch
@@ -212,8 +209,8 @@ def _require_options(workers: int | tuple[int, int], threads: int, batch_rows: i
     for name, value in (("threads", threads), ("batch_rows", batch_rows)):
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
-    if on_error not in ("raise", "keep"):
-        raise InputError(f"on_error={on_error!r}: it is 'raise' or 'keep'")
+    if on_error not in ("raise", "return"):
+        raise InputError(f"on_error={on_error!r}: it is 'raise' or 'return'")
 
 
 def _bounds(workers: int | tuple[int, int]) -> tuple[int, int]:

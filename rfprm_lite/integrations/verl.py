@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from rfprm_lite.aggregate import AggregateName
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.rl import mixed
 
@@ -64,7 +65,8 @@ def compute_score(
     """
     weight = weight_of(outcome, beta)
     problem = _problem(extra_info or {}, problem_key)
-    judge = _loaded_once(model, variant, device, threads, aggregate, unscorable)
+    options = LoadOptions(variant=variant, device=device, threads=threads)
+    judge = _loaded_once(model, options, aggregate, unscorable)
     (score,) = judge([(problem, solution_str)])
     r_hat = unscorable if score is None else score.reward
     numbers = {"r_hat": r_hat, "num_steps": len(score.steps) if score else 0, "unscorable": int(score is None)}
@@ -91,22 +93,15 @@ def _outcome(result: float | Mapping[str, Any]) -> dict[str, Any]:
     return {**{key: value for key, value in result.items() if key != "score"}, "outcome": float(result["score"])}
 
 
-def _loaded_once(*options: Any) -> Judge:
+def _loaded_once(model: str, options: LoadOptions, aggregate: AggregateName | None, unscorable: float) -> Judge:
     """verl's threads call at the same time, and the first to come loads the model for all."""
     with _loading:
-        return _load(*options)
+        return _load(model, options, aggregate, unscorable)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(
-    model: str,
-    variant: str | None,
-    device: str,
-    threads: int | None,
-    aggregate: AggregateName | None,
-    unscorable: float,
-) -> Judge:
-    return Judge(PRM.from_pretrained(model, variant=variant, device=device, threads=threads), aggregate, unscorable)
+def _load(model: str, options: LoadOptions, aggregate: AggregateName | None, unscorable: float) -> Judge:
+    return Judge(PRM.load(model, options), aggregate, unscorable)
 
 
 @functools.cache

@@ -1,23 +1,17 @@
-"""How rewards are spread, for people: in a terminal, and as a picture.
+"""How rewards are spread, for people in a terminal.
 
-In: rewards, and the lowest that is kept. Out: bins; a rich renderable; a PNG, which needs matplotlib
-(`pip install 'rfprm-lite[plot]'`).
+In: rewards, and those that are kept. Out: bins; a rich renderable.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
-from rfprm_lite.errors import InputError, MissingExtraError
-
-PICTURES = (".png", ".svg", ".pdf")
 BINS = 20
 BAR_CELLS = 40
 
@@ -54,24 +48,3 @@ class Histogram:
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {"edges": self.edges.tolist(), "traces": self.traces.tolist(), "kept": self.kept.tolist()}
-
-    def save(self, path: Path) -> None:
-        """Write a picture of what the path ends with. Raises InputError, MissingExtraError."""
-        require_picture(path)
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 3.2), layout="constrained")
-        axes = figure.add_subplot()
-        axes.stairs(self.traces, self.edges, fill=True, color="#c9ced6", label=f"all {self.traces.sum()} traces")
-        axes.stairs(self.kept, self.edges, fill=True, color="#2f7d4f", label=f"{self.kept.sum()} kept")
-        axes.set(xlabel="reward", ylabel="traces", xlim=(self.edges[0], self.edges[-1]))
-        axes.legend(frameon=False)
-        figure.savefig(path, dpi=150)
-
-
-def require_picture(path: Path) -> None:
-    """Raises InputError where the path ends with no kind of picture, MissingExtraError where matplotlib is missing."""
-    if path.suffix.lower() not in PICTURES:
-        raise InputError(f"{path}: a picture's name ends with {', '.join(PICTURES)}")
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("a histogram as a picture needs matplotlib", "plot")

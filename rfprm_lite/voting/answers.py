@@ -95,7 +95,7 @@ class MathAnswers:
             process.stdin.write(request)
             process.stdin.flush()
             return process.stdout.readline()
-        except BrokenPipeError:
+        except OSError:  # a pipe without a reader: BrokenPipeError, on Windows another
             return ""
         finally:
             late.cancel()

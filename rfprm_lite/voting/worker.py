@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 READY = "ready"
@@ -48,11 +49,10 @@ def _parse(text: str) -> list[Any]:
 
 
 def _limit_memory() -> None:
-    try:
+    with suppress(ImportError, ValueError, OSError):  # none on Windows, and macOS may refuse it
         import resource
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 if __name__ == "__main__":

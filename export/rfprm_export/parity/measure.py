@@ -26,7 +26,7 @@ from rfprm_lite import PRM, ContextLengthError
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.bundle.open import Bundle
-from rfprm_lite.device import DeviceSpec
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Trace
 
@@ -100,7 +100,7 @@ def measure(bundle: Bundle, encoder: Encoder, texts: Material, expected: StepRew
 
 def _by_runtime(bundle: Bundle, texts: Material) -> tuple[list[StepRewards], float]:
     """Rewards in one call and one by one; tokens a second, one by one."""
-    prm = PRM(bundle, DeviceSpec("cpu"), cache_bytes=0)
+    prm = PRM(bundle, LoadOptions(cache_bytes=0))
     together = [score.step_rewards for score in prm.score_many(texts.traces)]
     started = time.perf_counter()
     alone = [prm.score(problem, trace) for problem, trace in texts.traces]

@@ -1,0 +1,35 @@
+"""How a bundle is opened and run: plain data, so that another process can open the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """The keyword arguments of `PRM.from_pretrained`, as one value for whoever passes them on.
+
+    Attributes:
+        variant: Such as "fp32"; the bundle's default for the device where None.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: Of one run, within an operator; one a physical core where None.
+        revision: Branch, tag or commit of a hub id.
+        cache_dir: The hub's cache, in place of HF_HOME's.
+        local_files_only: Never touch the network.
+        verify: Check each file's sha256. Sizes are always checked.
+        cache_bytes: Keys and values that are kept between calls; 0 for none.
+        memory_bytes: What a call may take beside the loaded model; no limit where None.
+    """
+
+    variant: str | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+    verify: bool = True
+    cache_bytes: int = CACHE_BYTES
+    memory_bytes: int | None = None
