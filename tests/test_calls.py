@@ -466,7 +466,8 @@ def test_the_same_bits_whatever_came_before(calls: list[tuple[str, list[str]]], 
 # --- one cache for all ------------------------------------------------------------------------------------------------
 
 
-def test_a_trace_that_grows_begins_with_what_earlier_calls_computed(demo: PRM) -> None:
+def test_a_trace_that_grows_begins_with_what_earlier_calls_computed() -> None:
+    demo = PRM.from_pretrained("demo", threads=2)
     scored = demo.score(PROBLEM, steps=GOOD[:2])
     trace = demo.live(PROBLEM)
     for step in GOOD:
@@ -475,6 +476,13 @@ def test_a_trace_that_grows_begins_with_what_earlier_calls_computed(demo: PRM) -
     assert grown.computed == demo.score(PROBLEM, steps=GOOD).tokens.total - scored.tokens.total
     demo.clear_cache()
     assert demo.score(PROBLEM, steps=GOOD).tokens.computed == 0  # the trace pins it
+    fork = trace.fork()
+    del trace
+    demo.clear_cache()
+    assert demo._scorer.cache.nbytes > 0
+    del fork
+    demo.clear_cache()
+    assert demo._scorer.cache.nbytes == 0
 
 
 def test_live_traces_together_keep_within_the_limit() -> None:

@@ -203,7 +203,7 @@ def test_devices() -> None:
 def test_a_graph_with_other_lanes() -> None:
     session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
     with pytest.raises(BundleFormatError, match=rf"past\.0\.key\.{LANES} is None, the dimensions, lanes and kv_dtype"):
-        Engine(session, LAYOUT, DeviceSpec("cpu"), LANES + 1)
+        Engine(session, LAYOUT, DeviceSpec("cpu"), LANES + 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,8 @@ def test_a_graph_with_other_lanes() -> None:
 )
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
     with pytest.raises(BundleFormatError, match=r"the graph is not the one that the manifest describes: past\."):
-        Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"), LANES)  # type: ignore[arg-type]
+        session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
+        Engine(session, replace(LAYOUT, **change), DeviceSpec("cpu"), LANES, 2)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -299,3 +300,15 @@ def test_the_session_asks_for_exact_kernels_where_it_must(monkeypatch: pytest.Mo
         except RuntimeError:  # not set
             entry = None
         assert entry == expected
+
+
+@pytest.mark.parametrize("num_readouts", [1, 2, 3, 6, 7, 8, 30])
+def test_how_many_are_read_out_beside_it_changes_no_bit(num_readouts: int) -> None:
+    """Behind more tokens than ONNX Runtime sums over at once."""
+    ids = np.random.default_rng(1).integers(0, 2000, 1600)
+    for end in range(700, 1601, 100):
+        read_at = np.arange(end - num_readouts, end)
+        lanes = poisoned(end)
+        prefill(lanes, ids[: end - 40], [])
+        rewards = prefill(lanes, ids[end - 40 : end], (read_at - (end - 40)).tolist())
+        assert rewards[-1] == whole(ids[:end], list(range(end - 64, end)))[-1]

@@ -189,7 +189,7 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     device = DeviceSpec("cpu")
     with rounded(Bundle(tmp_path, manifest, variant)) as bundle:
         session = open_session(bundle.graph, device, 2)
-    narrow = Engine(session, layout_of(manifest, manifest.variant("fp16")), device, 1)
+    narrow = Engine(session, layout_of(manifest, manifest.variant("fp16")), device, 1, 2)
     lanes = narrow.new_lanes(1, 8)
     with pytest.raises(NumericalError, match="2 of 2 rewards are no numbers, the first at token 1:"):
         narrow.prefill(lanes, [Chunk(0, np.arange(5, 9), np.array([1, 3]))], Cancellation())

@@ -60,19 +60,35 @@ class KVLanes:
 class Engine:
     """Runs a bundle's graph. Has no state of its own: several threads may use it, each with its own lanes."""
 
-    def __init__(self, session: ort.InferenceSession, layout: Layout, device: DeviceSpec, lanes: int) -> None:
-        """Raises BundleFormatError where the session's graph is not of this layout or has other lanes."""
+    def __init__(
+        self, session: ort.InferenceSession, layout: Layout, device: DeviceSpec, lanes: int, least_readouts: int
+    ) -> None:
+        """An engine on an open session.
+
+        Args:
+            session: Of the graph.
+            layout: Shapes of its keys and values.
+            device: Where the session runs.
+            lanes: Of the graph.
+            least_readouts: Rows that the last layer's attention computes at least for a lane; see `least_readouts`.
+
+        Raises:
+            BundleFormatError: If the graph is not of this layout or has other lanes.
+        """
         _check_contract(session, layout, lanes)
         self._session = session
         self._layout = layout
         self._place = (device.kind, device.index, layout.dtype)
         self._memory: Memory[Any] = HostMemory() if device.kind == "cpu" else DeviceMemory(device)
+        self._least_readouts = least_readouts
         self.max_lanes = lanes
 
     @classmethod
-    def open(cls, graph: Path, layout: Layout, device: DeviceSpec, lanes: int, threads: int | None) -> Engine:
+    def open(
+        cls, graph: Path, layout: Layout, device: DeviceSpec, lanes: int, threads: int | None, least_readouts: int
+    ) -> Engine:
         """The engine of a graph file. Raises DeviceError, BundleFileError, BundleFormatError."""
-        return cls(open_session(graph, device, threads), layout, device, lanes)
+        return cls(open_session(graph, device, threads), layout, device, lanes, least_readouts)
 
     def new_lanes(self, count: int, capacity: int) -> KVLanes:
         """1 to `max_lanes` lanes with empty caches for up to `capacity` tokens each, on the engine's device."""
@@ -97,7 +113,8 @@ class Engine:
             raise
 
     def _run(self, lanes: KVLanes, chunks: dict[int, tuple[int, Chunk]], cancel: Cancellation) -> list[Rewards]:
-        inputs = run_inputs(self.max_lanes, {lane: (past, c.ids, c.read_at) for lane, (past, c) in chunks.items()})
+        appended = {lane: (past, c.ids, c.read_at) for lane, (past, c) in chunks.items()}
+        inputs = run_inputs(self.max_lanes, appended, self._least_readouts)
         for name, value in inputs.items():
             lanes.binding.bind_cpu_input(name, value)
         for lane in range(self.max_lanes):
@@ -142,12 +159,20 @@ class Engine:
 
 
 def run_inputs(
-    lanes: int, chunks: Mapping[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]]
+    lanes: int, chunks: Mapping[int, tuple[int, NDArray[np.int64], NDArray[np.int64]]], least: int
 ) -> dict[str, NDArray[np.int64]]:
-    """The graph's inputs but for the caches. chunks: cached tokens, ids and read_at, by lane. The other lanes get a
-    token 0 at position 0, which nobody reads. A chunk may get a token more than it has."""
+    """The graph's inputs but for the caches.
+
+    Other lanes get a token 0 at position 0, at which nothing is read out. A chunk may get a token and read-outs more
+    than it has: only its first ones count.
+
+    Args:
+        lanes: Of the graph.
+        chunks: Cached tokens, ids and read_at, by lane.
+        least: Read-outs of a lane that has any, at least.
+    """
     idle = (0, np.zeros(1, np.int64), np.zeros(0, np.int64))
-    used = {at: (past, _not_one_row(ids), _not_one_read(read_at)) for at, (past, ids, read_at) in chunks.items()}
+    used = {at: (past, _not_one_row(ids), _repeated(read_at, least)) for at, (past, ids, read_at) in chunks.items()}
     filled = [used.get(lane, idle) for lane in range(lanes)]
     tokens = np.array([len(ids) for _, ids, _ in filled], np.int64)
     pasts = np.array([past for past, _, _ in filled], np.int64)
@@ -162,8 +187,8 @@ def run_inputs(
     }
 
 
-# ONNX Runtime multiplies a lone row by other arithmetic than several: as good, but not the same to the last bit. No row
-# is ever alone, so that a reward does not depend on how its text was cut into runs.
+# ONNX Runtime computes a product of few rows by other arithmetic than one of many: as good, but not the same to the
+# last bit. Rows are added where it would, so that a reward does not depend on how its text was cut into runs.
 
 
 def _not_one_row(ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -172,9 +197,20 @@ def _not_one_row(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.append(ids, 0) if len(ids) % ROWS == 1 else ids
 
 
-def _not_one_read(read_at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A lone read is read twice."""
-    return np.repeat(read_at, 2) if len(read_at) == 1 else read_at
+def least_readouts(head_size: int, num_heads: int, num_kv_heads: int) -> int:
+    """How many read-outs a lane needs for the same bits whatever their number.
+
+    In the last layer the product of attention's weights and values has group rows a read-out, [read-outs * group,
+    tokens] x [tokens, head_size]. ONNX Runtime divides it among threads by columns if it has more columns than rows,
+    and then sums over tokens in other blocks (MlasGemmBatch). With as many rows as columns it divides it by rows, and a
+    row's sum is always the same. A lone row is another kernel's: two at least.
+    """
+    return max(2, -(-head_size // (num_heads // num_kv_heads)))
+
+
+def _repeated(read_at: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+    """The last read-out is repeated until there are as many as are needed; none stays none."""
+    return np.append(read_at, np.repeat(read_at[-1:], max(0, least - len(read_at))))
 
 
 def _check_numbers(rewards: Rewards, positions: NDArray[np.int64]) -> None:

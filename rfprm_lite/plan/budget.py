@@ -28,10 +28,16 @@ class RunBudget:
         chunk_tokens: Usage of one run. What a run needs beside the caches grows with this, not with the traces.
         read_scores: Attention scores of one head in the last layer: the read-outs of a run times the tokens that they
             attend to.
+        least_readouts: Read-outs that a run computes at least for a segment that has any.
     """
 
     chunk_tokens: int = 256
     read_scores: int = 64 * 4096
+    least_readouts: int = 1
+
+    def scores(self, readouts: int, tokens: int) -> int:
+        """Attention scores of so many read-outs, each of which attends to at most so many tokens."""
+        return max(readouts, self.least_readouts) * tokens if readouts else 0
 
 
 DEFAULT_BUDGET = RunBudget()
@@ -84,7 +90,8 @@ class Footprint:
         lane = (longest + sizes.spare_tokens) * sizes.token_bytes
         shared = lane if lanes > 1 else 0
         layers = budget.chunk_tokens * sizes.hidden_size * RUN_BYTES
-        scores = min(budget.read_scores, budget.chunk_tokens * longest) * sizes.num_heads * FLOAT_BYTES * SCORE_COPIES
+        read = max(budget.scores(1, longest), min(budget.read_scores, budget.scores(budget.chunk_tokens, longest)))
+        scores = read * sizes.num_heads * FLOAT_BYTES * SCORE_COPIES
         joined = longest * sizes.kv_size * FLOAT_BYTES * LAST_LAYER_COPIES
         return lanes * lane + shared + max(layers, scores + joined) + self.cache_bytes
 

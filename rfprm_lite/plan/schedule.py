@@ -117,14 +117,17 @@ class Schedule(Generic[C]):
         self._run = []
         tokens, scores = self._budget.chunk_tokens, self._budget.read_scores
         for i in self._ready():
+            ids, read_at = _next_chunk(self._states[i], tokens, scores)
+            of_chunk = self._budget.scores(len(read_at), self._states[i].at + len(ids))
+            if self._run and of_chunk > scores:
+                break
             lane = self._lane_of(i, alone=not self._run)
             if lane is None:
                 break
             self._load(lane, i)
-            ids, read_at = _next_chunk(self._states[i], tokens, scores)
             self._run.append((i, Chunk(lane.index, ids, read_at)))
             tokens -= len(ids)
-            scores -= len(read_at) * (self._states[i].at + len(ids))
+            scores -= of_chunk
             if tokens <= 0 or scores <= 0:
                 break
         return [chunk for _, chunk in self._run]

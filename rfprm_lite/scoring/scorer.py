@@ -21,7 +21,7 @@ from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import Rewards, TokenSequence
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.request import Request, joined
-from rfprm_lite.scoring.wiring import open_engine, packing_of, sizes_of
+from rfprm_lite.scoring.wiring import budget_of, open_engine, packing_of, sizes_of
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
 
@@ -42,7 +42,9 @@ class Scorer:
     ) -> None:
         manifest, variant = bundle.manifest, bundle.variant
         self.encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
-        self.footprint = Footprint(sizes_of(manifest, variant), variant.lanes, cache_bytes, memory_bytes)
+        self._budget = budget_of(manifest)
+        sizes = sizes_of(manifest, variant)
+        self.footprint = Footprint(sizes, variant.lanes, cache_bytes, memory_bytes, self._budget)
         self.cache: PrefixCache[Block] = PrefixCache(cache_bytes, Block.split, self.footprint.pin_capacity)
         self._engine = open_engine(bundle, device, threads)
         self._packing = packing_of(manifest, variant)
@@ -94,7 +96,15 @@ class Scorer:
             return lanes
 
         store = self.cache if lease is None else lease
-        return Call(self._engine, store, admit=admit, packing=self._packing, cancel=cancel, capacity=capacity)
+        return Call(
+            self._engine,
+            store,
+            admit=admit,
+            packing=self._packing,
+            budget=self._budget,
+            cancel=cancel,
+            capacity=capacity,
+        )
 
     def score(self, requests: Sequence[Request], cancel: Cancellation | None = None) -> list[Score]:
         """The scores of requests, planned together."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rfprm_lite.bundle.manifest import Manifest, Variant
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine.engine import Engine
+from rfprm_lite.engine.engine import Engine, least_readouts
 from rfprm_lite.engine.kv import SPARE, Layout
-from rfprm_lite.plan.budget import ModelSizes
+from rfprm_lite.plan.budget import ModelSizes, RunBudget
 from rfprm_lite.plan.packing import Packing
 
 EMBEDDING_BYTES = {"float32": 4, "float16": 2, "int8": 1, "int4": 1}
@@ -21,7 +21,20 @@ def open_engine(bundle: Bundle, device: DeviceSpec, threads: int | None) -> Engi
     Raises:
         DeviceError, BundleFileError, BundleFormatError: As `Engine.open`.
     """
-    return Engine.open(bundle.graph, layout_of(bundle.manifest, bundle.variant), device, bundle.variant.lanes, threads)
+    manifest, variant = bundle.manifest, bundle.variant
+    least = least_readouts_of(manifest)
+    return Engine.open(bundle.graph, layout_of(manifest, variant), device, variant.lanes, threads, least)
+
+
+def least_readouts_of(manifest: Manifest) -> int:
+    """Read-outs that a run computes at least for a lane that has any."""
+    sizes = manifest.dimensions
+    return least_readouts(sizes.head_size, sizes.num_heads, sizes.num_kv_heads)
+
+
+def budget_of(manifest: Manifest) -> RunBudget:
+    """The most that one run of the model computes."""
+    return RunBudget(least_readouts=least_readouts_of(manifest))
 
 
 def layout_of(manifest: Manifest, variant: Variant) -> Layout:

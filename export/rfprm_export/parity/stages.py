@@ -43,7 +43,7 @@ def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[
     """float32 [num_read] of each sequence. Raises NumericalError."""
     model = onnx.load(bundle.graph, load_external_data=False)
     extractor = onnx.utils.Extractor(model)
-    always = list(run_inputs(1, {}))
+    always = list(run_inputs(1, {}, least=1))
     caches = [value.name for value in model.graph.input if value.name not in always]
     last = bundle.manifest.dimensions.num_layers - 1
     seams = [seam(0)[:1], *(seam(i) for i in range(1, last + 1))]
@@ -68,7 +68,7 @@ def _through(part: onnx.ModelProto, bundle: Bundle, states: list[Values], sequen
 
 def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: TokenSequence) -> Values:
     """The part's outputs for a sequence, of which nothing is cached."""
-    given: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.read_at)})}
+    given: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.read_at)}, least=2)}
     feeds: Values = {}
     for value in session.get_inputs():
         # The last layer's past has no tokens; the others' has room for this run's.
