@@ -16,7 +16,6 @@ from rfprm_lite import Aggregate, InputError
 from rfprm_lite.aggregate import AnyAggregate, CustomAggregate
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import Score
-from rfprm_lite.scoring import race as races
 from rfprm_lite.scoring.race import Race
 
 POOLS = json.loads((Path(__file__).parent / "data" / "step_scores.json").read_text(encoding="utf-8"))["pools"]
@@ -48,11 +47,6 @@ class TableTrace:
         for trace, step in steps.values():
             trace.steps += (step,)
         return {i: float(step) for i, (_, step) in steps.items()}
-
-
-@pytest.fixture(autouse=True)
-def _tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(races, "LiveTrace", TableTrace)
 
 
 def lowest_two(rewards: NDArray[np.float32]) -> float:
@@ -120,7 +114,7 @@ def test_bounds_hold_to_the_last_bit(
     assert race._highest[0] >= total
 
 
-@pytest.mark.parametrize(("name", "at_least"), [("min", 0.2), ("product", 0.2), ("mean", 0.01)])
+@pytest.mark.parametrize(("name", "at_least"), [("min", 0.15), ("product", 0.15), ("mean", 0.05)])
 def test_real_pools_save_tokens_of_the_generator(name: str, at_least: float) -> None:
     """All candidates grow by a step at a time; who is out writes no more."""
     written = everything = 0
