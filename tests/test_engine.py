@@ -211,8 +211,8 @@ def test_a_graph_with_other_lanes() -> None:
     [{"num_layers": 3}, {"num_layers": 9}, {"num_kv_heads": 7}, {"head_size": 7}, {"dtype": np.dtype("float16")}],
 )
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
+    session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
     with pytest.raises(BundleFormatError, match=r"the graph is not the one that the manifest describes: past\."):
-        session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
         Engine(session, replace(LAYOUT, **change), DeviceSpec("cpu"), LANES, 2)  # type: ignore[arg-type]
 
 

@@ -14,9 +14,9 @@ from its_hub.core.algorithms.particle_gibbs import ParticleFiltering
 from its_hub.core.algorithms.self_consistency import SelfConsistency
 from its_hub.core.lms.step_generation import StepGeneration
 
-from rfprm_lite import PRM, InputError
+from rfprm_lite import PRM, InputError, Trace
 from rfprm_lite.errors import InputTypeError
-from rfprm_lite.integrations.its_hub import OutcomeRewardModel, ProcessRewardModel
+from rfprm_lite.integrations.its_hub import OutcomeRewardModel, ProcessRewardModel, RacingBestOfN
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
 RIGHT = ["Tom now has 12 + 5 = 17 apples.", "Tom now has 17 - 3 = 14 apples.", "The answer is 14."]
@@ -60,11 +60,11 @@ def test_beam_search_finds_the_right_steps_and_computes_each_once(demo: PRM) -> 
         BeamSearch(generation(), rewards, beam_width=4).ainfer(Scripted(), PROBLEM, 32, return_response_only=False)
     )
     assert result.the_one["content"] == "\n\n".join(RIGHT)
-    assert max(result.scores) == demo.score(PROBLEM, RIGHT, aggregate="min").reward
+    assert max(result.scores) == demo.score(PROBLEM, steps=RIGHT, aggregate="min").reward
     # Every prefix of tokens that the search went through, once: those of the few different paths.
     paths = {tuple(r["content"].split("\n\n")[:n]) for r in result.responses for n in (1, 2, 3)}
     fresh = PRM.from_pretrained("demo", threads=2)
-    distinct = sum(s.tokens.computed for s in fresh.score_many([(PROBLEM, list(path)) for path in paths]))
+    distinct = sum(s.tokens.computed for s in fresh.score_many([(PROBLEM, Trace.from_steps(path)) for path in paths]))
     assert distinct <= rewards.tokens.computed < distinct + 60  # paths that the search left are not in its result
     assert rewards.tokens.total > 8 * rewards.tokens.computed
 
@@ -81,8 +81,20 @@ def test_best_of_n_takes_the_best_whole_response(demo: PRM) -> None:
     result = asyncio.run(BestOfN(outcome).ainfer(Scripted(), PROBLEM, 6, return_response_only=False))
     assert result.the_one["content"] == "\n\n".join(RIGHT)
     assert sorted(set(result.scores)) == sorted(
-        demo.score(PROBLEM, steps, aggregate="mean").reward for steps in (RIGHT, WRONG)
+        demo.score(PROBLEM, steps=steps, aggregate="mean").reward for steps in (RIGHT, WRONG)
     )
+
+
+def test_a_race_finds_the_right_steps_and_leaves_the_losers(demo: PRM) -> None:
+    lm = Scripted()
+    race = RacingBestOfN(generation(), demo, width=2)
+    result = asyncio.run(race.ainfer(lm, PROBLEM, 8, return_response_only=False))
+    assert result.the_one["content"] == "\n\n".join(RIGHT)
+    assert result.scores[result.selected_index] == demo.score(PROBLEM, steps=RIGHT, aggregate="min").reward
+    assert len(result.steps_used) == 8
+    assert len(result.scores) < 8
+    assert min(result.steps_used) < 3
+    assert asyncio.run(race.ainfer(Scripted(), PROBLEM, 8)) == result.the_one
 
 
 def test_self_consistency_runs_beside_it(demo: PRM) -> None:
@@ -97,7 +109,7 @@ def test_self_consistency_runs_beside_it(demo: PRM) -> None:
 def test_strings_messages_and_batches_are_scored_alike(demo: PRM) -> None:
     process, outcome = ProcessRewardModel(demo), OutcomeRewardModel(demo)
     text = "\n\n".join(RIGHT)
-    expected = demo.score(PROBLEM, RIGHT).reward
+    expected = demo.score(PROBLEM, steps=RIGHT).reward
     asked, answered = ChatMessage("user", PROBLEM), ChatMessage("assistant", text)
     for prompt in (PROBLEM, [asked], ChatMessages(PROBLEM), [{"role": "user", "content": PROBLEM}], [[asked], [asked]]):
         count = 2 if prompt == [[asked], [asked]] else 1
@@ -116,7 +128,7 @@ def test_what_is_no_problem_is_refused(demo: PRM) -> None:
         process.score([asked, system], ["1"])
     assert process.score([system, asked], RIGHT[0]) != process.score([asked], RIGHT[0])
     own = ProcessRewardModel(demo, problem_of=lambda messages: messages[-1].content)
-    assert own.score([system, asked], RIGHT[0]) == [demo.score(PROBLEM, RIGHT[:1]).reward]
+    assert own.score([system, asked], RIGHT[0]) == [demo.score(PROBLEM, steps=RIGHT[:1]).reward]
     with pytest.raises(InputError, match="2 conversations for 3 responses"):
         process.score([[asked], [asked]], ["1"] * 3)
     with pytest.raises(InputTypeError, match="not NoneType"):
