@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test integration lint docs notebooks build bench benchmarks clean
+.PHONY: demo test test-wheel integration lint docs notebooks build bench benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there.
+test-wheel: $(VENV)-wheel/.done
+	cd $(VENV)-wheel && RFPRM_TEST_INSTALLED=1 bin/python -m pytest $(CURDIR)/tests/runtime
 
 # Ray on a local cluster, and the trainers' own code: TRL, verl, OpenRLHF. An environment of its own, of about 2 GB.
 integration: $(VENV)-integration/.done
@@ -60,5 +64,12 @@ $(VENV)-integration/.done: pyproject.toml tests/integration/requirements.txt
 	$(VENV)-integration/bin/pip install --quiet --no-deps verl==0.9.1 openrlhf==0.11.2
 	touch $@
 
+$(VENV)-wheel/.done: pyproject.toml tests/runtime/requirements.txt $(shell find rfprm_lite -type f ! -name '*.pyc') | $(VENV)/.test
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(VENV)-wheel/dist .
+	$(VENV)-wheel/bin/pip install --quiet $(VENV)-wheel/dist/*.whl -r tests/runtime/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-integration dist
+	rm -rf $(VENV) $(VENV)-integration $(VENV)-wheel dist

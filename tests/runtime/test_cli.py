@@ -113,6 +113,7 @@ def test_the_final_reward_by_option(run: Run) -> None:
     assert json.loads(result.output)["aggregate"] == "mean + 0.5 * response"
 
 
+@pytest.mark.needs("pyarrow")
 def test_rows_in_every_format_with_columns_by_option(run: Run, tmp_path: Path) -> None:
     rows = [{"q": PROBLEM, "a": RIGHT}, {"q": PROBLEM, "a": WRONG}]
     columns = ("--problem-column", "q", "--response-column", "a", "--model", "demo", "--json")
@@ -131,6 +132,7 @@ def test_rows_in_every_format_with_columns_by_option(run: Run, tmp_path: Path) -
     assert "ends with none of" in run("score", str(tmp_path / "rows.txt")).stderr
 
 
+@pytest.mark.needs("pyarrow")
 def test_best_of_n_reads_parquet(run: Run, tmp_path: Path) -> None:
     rows = [{"problem": PROBLEM, "candidates": [WRONG, RIGHT]}]
     tables.write(path := tmp_path / "rows.parquet", lambda: rows, "parquet")

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -60,7 +58,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["filter", "--model", "demo", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", pytest.param("parquet", marks=pytest.mark.needs("pyarrow"))])
 def test_the_best_trace_of_each_problem_is_kept(tmp_path: Path, suffix: str) -> None:
     rows = traces(8)
     result = run(write(tmp_path / f"traces.{suffix}", rows), "--per-problem", 1, "-o", tmp_path / f"kept.{suffix}")
@@ -74,6 +72,7 @@ def test_the_best_trace_of_each_problem_is_kept(tmp_path: Path, suffix: str) -> 
     assert (json.loads(steps) if isinstance(steps, str) else steps) == expected.step_rewards.tolist()
 
 
+@pytest.mark.needs("matplotlib")
 def test_another_selection_costs_no_scoring(tmp_path: Path) -> None:
     source, output = write(tmp_path / "traces.jsonl", traces(20)), tmp_path / "kept.jsonl"
     options = ("-o", output, "--rewards", tmp_path / "all.jsonl", "--histogram", tmp_path / "rewards.png", "--json")
@@ -117,6 +116,7 @@ def test_bad_rows_are_kept_apart(tmp_path: Path) -> None:
     assert not (tmp_path / "kept.jsonl.aside.jsonl").exists()
 
 
+@pytest.mark.needs("pyarrow")
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """SIGKILL again and again: the rewards are those of a run in peace, and no row was scored twice."""
     source = write(tmp_path / "traces.jsonl", traces(250))
@@ -258,6 +258,7 @@ def test_a_rewards_column_of_a_later_row_is_not_overwritten(tmp_path: Path) -> N
 
 
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = pa.table(
         {
             "problem": pa.array(["What is 1 + 1?"] * 2).dictionary_encode(),
@@ -358,6 +359,7 @@ def test_a_batch_is_recorded_as_a_whole_or_not_at_all() -> None:
     ledger.close()
 
 
+@pytest.mark.needs("pyarrow")
 def test_scored_rows_beside_their_input(tmp_path: Path) -> None:
     """`rfprm score -o` writes the same columns."""
     source = write(tmp_path / "traces.parquet", traces(2))

@@ -7,6 +7,9 @@ import random
 from typing import Any
 
 import pytest
+
+pytest.importorskip("its_hub")
+
 from its_hub.api import AbstractLanguageModel, ChatMessage, ChatMessages
 from its_hub.core.algorithms.beam_search import BeamSearch
 from its_hub.core.algorithms.bon import BestOfN

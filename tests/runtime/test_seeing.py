@@ -99,6 +99,7 @@ def svg(figure: object) -> str:
     return out.getvalue()
 
 
+@pytest.mark.needs("matplotlib")
 def test_figures_show_rewards_thinking_and_the_first_weak_step(thought: Score, best: BestOfN[str]) -> None:
     (axes,) = thought.plot().axes
     marked = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
@@ -115,6 +116,7 @@ def test_figures_show_rewards_thinking_and_the_first_weak_step(thought: Score, b
     assert "<!-- candidate 0: " in text
 
 
+@pytest.mark.needs("matplotlib")
 def test_a_figure_of_many_candidates_names_six() -> None:
     many = BestOfNRecord((11,), tuple(record([0.9, 0.6]) for _ in range(16)), Usage(9, 9))
     text = svg(plot_best_of_n(many))
@@ -123,6 +125,7 @@ def test_a_figure_of_many_candidates_names_six() -> None:
     assert "<!-- 10 others -->" in text
 
 
+@pytest.mark.needs("matplotlib")
 def test_figures_leave_pyplot_alone_and_say_what_is_missing(thought: Score, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sys; from rfprm_lite import PRM; score = PRM.from_pretrained('demo').score('1+1?', '2');"

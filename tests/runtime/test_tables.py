@@ -6,8 +6,6 @@ import io
 import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +21,12 @@ rows_of_all = st.lists(
 )
 
 
+SUFFIXES = [
+    pytest.param(suffix, marks=pytest.mark.needs("pyarrow")) if format == "parquet" else suffix
+    for suffix, format in tables.SUFFIXES.items()
+]
+
+
 def read_back(path: Path) -> list[object]:
     with path.open("rb") as file:
         return [row.values for row in tables.read(file, tables.format_of(path))]
@@ -33,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tables")
 
 
-@pytest.mark.parametrize("suffix", tables.SUFFIXES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @given(rows=rows_of_text)
 def test_text_is_read_back(folder: Path, suffix: str, rows: list[dict[str, str]]) -> None:
     path = folder / f"rows{suffix}"
@@ -49,6 +53,7 @@ def test_any_value_is_read_back_from_json_lines(folder: Path, rows: list[dict[st
     assert read_back(folder / "any.jsonl") == rows
 
 
+@pytest.mark.needs("pyarrow")
 def test_parquet_knows_columns_that_come_late(tmp_path: Path) -> None:
     rows = [{"a": 1}] * 1500 + [{"a": 2.5, "b": ["x"]}]
     tables.write(tmp_path / "late.parquet", lambda: rows, "parquet")
@@ -106,6 +111,7 @@ def test_csv_holds_no_lists_but_ours(tmp_path: Path) -> None:
 
 
 def parquet_with_a_column_twice() -> bytes:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     data = io.BytesIO()
     pq.write_table(pa.table([[1], [2]], names=["a", "a"]), data)
     return data.getvalue()
@@ -119,6 +125,7 @@ def test_long_fields_and_a_byte_order_mark() -> None:
     assert row.values == {"a": 1}
 
 
+@pytest.mark.needs("pyarrow")
 def test_files_that_are_none() -> None:
     with pytest.raises(InputError, match="no Parquet"):
         [*tables.read(io.BytesIO(b"text"), "parquet")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from rfprm_lite.voting.answers import MathAnswers
 
 @pytest.fixture(scope="module")
 def mathematics() -> Iterator[MathAnswers]:
+    pytest.importorskip("math_verify")
     with MathAnswers(seconds=2.0) as answers:
         yield answers
 
@@ -30,6 +32,7 @@ def test_the_answer_with_most_reward_wins(mathematics: MathAnswers) -> None:
     assert weighted_majority(candidates[1:3], [0.5, 0.8], answers=mathematics).answer == "3"
 
 
+@pytest.mark.needs("math_verify")
 def test_with_the_rewards_of_a_prm(prm: PRM) -> None:
     problem = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
     candidates = [f"Tom now has 12 + 5 = {n} apples.\n\nThe answer is {n}." for n in (27, 17, 27, 17, 15)]
@@ -49,12 +52,13 @@ def test_a_hostile_answer_costs_its_own_vote_alone(mathematics: MathAnswers, hos
     assert time.monotonic() - started < 20  # 2 seconds, and a process that starts again
 
 
+@pytest.mark.needs("math_verify")
 def test_a_process_that_does_not_start_is_no_vote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "math_verify.py").write_text("raise ImportError('broken')", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with MathAnswers() as answers:
         assert answers.find("The answer is 4.") == "4"  # no module of the current folder is loaded
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     with MathAnswers() as answers, pytest.raises(EngineError, match="did not start(?s:.*)broken"):
         answers.find("The answer is 4.")
 
