@@ -297,11 +297,11 @@ def test_a_recipe_is_found_where_the_checkpoint_says_enough(exported: Get) -> No
 def test_a_recipe_is_asked_for_where_two_fit() -> None:
     with pytest.raises(RecipeError, match="--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm"):
         choose(None, "Qwen2ForProcessRewardModel")
-    with pytest.raises(RecipeError, match="no recipe is for a LlamaForCausalLM"):
+    with pytest.raises(RecipeError, match="LlamaForCausalLM"):
         choose(None, "LlamaForCausalLM")
     with pytest.raises(RecipeError, match="'prm'.*reasonflux-prm-7b"):
         choose("prm", "Qwen2ForCausalLM")
-    with pytest.raises(RecipeError, match="is for Qwen2ForProcessRewardModel, the checkpoint is a Qwen2ForCausalLM"):
+    with pytest.raises(RecipeError, match="Qwen2ForProcessRewardModel.*Qwen2ForCausalLM"):
         choose(SEVEN, "Qwen2ForCausalLM")
 
 

@@ -63,9 +63,9 @@ def test_the_cpu_refuses_it_and_names_int8(exported: Get, tmp_path: Path) -> Non
     manifest = exported(SEVEN).prm.manifest
     kept = tuple(msgspec.structs.replace(variant, missed=None) for variant in manifest.variants)
     (bundle / FILE_NAME).write_bytes(encode(msgspec.structs.replace(manifest, variants=kept)))
-    with pytest.raises(VariantError, match="'fp16' runs on cuda and not on cpu. For cpu take variant 'int8'"):
+    with pytest.raises(VariantError, match="'fp16'.*cuda.*cpu.*'int8'"):
         PRM.from_pretrained(bundle, variant="fp16")
-    with pytest.raises(VariantError, match="no variant for cuda .* kept the bound .*variant='fp16'"):
+    with pytest.raises(VariantError, match="cuda.*variant='fp16'"):
         manifest.default_variant("cuda")
 
 
@@ -189,7 +189,7 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
         session = open_session(bundle.graph, device, 2)
     narrow = Engine(session, layout_of(manifest, manifest.variant("fp16")), device, 1)
     lanes = narrow.new_lanes(1, 8)
-    with pytest.raises(NumericalError, match="2 of 2 rewards are no numbers, the first at token 1:"):
+    with pytest.raises(NumericalError, match="2 of 2 .*token 1:"):
         narrow.prefill(lanes, [Chunk(0, np.arange(5, 9), np.array([1, 3]))], Cancellation())
     assert lanes.caches[0].length == 0
 
@@ -197,11 +197,11 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensor", "factor", "reason"),
     [
-        ("embed_tokens.weight", 1e7, r"model.embed_tokens.weight: a value is too large for FLOAT16"),
+        ("embed_tokens.weight", 1e7, r"model.embed_tokens.weight.* FLOAT16"),
         (
             "layers.1.self_attn.v_proj.bias",
             2e4,
-            r"model.layers.1.self_attn.[vo]_proj gave \d+ in the calibration; above 8188",
+            r"model.layers.1.self_attn.[vo]_proj.* 8188",
         ),
     ],
 )
@@ -211,10 +211,10 @@ def test_what_float16_can_not_hold_is_left_out(
     """With its reason; an error where nothing else is made."""
     checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), f"model.{tensor}", factor)
     request = Request(str(checkpoint), tmp_path / "b", SEVEN, variants=["fp16"], most_traces=4)
-    with pytest.raises(ParityError, match=f"fp16: {reason}.*No bundle was written"):
+    with pytest.raises(ParityError, match=f"fp16: {reason}"):
         export(request)
     assert not request.output.exists()
     manifest = export(replace(request, variants=["fp32", "fp16"]))
     assert [variant.name for variant in manifest.variants] == ["fp32"]
     assert not (request.output / "fp16").exists()
-    assert re.search(f"fp16 is left out: {reason}", caplog.text)
+    assert re.search(f"fp16.*: {reason}", caplog.text)

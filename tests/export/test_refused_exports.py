@@ -54,18 +54,18 @@ def edit_shard(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], obj
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"model_type": "llama"}, "'llama'"),
+        ({"hidden_act": "gelu"}, "'gelu'"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"num_attention_heads": 8}, "heads of 8"),
-        ({"num_attention_heads": "x"}, "not as expected: invalid literal"),
+        ({"num_attention_heads": "x"}, "invalid literal"),
         ({"architectures": None}, "not as expected"),
         ({"rope_scaling": "x"}, "not as expected"),
-        ({"intermediate_size": 96}, r"gate_proj.weight has shape \[160, 64\], .* say \[96, 64\]"),
-        ({"num_hidden_layers": 4}, "lacks model.layers.3"),
-        ({"num_hidden_layers": 2}, "no recipe accounts for: model.layers.2"),
+        ({"intermediate_size": 96}, r"gate_proj.weight.*\[160, 64\].*\[96, 64\]"),
+        ({"num_hidden_layers": 4}, "model.layers.3"),
+        ({"num_hidden_layers": 2}, "model.layers.2"),
     ],
 )
 def test_a_config_that_does_not_fit(checkpoint: Path, changes: dict[str, object], match: str) -> None:
@@ -76,52 +76,50 @@ def test_a_config_that_does_not_fit(checkpoint: Path, changes: dict[str, object]
 def test_a_head_of_another_shape(checkpoint: Path) -> None:
     """A causal LM has vocabulary logits where a PRM has two."""
     edit_shard(checkpoint, lambda t: t.update({"score.2.weight": torch.zeros(2048, 64)}))
-    fails(checkpoint, CheckpointError, r"score.2.weight has shape \[2048, 64\], .* \[2, 64\]")
+    fails(checkpoint, CheckpointError, r"score.2.weight.*\[2048, 64\].*\[2, 64\]")
 
 
 def test_a_head_of_another_name(checkpoint: Path) -> None:
     edit_shard(checkpoint, lambda t: t.update({"classifier.weight": t.pop("score.0.weight")}))
-    fails(checkpoint, CheckpointError, "lacks score.0.weight; it has")
+    fails(checkpoint, CheckpointError, "score.0.weight")
 
 
 def test_a_truncated_and_a_missing_shard(checkpoint: Path) -> None:
     shard = checkpoint / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:5000])
-    fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors can't be read")
+    fails(checkpoint, CheckpointError, "model-00002.* read")
     shard.unlink()
-    fails(checkpoint, CheckpointError, "model-00002-of-00002.safetensors is missing")
+    fails(checkpoint, CheckpointError, "model-00002.* missing")
 
 
 def test_a_tokenizer_that_is_missing_or_broken(checkpoint: Path) -> None:
     path = checkpoint / "tokenizer.json"
     path.write_text("{}", encoding="utf-8")
-    fails(checkpoint, CheckpointError, "can't load the tokenizer")
+    fails(checkpoint, CheckpointError, "tokenizer")
     path.unlink()
-    fails(checkpoint, CheckpointError, r"tokenizer\.json is missing")
+    fails(checkpoint, CheckpointError, r"tokenizer\.json.* missing")
 
 
 def test_an_index_without_its_map(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors.index.json").write_text("{}")
-    fails(checkpoint, CheckpointError, "has no weight_map")
+    fails(checkpoint, CheckpointError, "weight_map")
 
 
 def test_a_chat_template_that_refuses(checkpoint: Path) -> None:
     edit(checkpoint / "tokenizer_config.json", chat_template="{{ raise_exception('no') }}")
-    fails(checkpoint, RecipeError, "chat template refuses a plain trace: no")
+    fails(checkpoint, RecipeError, "template.*: no")
 
 
 def test_a_separator_of_several_tokens(checkpoint: Path) -> None:
     """In stock Qwen2.5 the separator's slot is <|quad_end|>."""
     path = checkpoint / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace("<extra_0>", "<|quad_end|>"), encoding="utf-8")
-    fails(
-        checkpoint, RecipeError, r"needs '<extra_0>' to be one token below 2080, the tokenizer encodes it as \d+: \['<'"
-    )
+    fails(checkpoint, RecipeError, r"'<extra_0>'.*2080.*\['<'")
 
 
 def test_a_separator_beyond_the_embedding(tmp_path: Path) -> None:
     layout = replace(LAYOUTS[SEVEN], config={"vocab_size": 2040})
-    fails(make_checkpoint(tmp_path / "checkpoint", layout), RecipeError, r"one token below 2040, .* ids \[20\d\d\]")
+    fails(make_checkpoint(tmp_path / "checkpoint", layout), RecipeError, r"2040.*\[20\d\d\]")
 
 
 def test_a_tokenizer_that_adds_tokens_of_its_own(tmp_path: Path) -> None:
@@ -137,19 +135,19 @@ def test_a_tokenizer_that_adds_tokens_of_its_own(tmp_path: Path) -> None:
         "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [2034], "tokens": ["<|endoftext|>"]}},
     }
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    fails(checkpoint, RecipeError, r"the runtime reads .*, the checkpoint's tokenizer \[2034, ", "reasonflux-prm-1.5b")
+    fails(checkpoint, RecipeError, r"\[2034, ", "reasonflux-prm-1.5b")
 
 
 def test_a_model_that_reads_too_few_tokens(tmp_path: Path) -> None:
     layout = replace(LAYOUTS[SEVEN], config={"max_position_embeddings": 16})
-    fails(make_checkpoint(tmp_path / "checkpoint", layout), ExportError, "none of the exporter's traces fits")
+    fails(make_checkpoint(tmp_path / "checkpoint", layout), ExportError, "traces")
 
 
 def test_a_template_of_another_recipe(checkpoint: Path) -> None:
     edit(checkpoint / "tokenizer_config.json", chat_template=LAYOUTS["qwen2.5-math-prm"].template)
-    fails(checkpoint, RecipeError, "the tokenizer's own chat template .*Please reason step by step")
+    fails(checkpoint, RecipeError, "template.*Please reason step by step")
     edit(checkpoint / "tokenizer_config.json", chat_template=None)
-    fails(checkpoint, RecipeError, "needs a chat template")
+    fails(checkpoint, RecipeError, "template")
 
 
 def test_a_head_pickle_that_would_run_code(tmp_path: Path) -> None:
@@ -163,16 +161,16 @@ def test_a_head_pickle_that_would_run_code(tmp_path: Path) -> None:
     fails(checkpoint, CheckpointError, "not loaded", "reasonflux-prm-1.5b")
     assert not (tmp_path / "ran").exists()
     torch.save({"weight": torch.zeros(2, 64), "bias": torch.zeros(1)}, head)
-    fails(checkpoint, RecipeError, r"weight has shape \[2, 64\], not \[1, 64\]", "reasonflux-prm-1.5b")
+    fails(checkpoint, RecipeError, r"\[2, 64\].*\[1, 64\]", "reasonflux-prm-1.5b")
     torch.save({"w": torch.zeros(1, 64)}, head)
-    fails(checkpoint, RecipeError, r"holds \['w'\]", "reasonflux-prm-1.5b")
+    fails(checkpoint, RecipeError, r"\['w'\]", "reasonflux-prm-1.5b")
     head.unlink()
-    fails(checkpoint, CheckpointError, "a language model, no PRM", "reasonflux-prm-1.5b")
+    fails(checkpoint, CheckpointError, "no PRM", "reasonflux-prm-1.5b")
 
 
 def test_an_export_that_misses_parity_is_not_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfprm_export.graph.network.rotary_tables", lambda a: (np.ones((4096, 8), np.float32),) * 2)
-    fails(checkpoint, ParityError, r"fp32 differ from PyTorch's by .* at most, where 1e-04 is allowed.* No bundle")
+    fails(checkpoint, ParityError, "fp32.*1e-04")
 
 
 def test_an_interrupted_export_leaves_nothing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,9 +185,9 @@ def test_nothing_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ExportError, match="exists already"):
         export(Request(str(checkpoint), tmp_path / "there", SEVEN))
-    with pytest.raises(ExportError, match="no variant is called int3"):
+    with pytest.raises(ExportError, match="int3"):
         export(Request(str(checkpoint), tmp_path / "new", SEVEN, variants=["int3"]))
-    with pytest.raises(CheckpointError, match="a revision is for hub ids"):
+    with pytest.raises(CheckpointError, match="revision"):
         export(Request(str(checkpoint), tmp_path / "new", SEVEN, revision="main"))
 
 
@@ -198,12 +196,10 @@ def test_a_hub_id_that_can_not_be_had(
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub client's own retries
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(
-        CheckpointError, match=r"org/none is no folder, not all of it is cached, and the hub was not reached"
-    ):
+    with pytest.raises(CheckpointError, match="org/none.*cached"):
         export(Request("org/none", tmp_path / "new", SEVEN, revision="main"))
     assert no_network
-    with pytest.raises(CheckpointError, match=r"a--b/c is no folder"):
+    with pytest.raises(CheckpointError, match="a--b/c"):
         export(Request("a--b/c", tmp_path / "new", SEVEN))
 
 
@@ -255,21 +251,21 @@ def test_layer_by_layer_notices_what_is_no_number(checkpoint: Path, tmp_path: Pa
         data.seek(bias.offset or 0)
         data.write(np.full(bias.size, np.nan, np.float32).tobytes())
     encoder = Encoder.from_file(opened.tokenizer, opened.manifest.recipe, opened.manifest.max_tokens)
-    with pytest.raises(NumericalError, match="'fp32' gave a reward that is no number"):
+    with pytest.raises(NumericalError, match="'fp32'.*number"):
         stages.step_rewards(opened, encoder, PROBES[:1])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers(checkpoint: Path, value: float) -> None:
     edit_shard(checkpoint, lambda tensors: tensors["model.layers.2.mlp.down_proj.weight"][0].fill_(value))
-    with pytest.raises(CheckpointError, match=r"model\.layers\.2 computes is no number any more"):
+    with pytest.raises(CheckpointError, match=r"model\.layers\.2.*number"):
         export(Request(str(checkpoint), checkpoint.parent / "b", SEVEN, variants=["int8"], most_traces=1))
     fails(checkpoint, ParityError, "fp32")
 
 
 def test_an_output_that_can_not_be(checkpoint: Path) -> None:
     (checkpoint.parent / "file").touch()
-    with pytest.raises(ExportError, match=r"can't be written: .*/file is no folder that takes files"):
+    with pytest.raises(ExportError, match="/file"):
         plan(Request(str(checkpoint), checkpoint.parent / "file" / "bundle", SEVEN))
 
 
@@ -280,7 +276,7 @@ def test_an_output_that_appears_meanwhile_loses_nothing(checkpoint: Path, tmp_pa
         request.output.mkdir(exist_ok=True)
         (request.output / "other").touch()
 
-    with pytest.raises(ExportError, match=r"the bundle is complete, in .*\.partial, but can't be named"):
+    with pytest.raises(ExportError, match=r"complete.*\.partial"):
         export(request, progress)
     (kept,) = tmp_path.glob(".b.*.partial")
     assert PRM.from_pretrained(kept).score("p?", "a").step_rewards.shape == (1,)

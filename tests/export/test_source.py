@@ -58,12 +58,12 @@ def test_a_plan_downloads_no_weights(hub: HubServer, repo: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("repo", NAMES)
 def test_what_can_not_be_exported_is_refused_before_weights_come(hub: HubServer, repo: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="the checkpoint is a Qwen2For"):
+    with pytest.raises(RecipeError, match="Qwen2For"):
         export(Request(repo, tmp_path / "bundle", next(name for name in NAMES.values() if name != NAMES[repo])))
     second = shutil.copytree(tmp_path / repo, tmp_path / "second")
     (second / "tokenizer.json").unlink()
     hub.repositories[repo] = Repository({OTHER: second}, {"main": OTHER})
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         export(request(repo, tmp_path))
     assert not weights(tmp_path)
 
@@ -84,7 +84,7 @@ def test_an_export_takes_the_commit_that_was_planned(hub: HubServer, tmp_path: P
 def test_a_recipe_that_the_template_does_not_follow_costs_no_download(hub: HubServer, tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "math", LAYOUTS["qwen2.5-math-prm"])
     hub.repositories["org/7b"] = Repository({OTHER: folder}, {"main": OTHER})
-    with pytest.raises(RecipeError, match="the tokenizer's own chat template"):
+    with pytest.raises(RecipeError, match="template"):
         plan(request("org/7b", tmp_path))
     assert not weights(tmp_path)
 
@@ -94,9 +94,7 @@ def test_what_is_cached_needs_no_hub(hub: HubServer, tmp_path: Path, monkeypatch
     with monkeypatch.context() as offline:
         offline.setattr(constants, "HF_HUB_OFFLINE", True)
         for again in (lambda: plan(request("org/7b", tmp_path)), lambda: fetch(planned)):
-            with pytest.raises(
-                CheckpointError, match=r"model-00001.*, model-00002.* of org/7b is not in the local .*OFFLINE is set"
-            ):
+            with pytest.raises(CheckpointError, match="model-00001.*, model-00002.*org/7b.*OFFLINE"):
                 again()
     fetch(planned)
     with monkeypatch.context() as offline:
@@ -111,9 +109,9 @@ def test_what_is_cached_needs_no_hub(hub: HubServer, tmp_path: Path, monkeypatch
 
 def test_what_the_hub_does_not_know(hub: HubServer, tmp_path: Path) -> None:
     for source in ("org/none", "no/such/id"):
-        with pytest.raises(CheckpointError, match=f"{source} is no folder, and the hub gives no such checkpoint"):
+        with pytest.raises(CheckpointError, match=source):
             plan(request(source, tmp_path))
-    with pytest.raises(CheckpointError, match="org/7b is no folder, and the hub gives no such checkpoint"):
+    with pytest.raises(CheckpointError, match="org/7b"):
         plan(replace(request("org/7b", tmp_path), revision="v7"))
 
 
@@ -122,13 +120,13 @@ def test_a_hub_that_breaks_off(hub: HubServer, tmp_path: Path) -> None:
     planned = plan(request("org/7b", tmp_path))
     assert planned.outline.still_to_come > 0
     hub.cut = {"model-00002-of-00002.safetensors"}
-    with pytest.raises(CheckpointError, match="^org/7b: the hub did not give .*What came is kept: call again"):
+    with pytest.raises(CheckpointError, match="^org/7b.*again"):
         fetch(planned)
     hub.cut.clear()
     hub.down = True
-    with pytest.raises(CheckpointError, match="^org/7b.* the hub (was not reached|did not give)"):
+    with pytest.raises(CheckpointError, match="^org/7b.* hub"):
         fetch(planned)
-    with pytest.raises(CheckpointError, match="^org/1.5b is no folder, not all of it is cached, and the hub was not"):
+    with pytest.raises(CheckpointError, match="^org/1.5b.*cached"):
         plan(request("org/1.5b", tmp_path))
 
 
@@ -159,13 +157,13 @@ def test_a_repository_that_is_not_whole(hub: HubServer, tmp_path: Path) -> None:
         hub.repositories["org/7b"] = Repository({name * 40: folder}, {"main": name * 40})
 
     commit("3", extra="model-00002-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match=r"model-00002.* of org/7b lacks extra, which the index says it holds"):
+    with pytest.raises(CheckpointError, match="model-00002.*org/7b.* extra"):
         plan(request("org/7b", tmp_path))
     commit("4", extra="model-00003.safetensors")
-    with pytest.raises(CheckpointError, match="org/7b on the hub is no whole checkpoint: .*404"):
+    with pytest.raises(CheckpointError, match="org/7b.*404"):
         plan(request("org/7b", tmp_path))
     commit("5", extra=None)
-    with pytest.raises(CheckpointError, match="extra is in None, which is no file beside it"):
+    with pytest.raises(CheckpointError, match="extra.*None"):
         plan(request("org/7b", tmp_path))
 
 
@@ -174,7 +172,7 @@ def test_a_checkpoint_that_changes_after_the_plan(tmp_path: Path) -> None:
     planned = plan(Request(str(folder), tmp_path / "bundle", "reasonflux-prm-7b"))
     (folder / "model.safetensors.index.json").unlink()
     shutil.copy(folder / "model-00001-of-00002.safetensors", folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="is not what it was when the export was planned"):
+    with pytest.raises(CheckpointError, match="planned"):
         fetch(planned)
 
 
@@ -186,10 +184,10 @@ def test_room_for_weights_that_are_still_to_come(
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed))
     plan(request("org/7b", tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=needed - 1))
-    with pytest.raises(ExportError, match=r"need .* GB, the download .* make room"):
+    with pytest.raises(ExportError, match="GB.*download"):
         plan(request("org/7b", tmp_path))
 
 
 def test_a_folder_has_no_revision(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is a folder: a revision is for hub ids"):
+    with pytest.raises(CheckpointError, match="revision"):
         plan(Request(str(tmp_path), tmp_path / "bundle", revision="main"))

@@ -175,11 +175,11 @@ def test_a_trace_refuses_what_is_no_step_and_stays_as_it_was(demo: PRM) -> None:
         trace.score()
     trace.append(GOOD[0])
     for wrong in ("", "  "):
-        with pytest.raises(InputError, match="step 1 is empty"):
+        with pytest.raises(InputError, match="step 1"):
             trace.append(wrong)
     with pytest.raises(InputTypeError):
         trace.append(3)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="can't follow one of the response"):
+    with pytest.raises(InputError, match="response"):
         trace.append("a thought", thinking=True)
     assert trace.steps == (GOOD[0],)
     trace.append(GOOD[1])
@@ -274,7 +274,7 @@ def test_a_cancelled_call_really_ends_and_the_model_works_on(demo: PRM, monkeypa
             await task
 
     async def late() -> None:
-        with pytest.raises(TimeoutError, match=r"longer than 0\.05 seconds and was stopped"):
+        with pytest.raises(TimeoutError, match=r"0\.05"):
             await demo.ascore(PROBLEM, LONG, timeout=0.05)
 
     with monkeypatch.context() as patch:
@@ -341,7 +341,7 @@ def test_a_cancelled_call_is_cancelled_whatever_it_raises(times: int) -> None:
 
 def test_what_does_not_fit_is_refused_before_it_starts(demo: PRM) -> None:
     small = PRM.from_pretrained("demo", threads=2, cache_bytes=0, memory_bytes=2**20)
-    with pytest.raises(MemoryLimitError, match=r"needs \d+ MB beside the model, memory_bytes allows 1 MB") as caught:
+    with pytest.raises(MemoryLimitError, match="memory_bytes") as caught:
         small.score(PROBLEM, LONG)
     assert caught.value.needed > caught.value.limit == 2**20
     assert pickle.loads(pickle.dumps(caught.value)).needed == caught.value.needed
@@ -408,7 +408,7 @@ def test_a_forked_process_is_told(demo: PRM) -> None:
     fork = multiprocessing.get_context("fork")
     with (
         ProcessPoolExecutor(1, fork, initializer=hold, initargs=(demo,)) as pool,
-        pytest.raises(ForkError, match="load it there, or start processes by 'spawn'"),
+        pytest.raises(ForkError, match="spawn"),
     ):
         pool.submit(use_what_is_held).result()
 

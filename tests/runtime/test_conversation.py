@@ -50,24 +50,24 @@ def test_no_message_can_forge_another(contents: list[str], step: str) -> None:
 def test_a_recipe_without_a_template_reads_a_problem_alone() -> None:
     (one,) = UNSEPARATED.step_sequences([ASKED], Trace.from_steps(["a"]))
     assert one.ids.tolist() == UNSEPARATED.step_sequences(PROBLEM, Trace.from_steps(["a"]))[0].ids.tolist()
-    with pytest.raises(InputError, match=r"must be one message of the user, not \['system', 'user'\]"):
+    with pytest.raises(InputError, match="system"):
         UNSEPARATED.step_sequences([SYSTEM, ASKED], Trace.from_steps(["a"]))
 
 
 @pytest.mark.parametrize(
     ("problem", "error", "message"),
     [
-        ([], InputError, "ends with a message of the user"),
-        ([*BEFORE], InputError, r"roles: \['user', 'assistant'\]"),
-        ([ASKED, SYSTEM, ASKED], InputError, "a system message comes first"),
-        ([{"role": "tool", "content": "4"}, ASKED], InputError, "message 0 .* role 'tool'"),
-        ([{"role": "user", "content": " "}], InputError, "message 0 of the conversation is empty"),
-        ([{"role": "user", "content": [{"type": "image"}]}], InputError, r"parts \['image'\]"),
-        ([{"role": "user", "content": 3}], InputTypeError, "not int"),
-        ([{"content": "a"}], InputTypeError, "no mapping with role and content"),
-        (["a"], InputTypeError, "message 0 .* 'a'"),
-        (ASKED, InputTypeError, "a problem is text or a list of messages, not dict"),
-        (3, InputTypeError, "not int"),
+        ([], InputError, "user"),
+        ([*BEFORE], InputError, "assistant"),
+        ([ASKED, SYSTEM, ASKED], InputError, "system"),
+        ([{"role": "tool", "content": "4"}, ASKED], InputError, "0.*'tool'"),
+        ([{"role": "user", "content": " "}], InputError, "0.*empty"),
+        ([{"role": "user", "content": [{"type": "image"}]}], InputError, "image"),
+        ([{"role": "user", "content": 3}], InputTypeError, "int"),
+        ([{"content": "a"}], InputTypeError, "role"),
+        (["a"], InputTypeError, "0.*'a'"),
+        (ASKED, InputTypeError, "dict"),
+        (3, InputTypeError, "int"),
     ],
 )
 def test_what_is_no_conversation(prm: PRM, problem: object, error: type[Exception], message: str) -> None:

@@ -94,13 +94,13 @@ def test_the_response_as_one_step() -> None:
     (steps,) = SEPARATED.step_sequences("p", Trace.from_steps(["a", "b", "c\n\nd"]))
     assert sequence.ids.tolist() == steps.ids.tolist()
     assert sequence.read_at.tolist() == steps.read_at.tolist()[-1:]
-    with pytest.raises(InputError, match="within its thinking part"):
+    with pytest.raises(InputError, match="thinking"):
         SEPARATED.response_sequences("p", Trace.parse("<think>a"))
 
 
 def test_too_long() -> None:
     encoder = Encoder.from_file(TOKENIZER, recipes.SEPARATED, 50)
-    with pytest.raises(ContextLengthError, match=r"has \d+ tokens, the model reads at most 50") as caught:
+    with pytest.raises(ContextLengthError, match="50") as caught:
         encoder.step_sequences("A problem.", Trace.from_steps(["word " * 40]))
     (sequence,) = SEPARATED.step_sequences("A problem.", Trace.from_steps(["word " * 40]))
     assert (caught.value.tokens, caught.value.limit) == (len(sequence.ids), 50)
@@ -108,12 +108,12 @@ def test_too_long() -> None:
 
 @pytest.mark.parametrize("blank", ["", " \n"])
 def test_an_empty_problem(blank: str) -> None:
-    with pytest.raises(InputError, match="problem is empty"):
+    with pytest.raises(InputError, match="problem"):
         SEPARATED.step_sequences(blank, Trace.parse("a"))
 
 
 def test_a_problem_that_is_no_text() -> None:
-    with pytest.raises(InputTypeError, match="problem is text or a list of messages, not int"):
+    with pytest.raises(InputTypeError, match="problem.*int"):
         SEPARATED.step_sequences(3, Trace.parse("a"))  # type: ignore[arg-type]
 
 

@@ -105,9 +105,9 @@ def test_kept_and_restored_elsewhere() -> None:
     other.restore(three, 0, 50)
     assert other.length == 100
     assert prefill(lanes, IDS[100:200], [99], lane=1).tolist() == whole(IDS[:200], [199])
-    with pytest.raises(ValueError, match="tokens 10 to 40 are not among the 30"):
+    with pytest.raises(ValueError, match="10 to 40.* 30"):
         other.restore(two, 10, 40)
-    with pytest.raises(ValueError, match="tokens 190 to 201 are not among the 200"):
+    with pytest.raises(ValueError, match="190 to 201.* 200"):
         other.keep(190, 201)
 
 
@@ -141,10 +141,10 @@ def test_a_read_sees_nothing_behind_it() -> None:
 def test_the_cache_refuses_what_does_not_fit() -> None:
     lanes = ENGINE.new_lanes(1, 10)
     prefill(lanes, IDS[:8], [])
-    with pytest.raises(ValueError, match=r"8 \+ 3 tokens exceed the cache's capacity of 10"):
+    with pytest.raises(ValueError, match=r"8 \+ 3.* 10"):
         prefill(lanes, IDS[:3], [])
     assert lanes.caches[0].length == 8
-    with pytest.raises(ValueError, match="8 tokens back to 9"):
+    with pytest.raises(ValueError, match="8.* 9"):
         lanes.caches[0].trim(9)
 
 
@@ -185,22 +185,22 @@ def test_devices() -> None:
     with pytest.raises(DeviceError, match="'cpu:1'"):
         DeviceSpec.parse("cpu:1")
     assert DeviceSpec.parse("cuda:1") == DeviceSpec("cuda", 1)
-    with pytest.raises(DeviceError, match="install rfprm-lite-gpu"):
+    with pytest.raises(DeviceError, match="rfprm-lite-gpu"):
         open_session(BUNDLE.graph, DeviceSpec("cuda"), threads=None)
     for wrong in ("cpu:", "cuda:²", "cuda:-1", None):
-        with pytest.raises(DeviceError, match="no device is called"):
+        with pytest.raises(DeviceError, match="device"):
             DeviceSpec.parse(wrong)  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="threads='2'"):
         open_session(BUNDLE.graph, DeviceSpec("cpu"), threads="2")  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="threads=0"):
         open_session(BUNDLE.graph, DeviceSpec("cpu"), threads=0)
-    with pytest.raises(BundleFileError, match=r"can't load .*manifest\.json"):
+    with pytest.raises(BundleFileError, match=r"manifest\.json"):
         open_session(DEMO_FOLDER / "manifest.json", DeviceSpec("cpu"), threads=None)
 
 
 def test_a_graph_with_other_lanes() -> None:
     session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
-    with pytest.raises(BundleFormatError, match=rf"past\.0\.key\.{LANES} is None, the dimensions, lanes and kv_dtype"):
+    with pytest.raises(BundleFormatError, match=rf"past\.0\.key\.{LANES}"):
         Engine(session, LAYOUT, DeviceSpec("cpu"), LANES + 1)
 
 
@@ -209,7 +209,7 @@ def test_a_graph_with_other_lanes() -> None:
     [{"num_layers": 3}, {"num_layers": 9}, {"num_kv_heads": 7}, {"head_size": 7}, {"dtype": np.dtype("float16")}],
 )
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
-    with pytest.raises(BundleFormatError, match=r"the graph is not the one that the manifest describes: past\."):
+    with pytest.raises(BundleFormatError, match=r"past\."):
         Engine(open_session(BUNDLE.graph, DeviceSpec("cpu"), None), replace(LAYOUT, **change), DeviceSpec("cpu"), LANES)  # type: ignore[arg-type]
 
 

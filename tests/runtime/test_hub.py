@@ -185,17 +185,18 @@ def test_home_mirror_token_and_offline(hub: HubServer, tmp_path: Path) -> None:
     doctor = "from rfprm_lite.cli.examine import examine; print(examine().cached_models)"
     assert run(doctor, hub, tmp_path / "home").stdout == "['org/prm']\n"
     absent = run(code % "org/other", hub, tmp_path / "home", HF_HUB_OFFLINE="1")
-    assert "manifest.json of org/other is not in the local cache, and HF_HUB_OFFLINE is set" in absent.stderr
+    assert "org/other" in absent.stderr
+    assert "HF_HUB_OFFLINE" in absent.stderr
     assert hub.requests == []
 
 
 @pytest.mark.parametrize(
     ("token", "gated", "message"),
     [
-        (None, False, r"has no org/prm, or it is private: log in by `hf auth login`, or set HF_TOKEN"),
-        (None, True, r"org/prm is gated: ask for access at http.*/org/prm, and log in"),
-        ("wrong", False, r"refuses org/prm \(403\): log in"),
-        ("wrong", True, r"org/prm is gated"),
+        (None, False, "no org/prm.*HF_TOKEN"),
+        (None, True, "gated.*http.*/org/prm"),
+        ("wrong", False, "org/prm.*403"),
+        ("wrong", True, "org/prm.*gated"),
     ],
 )
 def test_a_repository_that_needs_a_token(
@@ -211,17 +212,17 @@ def test_a_repository_that_needs_a_token(
 
 
 def test_what_the_hub_does_not_have(hub: HubServer, load: Load) -> None:
-    with pytest.raises(ModelNotFoundError, match="has no org/other, or it is private"):
+    with pytest.raises(ModelNotFoundError, match="org/other"):
         load("org/other")
-    with pytest.raises(ModelNotFoundError, match="has no revision v9"):
+    with pytest.raises(ModelNotFoundError, match="v9"):
         load(revision="v9")
     folder = hub.repositories["org/prm"].commits[SECOND]
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(BundleFileError, match=r"org/prm lacks tokenizer\.json, which its manifest names"):
+    with pytest.raises(BundleFileError, match=r"org/prm.*tokenizer\.json"):
         load()
     (folder / "manifest.json").unlink()
     hub.repositories["org/none"] = Repository({FIRST: folder}, {"main": FIRST})
-    with pytest.raises(BundleFormatError, match=r"org/none has no manifest\.json: it is no bundle"):
+    with pytest.raises(BundleFormatError, match=r"org/none.*manifest\.json"):
         load("org/none")
 
 
@@ -230,9 +231,9 @@ def test_what_the_hub_does_not_have(hub: HubServer, load: Load) -> None:
 
 def test_a_download_that_breaks_off(hub: HubServer, load: Load) -> None:
     hub.cut.add("int8/model.onnx.data")
-    with pytest.raises(ModelNotFoundError, match=r"download of int8/model.onnx.data of org/prm .* broke off.*again"):
+    with pytest.raises(ModelNotFoundError, match=r"int8/model.onnx.data of org/prm.* broke off"):
         load()
-    with pytest.raises(ModelNotFoundError, match=r"int8/model.onnx.data of org/prm is not in the local cache"):
+    with pytest.raises(ModelNotFoundError, match=r"int8/model.onnx.data of org/prm.*local cache"):
         load(local_files_only=True)
     hub.cut.clear()
     hub.requests.clear()
@@ -244,14 +245,14 @@ def test_a_hub_that_is_down(hub: HubServer, load: Load) -> None:
     load()
     hub.down = True
     assert load().variant.name == "int8"
-    with pytest.raises(ModelNotFoundError, match=r"fp32/model.onnx of org/prm is not in the local cache, and http.*50"):
+    with pytest.raises(ModelNotFoundError, match=r"fp32/model.onnx of org/prm.*http.*50"):
         load(variant="fp32")
 
 
 def test_a_file_altered_on_the_server(hub: HubServer, load: Load, cache: Path) -> None:
     weights = hub.repositories["org/prm"].commits[SECOND] / "int8" / "model.onnx.data"
     right = weights.read_bytes()
-    for wrong, message in ((right[:-1] + b"?", "was altered"), (right[:-1], f"has {len(right) - 1} bytes")):
+    for wrong, message in ((right[:-1] + b"?", "altered"), (right[:-1], str(len(right) - 1))):
         weights.write_bytes(wrong)
         with pytest.raises(BundleFileError, match=rf"{message}.*`rfprm models remove org/prm --cache-dir {cache}`"):
             load()
@@ -262,7 +263,7 @@ def test_a_file_altered_on_the_server(hub: HubServer, load: Load, cache: Path) -
 
 def test_a_disk_that_is_full(hub: HubServer, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
-    message = r"org/prm needs 2\.3 MB more, the disk of .* has 1\.0 MB free: free 1\.3 MB or more.*HF_HOME"
+    message = r"org/prm.*2\.3 MB.*1\.0 MB.*1\.3 MB.*HF_HOME"
     with pytest.raises(DiskSpaceError, match=message) as caught:
         load()
     assert hub.downloaded() == ["manifest.json"]
@@ -330,9 +331,9 @@ def test_models_end_to_end(hub: HubServer, command: Callable[..., Result], cache
     assert command("remove", "org/prm", input="y\n").exit_code == 0
     assert not (cache / "models--org--prm").exists()
     again = command("remove", "org/prm", "--yes")
-    assert (again.exit_code, again.stderr) == (1, "error: the cache has no bundle of org/prm\n")
+    assert (again.exit_code, "org/prm" in again.stderr) == (1, True)
     wrong = command("download", "nonsense")
-    assert (wrong.exit_code, wrong.stderr) == (1, "error: nonsense is no hub id of the form org/name\n")
+    assert (wrong.exit_code, "nonsense" in wrong.stderr) == (1, True)
 
 
 def test_half_a_download_is_listed_and_removed(hub: HubServer, command: Callable[..., Result], cache: Path) -> None:
@@ -365,8 +366,8 @@ def test_what_is_no_bundle_is_not_touched(hub: HubServer, command: Callable[...,
 
 def test_a_bundle_of_another_format_can_be_removed(hub: HubServer, command: Callable[..., Result], cache: Path) -> None:
     edit(hub.repositories["org/prm"].commits[SECOND], lambda manifest: manifest.update(format_version=99))
-    assert "upgrade rfprm-lite" in command("download", "org/prm").stderr
+    assert "upgrade" in command("download", "org/prm").stderr
     (line,) = command("list", "--json").stdout.splitlines()
-    assert "upgrade rfprm-lite" in json.loads(line)["problem"]
+    assert "upgrade" in json.loads(line)["problem"]
     assert command("remove", "org/prm", "--yes").exit_code == 0
     assert cached_bundles(cache) == []

