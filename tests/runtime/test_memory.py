@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory import taken
+from process_memory import taken
 
 MEGABYTE = 1_000_000
 

@@ -1,6 +1,6 @@
 """What a call takes in a process of its own, beside the loaded model, and what was predicted of it.
 
-    python memory.py MODEL
+    python process_memory.py MODEL
 
 In: a bundle's folder, or demo; on standard input, as JSON, the lists of steps to score in turn. Out: one JSON object a
 list. Only Linux tells a process's peak, and lets it begin anew.
