@@ -210,7 +210,7 @@ def test_any_number_of_responses_one_after_another(demo: PRM, monkeypatch: pytes
 
 def test_errors_in_their_places(demo: PRM) -> None:
     pairs = [(PROBLEM, GOOD), (PROBLEM, ""), ("", GOOD), (PROBLEM, BAD), (PROBLEM, None)]
-    found = demo.score_many(pairs, on_error="return", progress=True)  # type: ignore[arg-type]
+    found = demo.score_many(pairs, on_error="return", progress=True)  # type: ignore[call-overload]
     assert [type(result) for result in found] == [Score, InputError, InputError, Score, InputTypeError]
     scores = demo.score_iter(pairs)  # type: ignore[arg-type]
     assert next(scores).step_rewards.tolist() == demo.score(PROBLEM, GOOD).step_rewards.tolist()
@@ -393,7 +393,7 @@ def test_sixteen_threads_and_cancellations_end_with_the_serial_rewards(demo: PRM
 
 
 def rewards_elsewhere(prm: PRM) -> list[float]:
-    return prm.score(PROBLEM, GOOD).step_rewards.tolist()
+    return [float(reward) for reward in prm.score(PROBLEM, GOOD).step_rewards]
 
 
 def test_sent_to_other_processes(demo: PRM) -> None:

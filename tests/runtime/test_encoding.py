@@ -36,7 +36,7 @@ hostile = hostile.filter(lambda text: bool(text.strip()))
 
 def special_ids(ids: list[int]) -> list[str]:
     vocabulary = Tokenizer.from_file(str(TOKENIZER))
-    return [vocabulary.id_to_token(i) for i in ids if i in SPECIAL_IDS]
+    return [str(vocabulary.id_to_token(i)) for i in ids if i in SPECIAL_IDS]
 
 
 @pytest.mark.parametrize("token", SPECIAL)

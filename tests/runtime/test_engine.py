@@ -45,7 +45,7 @@ def prefill(lanes: KVLanes, ids: NDArray[np.int64], read_at: list[int], lane: in
 
 
 def whole(ids: NDArray[np.int64], read_at: list[int]) -> list[float]:
-    return prefill(poisoned(len(ids)), ids, read_at).tolist()
+    return [float(reward) for reward in prefill(poisoned(len(ids)), ids, read_at)]
 
 
 @settings(max_examples=25)

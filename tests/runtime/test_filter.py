@@ -78,7 +78,7 @@ def test_another_selection_costs_no_scoring(tmp_path: Path) -> None:
     options = ("-o", output, "--rewards", tmp_path / "all.jsonl", "--histogram", tmp_path / "rewards.png", "--json")
     first = json.loads(run(source, "--top", "10%", *options).output)
     assert (first["scored"], first["kept"], len(read(output))) == (60, 6, 6)
-    rewards = sorted((row["rfprm_reward"] for row in read(tmp_path / "all.jsonl")), reverse=True)
+    rewards = sorted((float(str(row["rfprm_reward"])) for row in read(tmp_path / "all.jsonl")), reverse=True)
     assert first["lowest_kept"] == rewards[5]
     assert sum(row["rfprm_kept"] for row in read(tmp_path / "all.jsonl")) == 6  # type: ignore[misc]
     assert sum(first["histogram"]["kept"]) == 6

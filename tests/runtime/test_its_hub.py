@@ -122,6 +122,6 @@ def test_what_is_no_problem_is_refused(demo: PRM) -> None:
     with pytest.raises(InputError, match="2.*3"):
         process.score([[asked], [asked]], ["1"] * 3)
     with pytest.raises(InputTypeError, match="NoneType"):
-        process.score(None, ["1"])  # type: ignore[arg-type]
+        process.score(None, ["1"])
     with pytest.raises(InputError, match="assistant"):
         outcome.score([asked])

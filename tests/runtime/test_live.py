@@ -93,6 +93,6 @@ def test_each_response_has_its_result_in_its_place(kinds: list[str], window: int
         before = batches.score(kinds, read, score_all, "raise")
         assert [next(before) for _ in range(first)] == [good] * first
         if first < len(kinds):
-            with pytest.raises(expected[kinds[first]]) as caught:  # type: ignore[type-var]
+            with pytest.raises(expected[kinds[first]]) as caught:
                 next(before)
             assert caught.value.__notes__ == [f"in response {first} of this call"]

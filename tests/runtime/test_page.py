@@ -257,7 +257,12 @@ def test_without_output_the_page_is_opened(
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or opens)
+
+    def open_page(address: str) -> bool:
+        opened.append(address)
+        return opens
+
+    monkeypatch.setattr("webbrowser.open", open_page)
     result = CliRunner().invoke(view, ["-"], input=json.dumps(rows[0]))
     assert result.exit_code == 0
     path = Path(result.stdout.partition(": ")[0])

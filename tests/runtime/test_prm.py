@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from rfprm_lite import PRM, Aggregate, ContextLengthError, DeviceError, InputError, InputTypeError, Trace
+from rfprm_lite import PRM, Aggregate, ContextLengthError, DeviceError, InputError, InputTypeError, Score, Trace
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
 STEPS = ["Tom now has 12 + 5 = 17 apples.", "Tom now has 17 - 3 = 14 apples.", "The answer is 14."]
@@ -39,6 +39,7 @@ def test_shared_prefixes_change_no_reward_and_save_their_tokens(prm: PRM) -> Non
     best = prm.best_of_n(PROBLEM, candidates, aggregate="mean", exhaustive=True)
     alone = [prm.score(PROBLEM, candidate, aggregate="mean") for candidate in candidates]
     for one, other in zip(best.scores, alone, strict=True):
+        assert isinstance(one, Score)
         np.testing.assert_allclose(one.step_rewards, other.step_rewards, atol=1e-6)
         assert one.reward == pytest.approx(other.reward, abs=1e-6)
         assert one.tokens.total == other.tokens.total

@@ -137,7 +137,7 @@ def test_parts_of_a_character_share_its_span_and_the_last_is_rewarded() -> None:
 def test_offsets_of_another_text_are_refused(offsets: Any, message: str) -> None:
     for placement in ("last", "every"):
         with pytest.raises(InputError, match=message):
-            token_rewards(score("a\n\nb\n\nc"), offsets, placement)  # type: ignore[arg-type]
+            token_rewards(score("a\n\nb\n\nc"), offsets, placement)
 
 
 def test_a_placement_that_is_none() -> None:
@@ -168,7 +168,7 @@ def test_spans_of_any_tokens_tile_what_they_decode_to(ids: list[int]) -> None:
 
 
 def test_a_skipped_token_spans_nothing() -> None:
-    end = TOKENIZER.token_to_id("<|im_end|>")
+    (end,) = TOKENIZER.encode("<|im_end|>").ids
     ids = [*TOKENIZER.encode("The answer").ids, end, *TOKENIZER.encode(" is 14.").ids, end]
     spans = token_offsets(ids, TOKENIZER.decode)
     assert [(start, stop) for token, (start, stop) in zip(ids, spans.tolist(), strict=True) if token == end] == [
@@ -360,7 +360,12 @@ def test_verl_what_is_wrong_with_the_run_is_raised() -> None:
 def test_verl_threads_load_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     original = PRM.from_pretrained
-    monkeypatch.setattr(PRM, "from_pretrained", lambda model, **options: loaded.append(model) or original(model))
+
+    def load(model: str, **_options: object) -> PRM:
+        loaded.append(model)
+        return original(model)
+
+    monkeypatch.setattr(PRM, "from_pretrained", load)
     verl._load.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(verl.compute_score, "", RIGHT, "", {"question": PROBLEM}, model="demo") for _ in range(8)]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -48,7 +49,7 @@ def record(rewards: list[float], thinking: int = 0, unread: int = 0) -> ScoreRec
     total = len(rewards) + unread
     steps = tuple(StepRecord(f"step {i}", "thinking" if i < thinking else "response") for i in range(total))
     known = {"bounds": (0.0, 1.0)} if unread else {"reward": 0.5}
-    return ScoreRecord(steps, tuple(rewards), "mean", (0, 1), Usage(9, 9), **known)  # type: ignore[arg-type]
+    return ScoreRecord(steps, tuple(rewards), "mean", (0, 1), Usage(9, 9), **known)
 
 
 def test_a_terminal_shows_the_parts_apart_and_the_first_weak_step(thought: Score) -> None:
@@ -102,11 +103,11 @@ def svg(figure: object) -> str:
 @pytest.mark.needs("matplotlib")
 def test_figures_show_rewards_thinking_and_the_first_weak_step(thought: Score, best: BestOfN[str]) -> None:
     (axes,) = thought.plot().axes
-    marked = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata())]
-    assert list(marked[0].get_ydata()) == pytest.approx(thought.step_rewards.tolist())
-    assert list(marked[0].get_xdata()) == [1, 2, 3, 4, 5]
+    marked = [line for line in axes.lines if line.get_marker() == "o" and np.size(line.get_xdata())]
+    assert np.asarray(marked[0].get_ydata()).tolist() == pytest.approx(thought.step_rewards.tolist())
+    assert np.asarray(marked[0].get_xdata()).tolist() == [1, 2, 3, 4, 5]
     (ring,) = axes.collections
-    assert ring.get_offsets()[0][0] == (thought.step_rewards < 0.5).argmax() + 1
+    assert np.asarray(ring.get_offsets())[0, 0] == (thought.step_rewards < 0.5).argmax() + 1
     text = svg(thought.plot())
     assert "<!-- thinking -->" in text
     assert "<!-- first below 0.5 -->" in text

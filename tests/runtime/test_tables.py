@@ -129,7 +129,11 @@ def test_long_fields_and_a_byte_order_mark() -> None:
 def test_files_that_are_none() -> None:
     with pytest.raises(InputError, match="Parquet"):
         [*tables.read(io.BytesIO(b"text"), "parquet")]
-    for format, data in (("csv", b"a,a\n1,2\n"), ("parquet", parquet_with_a_column_twice())):
+    given: tuple[tuple[tables.Format, bytes], ...] = (
+        ("csv", b"a,a\n1,2\n"),
+        ("parquet", parquet_with_a_column_twice()),
+    )
+    for format, data in given:
         with pytest.raises(InputError, match="columns.*'a'"):
             [*tables.read(io.BytesIO(data), format)]
     with pytest.raises(InputError, match=r"traces\.txt"):
