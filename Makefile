@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-wheel integration lint docs notebooks build bench benchmarks clean
+.PHONY: demo test test-wheel mutants integration lint docs notebooks build bench benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
@@ -14,6 +14,10 @@ test: $(VENV)/.test
 # The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there.
 test-wheel: $(VENV)-wheel/.done
 	cd $(VENV)-wheel && RFPRM_TEST_INSTALLED=1 bin/python -m pytest $(CURDIR)/tests/runtime
+
+# Which changes of the code do its tests not notice? MODULES="rfprm_lite/plan/packing.py" MINUTES=10 bounds it.
+mutants: $(VENV)/.test $(VENV)-mutants/.done
+	$(BIN)/python tests/mutants.py --cosmic-ray $(abspath $(VENV)-mutants)/bin/cosmic-ray --minutes $(or $(MINUTES),60) $(MODULES)
 
 # Ray on a local cluster, and the trainers' own code: TRL, verl, OpenRLHF. An environment of its own, of about 2 GB.
 integration: $(VENV)-integration/.done
@@ -71,5 +75,10 @@ $(VENV)-wheel/.done: pyproject.toml tests/runtime/requirements.txt $(shell find 
 	$(VENV)-wheel/bin/pip install --quiet $(VENV)-wheel/dist/*.whl -r tests/runtime/requirements.txt
 	touch $@
 
+$(VENV)-mutants/.done:
+	$(PYTHON) -m venv $(VENV)-mutants
+	$(VENV)-mutants/bin/pip install --quiet 'cosmic-ray>=8.3'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-integration $(VENV)-wheel dist
+	rm -rf $(VENV) $(VENV)-integration $(VENV)-wheel $(VENV)-mutants dist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,6 +42,12 @@ def test_a_reward_lies_in_its_range(aggregate: Aggregate, rewards: list[float], 
     assert low <= aggregate(np.array(rewards, np.float32), final) <= high + 1e-9
 
 
+@given(aggregates)
+def test_the_range_is_no_wider_than_what_rewards_reach(aggregate: Aggregate) -> None:
+    found = tuple(aggregate(np.array([reward] * 3, np.float32), reward) for reward in (0.0, 1.0))
+    assert found == aggregate.reward_range
+
+
 @given(aggregates, st.lists(unit, min_size=1, max_size=20), unit, st.data())
 def test_a_better_step_is_never_worse(
     aggregate: Aggregate, rewards: list[float], final: float, data: st.DataObject
@@ -57,6 +64,21 @@ def test_names() -> None:
     assert as_aggregate(None, default) is default
     assert as_aggregate("mean+final", default) == Aggregate("mean+final", 0.3, "response")
     assert str(Aggregate("mean+final", 0.5)) == "mean + 0.5 * last"
+    for name in ("mean", "min", "product", "last"):
+        assert str(as_aggregate(name, default)) == name
+
+
+def test_the_response_is_read_again_where_it_is_the_final_reward() -> None:
+    assert Aggregate("mean", final="response").reads_response is True
+    assert Aggregate("mean+final", final="last").reads_response is False
+
+
+def test_an_aggregate_is_a_value() -> None:
+    assert len({Aggregate("mean"), Aggregate("mean", 1.0, "last")}) == 1
+    with pytest.raises(AttributeError):
+        Aggregate("mean").alpha = 2.0  # type: ignore[misc]
+    with pytest.raises(msgspec.ValidationError, match="weight"):
+        msgspec.convert({"name": "mean", "weight": 1.0}, Aggregate)
 
 
 def test_what_is_no_aggregate() -> None:
@@ -64,8 +86,9 @@ def test_what_is_no_aggregate() -> None:
         as_aggregate("median", Aggregate("mean"))
     with pytest.raises(InputError, match="alpha=-1"):
         Aggregate("mean+final", alpha=-1)
-    with pytest.raises(InputError, match="alpha=nan"):
-        Aggregate("mean+final", alpha=float("nan"))
+    for alpha in ("nan", "inf"):
+        with pytest.raises(InputError, match=f"alpha={alpha}"):
+            Aggregate("mean+final", alpha=float(alpha))
     with pytest.raises(InputError, match="final='first'"):
         Aggregate("mean+final", final="first")  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match="int"):
