@@ -4,92 +4,40 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
 
 from rfprm_export.checkpoint import source as sources
-from rfprm_export.checkpoint.head import check_head, load_head
-from rfprm_export.checkpoint.tensors import Checkpoint, Outline, Shape
-from rfprm_export.errors import ExportError, ParityError, RangeError
-from rfprm_export.families.recipes import ExportRecipe, choose
-from rfprm_export.oracle.assertions import assert_template, assert_tokens
-from rfprm_export.oracle.reference import Reference, load_tokenizer
+from rfprm_export.checkpoint.head import load_head
+from rfprm_export.checkpoint.tensors import Checkpoint
+from rfprm_export.errors import ParityError, RangeError
+from rfprm_export.oracle.reference import Reference
 from rfprm_export.parity import measure as parity
-from rfprm_export.parity.texts import ParityTexts, calibration_texts, parity_texts
+from rfprm_export.parity.texts import calibration_texts, parity_texts
+from rfprm_export.planning import Plan, Request, fetch, outline_of, plan
 from rfprm_export.quantize.bases import MADE_BY
 from rfprm_export.quantize.overflow import describe_wide_layers, widen_overflowing_layers
 from rfprm_export.variants import VARIANTS, VariantSpec
-from rfprm_export.write import size
 from rfprm_export.write.bundle import empty_manifest, new_folder, write_descriptions
 from rfprm_export.write.calibrated import Calibration, calibrate, correct_bias
 from rfprm_export.write.report import commands
-from rfprm_export.write.size import VariantPlan
-from rfprm_export.write.variant import VariantWriter, bundle_tokenizer, write_tokenizer, write_variant
+from rfprm_export.write.variant import VariantWriter, write_tokenizer, write_variant
 from rfprm_lite import BundleFormatError, NumericalError
-from rfprm_lite.bundle.manifest import File, Manifest, Parity, Variant
+from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
 from rfprm_lite.bundle.open import Bundle, check_files, read_manifest
 from rfprm_lite.text.encoding import Encoder
+
+__all__ = ["Plan", "Request", "carry_out", "export", "fetch", "plan", "verify"]
 
 _log = logging.getLogger("rfprm_export")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to export.
-
-    Attributes:
-        source: A folder or a hub id.
-        output: The bundle's folder, which must not exist.
-        recipe: By name, needed where the checkpoint does not say which.
-        revision: Branch, tag or commit of a hub id.
-        variants: Their names.
-        low_memory: Whether parity is measured layer by layer, so that no variant is ever loaded as a whole.
-        most_traces: For calibration, and as many candidates for parity, where PyTorch would take too long for all.
-    """
-
-    source: str
-    output: Path
-    recipe: str | None = None
-    revision: str | None = None
-    variants: Sequence[str] = tuple(VARIANTS)
-    low_memory: bool = False
-    most_traces: int | None = None
-
-
 Progress = Callable[[str, int, int], None]
 """Told a variant's name, and how many of its tensors and bytes were written since."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What an export is about to write, and on which texts it is to be measured.
-
-    Attributes:
-        request: What was asked for.
-        outline: What is known of the checkpoint without its weights.
-        spec: The recipe.
-        chosen: The variants, in the order in which devices prefer them.
-        variants: The tensors and bytes of each.
-        tokenizer: The checkpoint's own.
-        encoder: The runtime's.
-        texts: To measure parity on.
-    """
-
-    request: Request
-    outline: Outline
-    spec: ExportRecipe
-    chosen: list[VariantSpec]
-    variants: list[VariantPlan]
-    tokenizer: PreTrainedTokenizerBase
-    encoder: Encoder
-    texts: ParityTexts
 
 
 def export(request: Request, progress: Progress = lambda _variant, _tensors, _bytes: None) -> Manifest:
@@ -108,41 +56,6 @@ def export(request: Request, progress: Progress = lambda _variant, _tensors, _by
     """
     planned = plan(request)
     return carry_out(planned, fetch(planned), progress)
-
-
-def plan(request: Request) -> Plan:
-    """Find out what `export` would write. Of a hub id no weights are downloaded.
-
-    Raises:
-        CheckpointError: See `export`, and so the others: all that it refuses but what the weights give cause for.
-        RecipeError: See `export`.
-        ExportError: See `export`.
-    """
-    unknown = sorted(set(request.variants) - VARIANTS.keys())
-    if unknown or not request.variants:
-        raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")
-    if request.output.exists():
-        raise ExportError(f"{request.output} exists already: remove it or choose another name")
-    outline, spec, head = _outline(request.source, request.revision, request.recipe)
-    tokenizer = load_tokenizer(outline.folder)
-    assert_tokens(tokenizer, outline.architecture.vocab_size, spec)
-    chosen = [variant for name, variant in VARIANTS.items() if name in request.variants]
-    variants = [size.plan(outline.architecture, spec, head, variant) for variant in chosen]
-    size.require_space(request.output, variants, outline)
-    max_tokens = empty_manifest(request.source, outline, spec, File("", "", 0)).max_tokens
-    encoder = Encoder(Tokenizer.from_str(bundle_tokenizer(outline.folder)), spec.recipe, max_tokens)
-    texts = parity_texts(encoder, request.most_traces)
-    assert_template(tokenizer, spec, encoder, texts.traces)
-    return Plan(request, outline, spec, chosen, variants, tokenizer, encoder, texts)
-
-
-def fetch(plan: Plan) -> Checkpoint:
-    """Open the checkpoint that was planned for, after downloading weights that are not on this machine.
-
-    Raises:
-        CheckpointError: The weights can't be had, or the checkpoint changed.
-    """
-    return sources.fetch(plan.request.source, plan.outline)
 
 
 def carry_out(
@@ -222,7 +135,7 @@ def verify(
         raise BundleFormatError(f"{folder} has a variant {unknown[0]!r}; this exporter knows {', '.join(VARIANTS)}")
     for variant in manifest.variants:
         check_files(Bundle(folder, manifest, variant), contents=True)
-    outline, spec, _ = _outline(source, revision, manifest.recipe.name)
+    outline, spec, _ = outline_of(source, revision, manifest.recipe.name)
     checkpoint = sources.fetch(source, outline)
     encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
     texts = parity_texts(encoder)
@@ -230,13 +143,6 @@ def verify(
     for variant in manifest.variants:
         bundle = Bundle(folder, manifest, variant)
         yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory)
-
-
-def _outline(source: str, revision: str | None, recipe: str | None) -> tuple[Outline, ExportRecipe, dict[str, Shape]]:
-    """What the source holds, the recipe that it follows, and the shapes of its head."""
-    outline = sources.outline(source, revision)
-    spec = choose(recipe, outline.architecture.name)
-    return outline, spec, check_head(outline, spec)
 
 
 def _calibrate(

@@ -1,6 +1,6 @@
 """u8 x s8 integer products: W8A8.
 
-One scale for each row (token) of the activations, found when the graph runs, and one for each output channel of the
+One scale for each row (token) of the activations, computed when the graph runs, and one for each output channel of the
 weights. A row's scale depends on nothing but the row, so a token's reward does not depend on what else is in the run.
 """
 

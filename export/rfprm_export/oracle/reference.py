@@ -57,9 +57,9 @@ class Reference:
             float32 [num_steps] for each problem and trace.
         """
         texts = [self._texts(problem, trace) for problem, trace in traces]
-        ids = [self._tokenizer(text, return_tensors="pt")["input_ids"] for own in texts for text in own]
+        ids = [self._tokenizer(text, return_tensors="pt")["input_ids"] for of_trace in texts for text in of_trace]
         rewards = zip(ids, self.rewards(ids), strict=True)
-        return [np.concatenate([self._select(*next(rewards)) for _ in own]) for own in texts]
+        return [np.concatenate([self._select(*next(rewards)) for _ in of_trace]) for of_trace in texts]
 
     def _texts(self, problem: Problem, trace: Trace) -> list[str]:
         if self._spec.recipe.separator is None:

@@ -65,11 +65,12 @@ def calibrate(
     ids = [torch.from_numpy(sequence.ids)[None] for sequence in texts.sequences]
     architecture = reference.checkpoint.architecture
     order = _scout(reference, ids) if writers else np.arange(architecture.hidden_size)
-    layers, found = reference.layers(ids), []
+    measured: list[LayerRanges] = []
+    layers = reference.layers(ids)
     groups = {INNER: column_groups(architecture.intermediate_size)}
     for layer in calibrated_layers(layers, READERS if writers else (), groups, ranges=ranges):
         if layer.ranges is not None:
-            found.append(layer.ranges)
+            measured.append(layer.ranges)
         if writers:
             bases = Bases(order, {layer.index: layer_bases(layer.statistics(architecture))}, head)
             _fill(writers, layer, bases)
@@ -77,7 +78,7 @@ def calibrate(
     for writer in writers:
         writer.fill_layer(None, partial(Bases(order, {}, head).blocks, load=load))
     rewards = zip(texts.sequences, reference.head_rewards(layers), strict=True)
-    return Calibration(texts, [of_text[sequence.read_at] for sequence, of_text in rewards], found)
+    return Calibration(texts, [of_text[sequence.read_at] for sequence, of_text in rewards], measured)
 
 
 def correct_bias(bundle: Bundle, spec: ExportRecipe, calibration: Calibration, *, by_layer: bool) -> Bundle:

@@ -143,8 +143,8 @@ def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Ite
 
         def values() -> Iterator[NDArray[np.int8]]:
             for _, block in sources:
-                quantised, own = quantise_rows(block)
-                scales.append(own)
+                quantised, row_scales = quantise_rows(block)
+                scales.append(row_scales)
                 yield quantised
 
         yield values()
@@ -152,9 +152,9 @@ def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Ite
     elif weight.kind == "quantised":
         whole, row = np.empty(weight.tensors[0].shape, np.int8), 0
         for source, block in sources:
-            quantised, own = quantise_rows(block, rounding(source))
+            quantised, row_scales = quantise_rows(block, rounding(source))
             whole[:, row : row + len(block)] = quantised.T
-            scales.append(own)
+            scales.append(row_scales)
             row += len(block)
         yield [whole]
         yield scales
@@ -162,9 +162,9 @@ def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Ite
         packed: list[NDArray[np.uint8]] = []
         for source, block in sources:
             for part in np.array_split(block, _parts(block)):
-                quantised_part, own = quantise_blocks(part, rounding(source))
+                quantised_part, block_scales = quantise_blocks(part, rounding(source))
                 packed.append(quantised_part)
-                scales.append(own)
+                scales.append(block_scales)
         yield packed
         yield scales
 
