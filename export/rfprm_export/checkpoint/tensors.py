@@ -104,8 +104,8 @@ class Architecture:
             raise CheckpointError(f"config.json holds a value that is not as expected: {error}") from error
         if architecture.head_size % HEAD_SIZE_STEP or architecture.head_size > MOST_HEAD_SIZE:
             raise CheckpointError(
-                f"config.json: heads of {architecture.head_size}; GroupQueryAttention takes multiples of {HEAD_SIZE_STEP} "
-                f"up to {MOST_HEAD_SIZE}"
+                f"config.json: heads of {architecture.head_size}; GroupQueryAttention takes multiples of "
+                f"{HEAD_SIZE_STEP} up to {MOST_HEAD_SIZE}"
             )
         return architecture
 
