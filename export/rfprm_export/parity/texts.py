@@ -19,6 +19,7 @@ from rfprm_lite.trace import Trace
 MOST_BYTES = 160 << 20
 """Of the residual stream of all texts, which stays in memory: 46,800 tokens at a hidden size of 896, 11,700 at
 3,584."""
+MOST_TOKENS = 1_000_000
 MOST_TOKENS_A_CHANNEL = 64
 """Of the MLP's inner ones, the widest product: more tell a small model nothing, and take minutes."""
 
@@ -97,7 +98,11 @@ def calibration_texts(encoder: Encoder, architecture: Architecture, most: int | 
         ExportError: The model can read none.
     """
     sequences: list[TokenSequence] = []
-    room = min(MOST_BYTES // (4 * architecture.hidden_size), MOST_TOKENS_A_CHANNEL * architecture.intermediate_size)
+    room = min(
+        MOST_BYTES // (4 * architecture.hidden_size),
+        MOST_TOKENS_A_CHANNEL * architecture.intermediate_size,
+        MOST_TOKENS,
+    )
     for problem, trace in calibration_traces()[:most]:
         with suppress(ContextLengthError):
             sequence = encoder.step_sequences(problem, trace)[-1]
