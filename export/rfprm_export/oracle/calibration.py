@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -28,8 +27,6 @@ NORMS = {
 INNER, ATTENDED = "mlp.down_proj", "self_attn.o_proj"
 READERS = {**NORMS, ATTENDED: (ATTENDED,), INNER: (INNER,)}
 """Module whose input is recorded -> modules that share that input (behind a norm, up to the norm's weight)."""
-SAMPLED_TOKENS = 16_384
-"""Tokens of which second moments are taken, at most (bench/log/2026-11-26-one-calibration-pass.md)."""
 BATCH, STRIP = 2_048, 1_024
 """Rows that are added to the moments at once; rows of the moments that are computed at once."""
 
@@ -142,7 +139,6 @@ def calibrated_layers(
     groups: Mapping[str, Sequence[slice]] | None = None,
     *,
     ranges: bool = False,
-    most_tokens: int = SAMPLED_TOKENS,
 ) -> Iterator[CalibratedLayer]:
     """Push texts through all layers, and measure each.
 
@@ -151,17 +147,15 @@ def calibrated_layers(
         modules: Whose inputs' second moments are taken, keys of `READERS`.
         groups: Columns whose moments are taken, for a module whose columns are not one group.
         ranges: Whether the largest magnitudes are taken, too.
-        most_tokens: Of how many tokens, chosen at random with a fixed seed, second moments are taken.
 
     Raises:
         CheckpointError: A layer gives NaN or infinity.
     """
-    epsilon, tokens = layers.checkpoint.architecture.norm_epsilon, [text.shape[1] for text in layers.hidden]
-    chosen = _sample(tokens, most_tokens)
+    epsilon = layers.checkpoint.architecture.norm_epsilon
     for index in range(layers.checkpoint.architecture.num_layers):
         layer = layers.load()
         moments = {
-            module: _SecondMoments(chosen, (groups or {}).get(module), epsilon if module in NORMS else None)
+            module: _SecondMoments((groups or {}).get(module), epsilon if module in NORMS else None)
             for module in modules
         }
         inner, outputs = _Largest(), {module: _Largest() for module in (PRODUCTS if ranges else ())}
@@ -177,13 +171,6 @@ def calibrated_layers(
         _require_finite(index, layers.hidden, measured)
         largest = LayerRanges(inner.magnitude, {module: m.magnitude for module, m in outputs.items()})
         yield CalibratedLayer(index, layer, measured, largest if ranges else None)
-
-
-def _sample(tokens: Sequence[int], most: int) -> list[torch.Tensor]:
-    """Positions in each text, int64; `most` over all texts."""
-    total, ends = sum(tokens), np.cumsum([0, *tokens])
-    positions = np.sort(np.random.default_rng(0).permutation(total)[:most])
-    return [torch.from_numpy(positions[(positions >= a) & (positions < b)] - a) for a, b in pairwise(ends.tolist())]
 
 
 def _require_finite(index: int, hidden: Sequence[torch.Tensor], moments: dict[str, Moments]) -> None:
@@ -210,19 +197,19 @@ class _Largest:
 
 
 class _SecondMoments:
-    """The second moments of a module's input at the chosen tokens of one text after another.
+    """The second moments of a module's input, over all tokens of all texts.
 
     epsilon: of the norm that rows pass; None where there is none.
     """
 
-    def __init__(self, chosen: Sequence[torch.Tensor], groups: Sequence[slice] | None, epsilon: float | None) -> None:
-        self._chosen, self._groups, self._epsilon = iter(chosen), groups or [slice(None)], epsilon
+    def __init__(self, groups: Sequence[slice] | None, epsilon: float | None) -> None:
+        self._groups, self._epsilon = groups or [slice(None)], epsilon
         self._waiting: list[torch.Tensor] = []
         self._sums: Moments = []
         self._rows = 0
 
     def record(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        rows = inputs[0].flatten(0, -2)[next(self._chosen)]
+        rows = inputs[0].flatten(0, -2)
         if self._epsilon is not None:
             rows = rows * (rows.square().mean(-1, keepdim=True) + self._epsilon).rsqrt()
         self._waiting.append(rows)

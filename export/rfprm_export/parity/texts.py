@@ -17,9 +17,10 @@ from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Trace
 
 MOST_BYTES = 160 << 20
-"""Of the residual stream of all texts, which stays in memory: 46,800 tokens at a hidden size of 896, 11,700 at
-3,584."""
-MOST_TOKENS = 1_000_000
+"""Of the residual stream of all texts, which stays in memory: 11,700 tokens at a hidden size of 3,584."""
+MOST_TOKENS = 16_384
+"""More change no variant's rewards, and cost time; second moments of up to 5,120 columns are taken of them
+(bench/log/2026-11-26-one-calibration-pass.md)."""
 MOST_TOKENS_A_CHANNEL = 64
 """Of the MLP's inner ones, the widest product: more tell a small model nothing, and take minutes."""
 
