@@ -27,7 +27,7 @@ NORMS = {
 INNER, ATTENDED = "mlp.down_proj", "self_attn.o_proj"
 READERS = {**NORMS, ATTENDED: (ATTENDED,), INNER: (INNER,)}
 """Module whose input is recorded -> modules that share that input (behind a norm, up to the norm's weight)."""
-BATCH, STRIP = 2_048, 1_024
+BATCH, STRIP = 1_024, 1_024
 """Rows that are added to the moments at once; rows of the moments that are computed at once."""
 
 Statistic = NDArray[np.float32]

@@ -133,7 +133,13 @@ def checkpoint_blocks(checkpoint: Checkpoint, head: Tensors) -> TensorBlocks:
 
 def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Iterator[Iterable[NDArray[np.generic]]]:
     """The blocks of each of the weight's tensors."""
-    sources = ((source, block) for source in weight.sources for block in load(source))
+    # A tensor in a new basis may come as one block, and what rounds a block holds several copies.
+    sources = (
+        (source, part)
+        for source in weight.sources
+        for block in load(source)
+        for part in np.array_split(block, max(1, block.nbytes // BLOCK_BYTES))
+    )
     scales: list[NDArray[np.float32]] = []
     if weight.constant is not None:
         yield [weight.constant]
@@ -161,17 +167,11 @@ def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Ite
     else:
         packed: list[NDArray[np.uint8]] = []
         for source, block in sources:
-            for part in np.array_split(block, _parts(block)):
-                quantised_part, block_scales = quantise_blocks(part, rounding(source))
-                packed.append(quantised_part)
-                scales.append(block_scales)
+            nibbles, block_scales = quantise_blocks(block, rounding(source))
+            packed.append(nibbles)
+            scales.append(block_scales)
         yield packed
         yield scales
-
-
-def _parts(block: Block) -> int:
-    """A tensor in a new basis may come as one block; what seeks the scales of 4 bits holds several copies."""
-    return max(1, block.nbytes // BLOCK_BYTES)
 
 
 def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
