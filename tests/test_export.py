@@ -296,7 +296,7 @@ def test_a_recipe_is_asked_for_where_two_fit() -> None:
 def test_positions_end_where_the_model_says(exported: Get) -> None:
     checkpoint = exported(SEVEN).checkpoint
     config = json.loads((checkpoint / "config.json").read_text())
-    assert Architecture.read(config).max_positions == exported(SEVEN).prm.manifest.max_tokens == 4096
+    assert Architecture.from_config(config).max_positions == exported(SEVEN).prm.manifest.max_tokens == 4096
     assert exported("reasonflux-prm-1.5b").prm.manifest.max_tokens == 2048
 
 

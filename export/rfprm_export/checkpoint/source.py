@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, Shape, read_architecture, read_shards
+from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, Shape, load_architecture, load_shards
 from rfprm_export.errors import CheckpointError
 
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", INDEX, "reward_head.pt")
@@ -37,7 +37,7 @@ def outline(source: str, revision: str | None) -> Outline:
     if not missing:
         return Checkpoint.open(folder).outline()
     _require_online(source, missing)
-    architecture = read_architecture(folder)
+    architecture = load_architecture(folder)
     shapes: dict[str, Shape] = {}
     still_to_come = 0
     for file, names in _shards(folder).items():
@@ -75,7 +75,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     if not (folder / INDEX).is_file():
         return {SINGLE: set()}
     shards: dict[str, set[str]] = {}
-    for name, file in read_shards(folder / INDEX).items():
+    for name, file in load_shards(folder / INDEX).items():
         shards.setdefault(file, set()).add(name)
     return shards
 

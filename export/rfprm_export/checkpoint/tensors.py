@@ -68,7 +68,7 @@ class Architecture:
         return self.num_kv_heads * self.head_size
 
     @classmethod
-    def read(cls, config: dict[str, Any]) -> Architecture:
+    def from_config(cls, config: dict[str, Any]) -> Architecture:
         """Check a config.json.
 
         Raises:
@@ -194,7 +194,7 @@ class Checkpoint:
         Raises:
             CheckpointError: A file is missing or not as expected.
         """
-        return cls(folder, read_architecture(folder), _find_shards(folder))
+        return cls(folder, load_architecture(folder), _find_shards(folder))
 
     def outline(self) -> Outline:
         """Tell what the checkpoint holds."""
@@ -222,16 +222,16 @@ class Checkpoint:
         return safe_open(self.shards[name], framework="pt")
 
 
-def read_architecture(folder: Path) -> Architecture:
+def load_architecture(folder: Path) -> Architecture:
     """Load the architecture of a checkpoint's folder.
 
     Raises:
         CheckpointError: config.json is missing or not as expected.
     """
-    return Architecture.read(read_json(folder / "config.json"))
+    return Architecture.from_config(load_json(folder / "config.json"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def load_json(path: Path) -> dict[str, Any]:
     """Load a JSON object.
 
     Raises:
@@ -248,13 +248,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_shards(index: Path) -> dict[str, str]:
+def load_shards(index: Path) -> dict[str, str]:
     """Load from an index the file of each tensor, both by name.
 
     Raises:
         CheckpointError: The index is not as expected.
     """
-    weight_map = read_json(index).get("weight_map")
+    weight_map = load_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no weight_map")
     for name, file in weight_map.items():
@@ -265,7 +265,7 @@ def read_shards(index: Path) -> dict[str, str]:
 
 def _find_shards(folder: Path) -> dict[str, Path]:
     if (folder / INDEX).is_file():
-        shards = {name: folder / file for name, file in read_shards(folder / INDEX).items()}
+        shards = {name: folder / file for name, file in load_shards(folder / INDEX).items()}
     elif (folder / SINGLE).is_file():
         shards = dict.fromkeys(_names(folder / SINGLE), folder / SINGLE)
     else:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2Model
 
 from rfprm_export.checkpoint.head import Tensors
-from rfprm_export.checkpoint.tensors import Checkpoint, read_json
+from rfprm_export.checkpoint.tensors import Checkpoint, load_json
 from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.families.recipes import ExportRecipe
 from rfprm_lite.trace import Problem, Trace
@@ -199,7 +199,7 @@ def _head(spec: ExportRecipe, tensors: Tensors) -> torch.nn.Sequential:
 
 
 def _one_layer(checkpoint: Checkpoint) -> Qwen2Model:
-    config = read_json(checkpoint.folder / "config.json")
+    config = load_json(checkpoint.folder / "config.json")
     # Each version of transformers passes over the other's way to write down rotary embeddings, and takes its default;
     # all understand rope_theta. A precision would make the parameters in that, layer_types count the layers.
     unwanted = ("rope_parameters", "rope_scaling", "torch_dtype", "dtype", "layer_types")

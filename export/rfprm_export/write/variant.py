@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export.checkpoint.head import Tensors
-from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Checkpoint, read_json
+from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Checkpoint, load_json
 from rfprm_export.families.recipes import ExportRecipe
 from rfprm_export.graph.weights import WeightSpec
 from rfprm_export.quantize.bases import TensorBlocks
@@ -217,7 +217,7 @@ def write_tokenizer(folder: Path, checkpoint: Path) -> File:
 
 def bundle_tokenizer(checkpoint: Path) -> str:
     """Return the tokenizer.json of a bundle; see `write_tokenizer`."""
-    tokenizer = read_json(checkpoint / "tokenizer.json")
+    tokenizer = load_json(checkpoint / "tokenizer.json")
     for added in tokenizer.get("added_tokens", []):
         added["special"] = True
     return json.dumps(tokenizer, ensure_ascii=False)
