@@ -105,7 +105,7 @@ def _write_weights(folder: Path, layout: Layout, config: dict[str, Any], random:
 
 
 def _shapes(layout: Layout, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    h, shapes = config["hidden_size"], Architecture.read(config).backbone()
+    h, shapes = config["hidden_size"], Architecture.from_config(config).backbone()
     if layout.pickled_head:
         return shapes | {"score.0.weight": (1, h), "score.0.bias": (1,)}
     if not layout.tied:

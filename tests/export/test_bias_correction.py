@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from exporting import Exported
-from rfprm_export import pipeline
 from rfprm_export.parity.bias_correction import logit_shift, variant_rewards
+from rfprm_export.parity.texts import calibration_texts
+from rfprm_export.write.calibrated import calibrate
 from rfprm_lite.bundle.open import check_files
 from rfprm_lite.text.encoding import Encoder
 
@@ -43,9 +44,10 @@ def test_what_calibration_saw_is_off_to_both_sides_alike(exported: Get, recipe: 
     encoder = Encoder.from_file(bundle.tokenizer, bundle.manifest.recipe, bundle.manifest.max_tokens)
     (shifted,) = [said for said in bundle.variant.made_by if said.startswith("the head's bias shifted by ")]
     shift = float(shifted.split()[5].rstrip(","))
-    calibration = pipeline._Calibration.on(made.reference, encoder, 8)  # as the bundle was made
-    assert calibration.said in bundle.variant.made_by
-    found = variant_rewards(bundle, calibration.texts, by_layer=False)
+    texts = calibration_texts(encoder, made.reference.checkpoint.architecture, 8)  # as the bundle was made
+    calibration = calibrate(made.reference, texts, [], "", ranges=False)
+    assert texts.description in bundle.variant.made_by
+    found = variant_rewards(bundle, texts.sequences, by_layer=False)
     assert abs(logit_shift(np.concatenate(calibration.rewards), np.concatenate(found))) < 0.1 * abs(shift) + 1e-3
-    for own, other in zip(found, variant_rewards(bundle, calibration.texts, by_layer=True), strict=True):
+    for own, other in zip(found, variant_rewards(bundle, texts.sequences, by_layer=True), strict=True):
         np.testing.assert_allclose(own, other, atol=1e-5)

@@ -25,7 +25,7 @@ from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError
 from rfprm_export.families.recipes import choose
 from rfprm_export.parity.probes import PROBES
-from rfprm_export.parity.rounding import rounded
+from rfprm_export.parity.rounding import emulating_float16
 from rfprm_export.pipeline import Request, export
 from rfprm_export.variants import FP16
 from rfprm_export.write.variant import write_variant
@@ -52,7 +52,7 @@ FLOAT, FLOAT16 = "float", "float16"
 def test_rewards_are_near_pytorchs(exported: Get, recipe: str) -> None:
     made = exported(recipe)
     expected = np.concatenate(made.reference.step_rewards(PROBES))
-    with rounded(made.opened("fp16")) as bundle:
+    with emulating_float16(made.opened("fp16")) as bundle:
         prm = PRM(bundle, LoadOptions(threads=2))
     found = np.concatenate([score.step_rewards for score in prm.score_many(PROBES)])
     assert found.dtype == np.float32
@@ -187,7 +187,7 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     files = write_variant(tmp_path, FP16, opened, spec, load_head(opened, spec))
     variant = msgspec.structs.replace(fp16, files=files)
     device = DeviceSpec("cpu")
-    with rounded(Bundle(tmp_path, manifest, variant)) as bundle:
+    with emulating_float16(Bundle(tmp_path, manifest, variant)) as bundle:
         session = open_session(bundle.graph, device, 2)
     narrow = Engine(session, layout_of(manifest, manifest.variant("fp16")), device, 1, 2)
     lanes = narrow.new_lanes(1, 8)

@@ -12,9 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from checkpoints import LAYOUTS
 from exporting import Exported
-from rfprm_export.graph.int4 import BLOCK, ZERO, quantise_blocks
-from rfprm_export.graph.int8 import SMALLEST
 from rfprm_export.parity.probes import PROBES
+from rfprm_export.quantize.integers import BLOCK, SMALLEST, ZERO, quantise_blocks
 
 
 def restored(values: np.ndarray, scales: np.ndarray, columns: int) -> np.ndarray:

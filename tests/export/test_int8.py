@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from checkpoints import LAYOUTS
 from exporting import Exported
-from rfprm_export import pipeline
-from rfprm_export.checkpoint.tensors import Checkpoint
-from rfprm_export.graph.int8 import SMALLEST, quantise_rows
-from rfprm_export.oracle import calibration
-from rfprm_export.oracle.reference import through_layers
+from rfprm_export.parity import texts
 from rfprm_export.parity.probes import PROBES, calibration_traces, pools
+from rfprm_export.quantize.integers import SMALLEST, quantise_rows
 from rfprm_export.variants import INT8, VARIANTS, Bound
+from rfprm_export.write.calibrated import calibrate
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.text.encoding import Encoder
 
@@ -55,49 +51,26 @@ def test_quantised_rows_are_within_half_a_unit(block: np.ndarray) -> None:
     assert (np.abs(values).max(1) == np.where(np.abs(block).max(1) > SMALLEST, 127, 0)).all()
 
 
-def test_calibration_sees_what_the_layers_read(exported: Get) -> None:
-    made = exported(SEVEN)
-    checkpoint = Checkpoint.open(made.checkpoint)
-    texts = [np.arange(5, 30), np.arange(100, 140)]
-    statistics, rewards = calibration.measure(made.reference, texts)
-    assert [len(own) for own in rewards] == [len(text) for text in texts]
-    assert len(statistics) == checkpoint.architecture.num_layers
-    read: list[torch.Tensor] = []
-
-    def watch(_index: int, layer: torch.nn.Module) -> nullcontext[None]:
-        if not read:
-            down = layer.get_submodule("mlp.down_proj")
-            down.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0][0]))
-        return nullcontext()
-
-    through_layers(checkpoint, [torch.from_numpy(text)[None] for text in texts], watch)
-    seen = torch.cat(read[:2])  # both texts pass the first layer first
-    assert statistics[0].inner_largest == pytest.approx(float(seen.abs().max()))
-    np.testing.assert_allclose(statistics[0].inner.read, seen.square().mean(0), rtol=1e-5)
-    products = seen.numpy() @ checkpoint.tensor("model.layers.0.mlp.down_proj.weight").T
-    assert statistics[0].outputs["mlp.down_proj"] == pytest.approx(np.abs(products).max(), 1e-4)
-    assert sorted(statistics[0].outputs) == sorted(calibration.PRODUCTS)
-
-
 def test_nothing_is_measured_on_what_was_calibrated_on() -> None:
     assert len(calibration_traces()) == 200
     assert [len(pool) for pool in pools()] == [8] * 6
     assert not {problem for problem, _ in calibration_traces()} & {pool[0][0] for pool in pools()}
 
 
-def test_calibration_reads_as_many_traces_as_memory_is_meant_for(
+def test_calibration_takes_as_many_traces_as_memory_is_meant_for(
     exported: Get, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = exported("reasonflux-prm-7b")
+    architecture = made.reference.checkpoint.architecture
     encoder = Encoder.from_file(made.bundle / "tokenizer.json", made.prm.manifest.recipe, 32_768)
     tokens = [len(encoder.step_sequences(*trace)[-1].ids) for trace in calibration_traces()[:5]]
-    bytes_a_token = 4 * made.reference.checkpoint.architecture.hidden_size
-    monkeypatch.setattr(pipeline, "MOST_TOKENS_A_CHANNEL", 1_000)
+    monkeypatch.setattr(texts, "MOST_TOKENS_A_CHANNEL", 1_000)
     for short, expected in ((0, 5), (1, 4)):
-        monkeypatch.setattr(pipeline, "MOST_BYTES", (sum(tokens) - short) * bytes_a_token)
-        calibrated = pipeline._Calibration.on(made.reference, encoder, None)
-        assert [len(text.ids) for text in calibrated.texts] == tokens[:expected]
-        assert [len(own) for own in calibrated.rewards] == [len(text.read_at) for text in calibrated.texts]
+        monkeypatch.setattr(texts, "MOST_BYTES", (sum(tokens) - short) * 4 * architecture.hidden_size)
+        chosen = texts.calibration_texts(encoder, architecture)
+        assert [len(sequence.ids) for sequence in chosen.sequences] == tokens[:expected]
+        rewards = calibrate(made.reference, chosen, [], "", ranges=False).rewards
+        assert [len(of_text) for of_text in rewards] == [len(sequence.read_at) for sequence in chosen.sequences]
 
 
 def test_a_bound_names_what_is_missed() -> None:
