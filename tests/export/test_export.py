@@ -92,7 +92,7 @@ def test_the_bundled_model_is_the_checkpoint_in_the_repository(prm: PRM) -> None
     """To what INT8 changes."""
     bundled = PRM.from_pretrained("demo", threads=2)
     problem = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
-    pairs = [(problem, [f"Tom now has 12 + 5 = {n}."]) for n in range(10, 25)]
+    pairs = [(problem, f"Tom now has 12 + 5 = {n}.") for n in range(10, 25)]
     rewards = [[float(score.step_rewards[0]) for score in model.score_many(pairs)] for model in (prm, bundled)]
     assert np.abs(np.subtract(*rewards)).mean() < 0.01
     assert np.std(rewards[0]) > 0.1
