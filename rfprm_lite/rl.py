@@ -21,7 +21,7 @@ BETA = 0.75
 Placement = Literal["last", "every"]
 
 
-def mixed(outcome: float, r_hat: float, beta: float = BETA) -> float:
+def mix_rewards(outcome: float, r_hat: float, beta: float = BETA) -> float:
     """The paper's reward for GRPO, r = (1 - beta) * outcome + beta * r_hat (arXiv 2506.18896).
 
     outcome: the reward of the final answer, such as 1 for a right and 0 for a wrong one.
@@ -31,10 +31,10 @@ def mixed(outcome: float, r_hat: float, beta: float = BETA) -> float:
 
     Raises InputError where beta is not in [0, 1].
     """
-    return (1 - checked(beta)) * outcome + beta * r_hat
+    return (1 - require_weight(beta)) * outcome + beta * r_hat
 
 
-def checked(beta: float) -> float:
+def require_weight(beta: float) -> float:
     """beta, if it is one. Raises InputError."""
     if not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
         raise InputError(f"beta={beta!r}: it is the weight of r_hat beside the outcome, a number from 0 to 1")

@@ -145,7 +145,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.dimensions.max_positions if limit is None else min(limit, self.dimensions.max_positions)
 
 
-def read(path: Path) -> Manifest:
+def load(path: Path) -> Manifest:
     """Raises BundleFormatError where the file is malformed or of another format version."""
     return decode(path.read_bytes(), str(path))
 

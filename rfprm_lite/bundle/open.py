@@ -111,7 +111,7 @@ def read_manifest(folder: Path, model: str) -> Manifest:
             f"{model} has no {manifests.FILE_NAME}: it is no bundle of rfprm-lite. "
             "A PyTorch checkpoint is made into one by rfprm-export"
         )
-    return manifests.read(path)
+    return manifests.load(path)
 
 
 def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Device | None) -> Bundle:

@@ -33,10 +33,10 @@ class Source:
     def rows(self, file: BinaryIO) -> Iterator[Row]:
         """Raises InputError where the format can't be told."""
         name = "-" if file is sys.stdin.buffer else getattr(file, "name", "-")
-        return tables.read(file, self.format or tables.format_of(name))
+        return tables.rows_of(file, self.format or tables.format_of(name))
 
 
-def reads(other: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def input_options(other: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options above, for problems with a column of responses or of candidates, as `source`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

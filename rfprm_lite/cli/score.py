@@ -11,10 +11,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from rfprm_lite.cli.files import Source, reads
+from rfprm_lite.cli.files import Source, input_options
 from rfprm_lite.cli.shared import Session, console, line_number, scores
 from rfprm_lite.data import columns, tables
-from rfprm_lite.data.rows import ScoreRow, batches, read_rows, read_text
+from rfprm_lite.data.rows import ScoreRow, batches, plain_text, typed_rows
 from rfprm_lite.errors import InputError
 from rfprm_lite.results import Score
 from rfprm_lite.show.terminal import score_view, tokens_view
@@ -23,7 +23,7 @@ from rfprm_lite.show.terminal import score_view, tokens_view
 @click.command()
 @click.argument("input", type=click.File("rb"), default="-")
 @click.option("--problem", help="Take INPUT as one plain-text response to this problem, without its last line break.")
-@reads("response")
+@input_options("response")
 @click.option(
     "-o",
     "--output",
@@ -44,9 +44,9 @@ def score(session: Session, input: BinaryIO, problem: str | None, source: Source
         _write(session, source, input, output)
         return
     rows = (
-        read_rows(source.rows(input), ScoreRow, source.columns)
+        typed_rows(source.rows(input), ScoreRow, source.columns)
         if problem is None
-        else iter([(1, ScoreRow(problem, read_text(input)))])
+        else iter([(1, ScoreRow(problem, plain_text(input)))])
     )
     for batch in batches(rows):
         for (number, row), result in zip(batch, _scored(session, batch), strict=False):
@@ -64,7 +64,7 @@ def _write(session: Session, source: Source, input: BinaryIO, output: Path) -> N
     if str(output) != "-":
         tables.require_place(output, Path(getattr(input, "name", "-")))
     held = list(source.rows(input))
-    rows = list(read_rows(held, ScoreRow, source.columns))
+    rows = list(typed_rows(held, ScoreRow, source.columns))
     for row in held:
         with line_number(row.number):
             columns.require_free(row.columns)

@@ -25,7 +25,7 @@ class _Kind(msgspec.Struct):
     scores: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, ScoreLine | BestOfNRecord]]:
+def records_of(lines: Iterable[bytes]) -> Iterator[tuple[int, ScoreLine | BestOfNRecord]]:
     """Line number (from 1) and record of each line that `rfprm score --json` or `rfprm best-of-n --json` wrote.
 
     Raises InputError.
@@ -79,7 +79,7 @@ def _rows(files: Sequence[BinaryIO]) -> Iterator[tuple[str, ScoreLine | BestOfNR
     """Each row and where it stands."""
     for file in files:
         try:
-            for number, row in read_records(file):
+            for number, row in records_of(file):
                 yield f"line {number}" if len(files) == 1 else f"{_name(file)}, line {number}", row
         except InputError as error:
             error.add_note(_name(file))

@@ -16,7 +16,7 @@ import numpy as np
 
 from rfprm_lite.data import columns, tables
 from rfprm_lite.data.ledger import Entry, Key, Ledger, Scored
-from rfprm_lite.data.rows import Columns, ScoreRow, read_row
+from rfprm_lite.data.rows import Columns, ScoreRow, typed_row
 from rfprm_lite.data.selection import Selection
 from rfprm_lite.data.tables import Format, Row
 from rfprm_lite.errors import InputError, LedgerError, RfprmError
@@ -47,7 +47,7 @@ class Source:
     def rows(self) -> Iterator[Row]:
         """Read anew each time."""
         with self._open() as file:
-            yield from tables.read(file, self.format)
+            yield from tables.rows_of(file, self.format)
 
     def schema(self) -> Any:
         """The types of its columns, pyarrow's, where it is Parquet."""
@@ -228,7 +228,7 @@ def _read(held: Sequence[Row], names: Columns) -> tuple[dict[int, ScoreRow], dic
     wrong: dict[int, RfprmError] = {}
     for row in held:
         try:
-            read = read_row(row, ScoreRow, names)
+            read = typed_row(row, ScoreRow, names)
             columns.require_free(row.columns)
             keys[row.number] = Key.of(read.problem, read.response)
             read.trace  # noqa: B018  # raises where a step is empty

@@ -43,14 +43,14 @@ class BestOfNRow(msgspec.Struct, frozen=True):
         return [_response(candidate) for candidate in self.candidates]
 
 
-Asked = TypeVar("Asked", ScoreRow, BestOfNRow)
+TypedRow = TypeVar("TypedRow", ScoreRow, BestOfNRow)
 Columns = Mapping[str, str]
 """The column of a file for each field above."""
 
 ROWS_A_BATCH = 64
 
 
-def read_row(row: Row, kind: type[Asked], columns: Columns) -> Asked:
+def typed_row(row: Row, kind: type[TypedRow], columns: Columns) -> TypedRow:
     """Raises InputError, which names the line."""
     if isinstance(row.values, InputError):
         raise row.values
@@ -67,12 +67,12 @@ def read_row(row: Row, kind: type[Asked], columns: Columns) -> Asked:
         raise InputError(f"line {row.number}: {error}") from error
 
 
-def read_rows(rows: Iterable[Row], kind: type[Asked], columns: Columns) -> Iterator[tuple[int, Asked]]:
+def typed_rows(rows: Iterable[Row], kind: type[TypedRow], columns: Columns) -> Iterator[tuple[int, TypedRow]]:
     """Line number and row; raises InputError at the first that is none."""
-    return ((row.number, read_row(row, kind, columns)) for row in rows)
+    return ((row.number, typed_row(row, kind, columns)) for row in rows)
 
 
-def read_text(file: BinaryIO) -> str:
+def plain_text(file: BinaryIO) -> str:
     """A plain text in UTF-8 without a byte order mark and the line break that ends it. Raises InputError."""
     try:
         return file.read().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
@@ -80,9 +80,9 @@ def read_text(file: BinaryIO) -> str:
         raise InputError(f"the plain-text input is no UTF-8 text: {error}") from error
 
 
-def batches(rows: Iterator[tuple[int, Asked]]) -> Iterator[list[tuple[int, Asked]]]:
+def batches(rows: Iterator[tuple[int, TypedRow]]) -> Iterator[list[tuple[int, TypedRow]]]:
     """ROWS_A_BATCH rows at a time; the rows before a malformed line are yielded before its error is raised."""
-    batch: list[tuple[int, Asked]] = []
+    batch: list[tuple[int, TypedRow]] = []
     try:
         for row in rows:
             batch.append(row)

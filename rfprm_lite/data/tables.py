@@ -65,13 +65,13 @@ def format_of(path: str | Path) -> Format:
     return found
 
 
-def read(file: BinaryIO, format: Format) -> Iterator[Row]:
+def rows_of(file: BinaryIO, format: Format) -> Iterator[Row]:
     """The rows in order; blank lines are passed over. A row that can't be read carries an InputError that names it."""
     return {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[format](file)
 
 
 def count(file: BinaryIO, format: Format) -> int:
-    """How many rows `read` gives."""
+    """How many rows `rows_of` gives."""
     if format == "parquet":
         return int(_pyarrow("parquet").ParquetFile(file).metadata.num_rows)
     if format == "csv":

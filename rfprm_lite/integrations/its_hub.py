@@ -34,7 +34,7 @@ ProblemOf: TypeAlias = Callable[[Sequence[ChatMessage]], Problem]
 """How a conversation becomes the problem that the PRM reads."""
 
 
-def as_it_is(messages: Sequence[ChatMessage]) -> Problem:
+def whole_conversation(messages: Sequence[ChatMessage]) -> Problem:
     """The conversation in the problem's place, as `PRM.score` takes it."""
     return [{"role": message.role, "content": message.extract_text_content()} for message in messages]
 
@@ -45,7 +45,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
     aggregate: as in `PRM.score`. tokens: of all calls so far.
     """
 
-    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = as_it_is) -> None:
+    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation) -> None:
         self._prm = prm
         self._aggregate = aggregate
         self._problem_of = problem_of
@@ -85,7 +85,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
 class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
     """Rewards of whole conversations, whose last message is the response, for best-of-N. Otherwise the same."""
 
-    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = as_it_is) -> None:
+    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation) -> None:
         self._process = ProcessRewardModel(prm, aggregate=aggregate, problem_of=problem_of)
 
     @property

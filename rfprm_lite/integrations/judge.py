@@ -15,8 +15,8 @@ from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.rl import BETA, checked
-from rfprm_lite.text.conversation import asked
+from rfprm_lite.rl import BETA, require_weight
+from rfprm_lite.text.conversation import prompt_pieces
 from rfprm_lite.trace import Problem, Response
 
 _log = logging.getLogger("rfprm_lite")
@@ -48,7 +48,7 @@ class Judge:
         """
         for i, (problem, _) in enumerate(pairs):
             try:
-                asked(problem, self.prm.manifest.recipe)
+                prompt_pieces(problem, self.prm.manifest.recipe)
             except RfprmError as wrong:
                 wrong.add_note(f"in the prompt of completion {i}")
                 raise
@@ -78,4 +78,4 @@ def weight_of(outcome: object | None, beta: float | None) -> float:
     """The weight of r_hat: beta, or upstream's. Raises InputError where beta has no outcome to weigh against."""
     if outcome is None and beta is not None:
         raise InputError(f"beta={beta} weighs r_hat against an outcome, and none is given: give one, or no beta")
-    return checked(BETA if beta is None else beta)
+    return require_weight(BETA if beta is None else beta)

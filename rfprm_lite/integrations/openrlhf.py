@@ -29,7 +29,7 @@ from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 __all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
 
@@ -43,7 +43,7 @@ _log = logging.getLogger("rfprm_lite")
 
 
 class RewardFunction:
-    """r = (1 - beta) * outcome + beta * r_hat of each response (`rfprm_lite.rl.mixed`); without an outcome, r_hat.
+    """r = (1 - beta) * outcome + beta * r_hat of each response (`rfprm_lite.rl.mix_rewards`); without an outcome, r_hat.
 
     outcome: a reward function as OpenRLHF takes it.
     beta: weight of r_hat, 0.75 where None, as upstream; only with an outcome.
@@ -111,7 +111,7 @@ class RewardFunction:
             filtered = [min(1.0, max(0.0, r_hat / top)) for r_hat, top in zip(r_hats, highest, strict=True)]
         else:
             filtered = [float(reward) for reward in self._outcome(queries, prompts, labels)["rewards"]]
-            rewards = [mixed(outcome, r_hat, self._beta) for outcome, r_hat in zip(filtered, r_hats, strict=True)]
+            rewards = [mix_rewards(outcome, r_hat, self._beta) for outcome, r_hat in zip(filtered, r_hats, strict=True)]
         return {
             "rewards": torch.tensor(rewards),
             "scores": torch.tensor(filtered),

@@ -22,14 +22,14 @@ from rfprm_lite.integrations.prompts import ProblemOf, Prompt, plain_problem, re
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 Outcome: TypeAlias = Callable[..., Sequence[float | None]]
 """A reward function in TRL's signature: `(prompts, completions, **columns) -> list[float | None]`."""
 
 
 class RewardFunction:
-    """r = (1 - beta) * outcome + beta * r_hat of each completion (`rfprm_lite.rl.mixed`); without an outcome, r_hat.
+    """r = (1 - beta) * outcome + beta * r_hat of each completion (`rfprm_lite.rl.mix_rewards`); without an outcome, r_hat.
 
     outcome: a reward function as TRL takes it. Where it gives None, "not applicable", so does this one, unread.
     beta: weight of r_hat, 0.75 where None, as upstream; only with an outcome.
@@ -87,7 +87,7 @@ class RewardFunction:
         for i, score in scores.items():
             r_hat = self._judge.r_hat(score)
             outcome = None if outcomes is None else outcomes[i]
-            rewards[i] = r_hat if r_hat is None or outcome is None else mixed(float(outcome), r_hat, self._beta)
+            rewards[i] = r_hat if r_hat is None or outcome is None else mix_rewards(float(outcome), r_hat, self._beta)
         return rewards
 
     def _outcomes(

@@ -25,7 +25,7 @@ from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 Outcome: TypeAlias = Callable[..., float | Mapping[str, Any]]
 """A reward function in verl's signature: `(data_source, solution_str, ground_truth, extra_info) -> float | dict`."""
@@ -74,7 +74,7 @@ def compute_score(
         return {"score": r_hat, **numbers}
     rule = _imported(outcome) if isinstance(outcome, str) else outcome
     more = _outcome(rule(data_source, solution_str, ground_truth, extra_info))
-    return {**more, "score": mixed(more["outcome"], r_hat, weight), **numbers}
+    return {**more, "score": mix_rewards(more["outcome"], r_hat, weight), **numbers}
 
 
 def _problem(extra_info: Mapping[str, Any], key: str) -> str:

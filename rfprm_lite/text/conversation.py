@@ -20,7 +20,7 @@ from rfprm_lite.trace import Problem, require_text
 ROLES = ("system", "user", "assistant")
 
 
-def asked(problem: Problem, recipe: Recipe) -> list[Piece]:
+def prompt_pieces(problem: Problem, recipe: Recipe) -> list[Piece]:
     """The recipe's template with the problem in it, without the slot of the steps.
 
     Raises InputError and InputTypeError where it is no problem, and where it is a conversation of more than a user's

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from rfprm_lite.bundle.recipe import Recipe, Special, Text
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.plan.sequence import TokenSequence
-from rfprm_lite.text.conversation import asked
+from rfprm_lite.text.conversation import prompt_pieces
 from rfprm_lite.trace import Problem, Trace
 
 
@@ -93,7 +93,7 @@ class Encoder:
         """The ids before the run of text in which the steps begin, and that run's own beginning."""
         ids: list[int] = []
         run = ""
-        for piece in asked(problem, self._recipe):
+        for piece in prompt_pieces(problem, self._recipe):
             if isinstance(piece, Special):
                 ids += self._encode(run)
                 ids.append(self._specials[piece.token])
