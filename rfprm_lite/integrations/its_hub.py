@@ -45,7 +45,9 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
     aggregate: as in `PRM.score`. tokens: of all calls so far.
     """
 
-    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation) -> None:
+    def __init__(
+        self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation
+    ) -> None:
         self._prm = prm
         self._aggregate = aggregate
         self._problem_of = problem_of
@@ -85,7 +87,9 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
 class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
     """Rewards of whole conversations, whose last message is the response, for best-of-N. Otherwise the same."""
 
-    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation) -> None:
+    def __init__(
+        self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation
+    ) -> None:
         self._process = ProcessRewardModel(prm, aggregate=aggregate, problem_of=problem_of)
 
     @property
