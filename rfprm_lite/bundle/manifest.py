@@ -84,7 +84,7 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_abs_difference: The largest absolute difference.
         p99_abs_difference: Its 99th percentile.
         mean_abs_difference: Its mean.
-        tau: Kendall's tau of candidates' rewards, the mean over pools of candidates for one problem; None without pools.
+        tau: Kendall's tau of candidates' rewards, the mean over pools of candidates of one problem; None without pools.
         same_choice: The part of the pools in which both find the same candidate the best; None without pools.
         num_pools: Pools that were compared.
         num_traces: Traces that were compared.
