@@ -69,7 +69,7 @@ class PRM:
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
             variant: Such as "fp32"; the bundle's default for the device where None.
             device: "cpu", "cuda" or "cuda:N". Nothing falls back: what can't be had is an error.
-            threads: Of one run, within an operator; one a physical core where None.
+            threads: Threads of one run, within an operator; one a physical core where None.
             revision: Branch, tag or commit of a hub id.
             cache_dir: The hub's cache, in place of HF_HOME's.
             local_files_only: Never touch the network.

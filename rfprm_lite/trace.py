@@ -1,9 +1,9 @@
-"""A response as the steps that a PRM judges.
+r"""A response as the steps that a PRM judges.
 
 In: text, or steps, or a thinking trajectory and a response. Out: a `Trace`, whose spans tile its text. Knows
 nothing of models, templates or tokens.
 
-Text is split at blank lines (`\\n\\n`), as the authors of ReasonFlux-PRM do (ReasonFlux_PRM/README.md). A thinking
+Text is split at blank lines (`\n\n`), as the authors of ReasonFlux-PRM do (ReasonFlux_PRM/README.md). A thinking
 part is recognised in two written forms:
 
     1. Deepseek-R1: `<think> thinking </think> response`; the opening marker may be missing.

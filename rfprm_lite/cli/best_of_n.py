@@ -1,4 +1,4 @@
-"""`rfprm best-of-n`."""
+"""The command `rfprm best-of-n`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rfprm score`."""
+"""The command `rfprm score`."""
 
 from __future__ import annotations
 
@@ -58,26 +58,26 @@ def score(session: Session, input: BinaryIO, problem: str | None, source: Source
 
 
 def _write(session: Session, source: Source, input: BinaryIO, output: Path) -> None:
-    """All rows with their rewards, at once or not at all; they are held until then."""
+    """Write all rows with their rewards, at once or not at all; they are in memory until then."""
     format = tables.format_of(output)
     tables.require(format)
     if str(output) != "-":
         tables.require_place(output, Path(getattr(input, "name", "-")))
-    held = list(source.rows(input))
-    rows = list(typed_rows(held, ScoreRow, source.columns))
-    for row in held:
+    file_rows = list(source.rows(input))
+    rows = list(typed_rows(file_rows, ScoreRow, source.columns))
+    for row in file_rows:
         with line_number(row.number):
             columns.require_free(row.columns)
     results: list[Score] = []
-    shown = Console(stderr=True)
-    with Progress(*Progress.get_default_columns(), console=shown, disable=not shown.is_terminal) as bar:
+    stderr = Console(stderr=True)
+    with Progress(*Progress.get_default_columns(), console=stderr, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("scoring", total=len(rows))
         for batch in batches(iter(rows)):
             results += _scored(session, batch)
             bar.update(task, completed=len(results))
-    made = [{**_values(row.values), **columns.of(result)} for row, result in zip(held, results, strict=True)]
-    written = tables.write(output, lambda: made, format)
-    click.echo(f"{output}: {written} rows", err=True)
+    rewarded = [{**_values(row.values), **columns.of(result)} for row, result in zip(file_rows, results, strict=True)]
+    count = tables.write(output, lambda: rewarded, format)
+    click.echo(f"{output}: {count} rows", err=True)
 
 
 def _values(values: Mapping[str, Any] | InputError) -> Mapping[str, Any]:

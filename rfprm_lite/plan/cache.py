@@ -184,7 +184,7 @@ class PrefixCache(Generic[B]):
             self._evict(0)
 
     def lease(self) -> Lease[B]:
-        """A hold on prefixes: what is matched or inserted through it stays until it ends."""
+        """A new hold on prefixes: those that are matched or inserted through it stay until it ends."""
         return Lease(self, next(self._lease_numbers))
 
     def lift_pins(self, most: int) -> None:
@@ -357,7 +357,7 @@ class Lease(Generic[B]):
 
     @property
     def enabled(self) -> bool:
-        """Always: a lease keeps whatever the cache's own capacity is."""
+        """Always True: a lease keeps tokens whatever the cache's own capacity is."""
         return True
 
     def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:

@@ -182,6 +182,7 @@ class Schedule(Generic[C]):
         the copy serves this lane's share of them. The segment's own run is one more.
 
         Args:
+            i: The segment.
             alone: Whether the run has no other segment; then any lane will do, since nothing else can be computed.
         """
         for lane in self._lanes:
