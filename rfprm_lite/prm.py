@@ -266,8 +266,10 @@ class PRM:
         Raises as `best_of_n` does.
         """
         scorer = self._scorer
-        how = scorer.aggregate(aggregate)
-        return choose.best(scorer, problem, candidates, k, how, exhaustive=exhaustive, cancel=Cancellation())
+        chosen_aggregate = scorer.aggregate(aggregate)
+        return choose.best(
+            scorer, problem, candidates, k, chosen_aggregate, exhaustive=exhaustive, cancel=Cancellation()
+        )
 
     def live(self, problem: Problem, *, aggregate: AggregateLike | None = None) -> LiveTrace:
         """Begin a trace that grows step by step, for searches and streams: each step costs its own tokens alone.
@@ -293,8 +295,8 @@ class PRM:
             aggregate: As in `score`.
             max_steps: The most steps of a candidate; needed for every aggregate but min and product.
         """
-        how = self._scorer.aggregate(aggregate)
-        return Race(LiveTrace(self._scorer, problem, how), n, how, max_steps)
+        chosen_aggregate = self._scorer.aggregate(aggregate)
+        return Race(LiveTrace(self._scorer, problem, chosen_aggregate), n, chosen_aggregate, max_steps)
 
     def clear_cache(self) -> None:
         """Forget the keys and values that were kept between calls; what live traces and races pin stays."""

@@ -68,8 +68,8 @@ def scores(command: Callable[..., None]) -> Callable[..., None]:
             prm = PRM.load(model, LoadOptions(**options))
             default = prm.manifest.recipe.aggregate
             name: Any = aggregate or default.name
-            how = Aggregate(name, default.alpha if alpha is None else alpha, final or default.final)
-            command(Session(prm, how, as_json), **others)
+            chosen_aggregate = Aggregate(name, default.alpha if alpha is None else alpha, final or default.final)
+            command(Session(prm, chosen_aggregate, as_json), **others)
 
     for option in reversed(OPTIONS):
         run = option(run)

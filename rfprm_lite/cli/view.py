@@ -19,7 +19,7 @@ from rfprm_lite.show.page import Page
 from rfprm_lite.show.record import BestOfNRecord, ScoreLine
 
 MOST_TRACES = 500
-"""Traces that a page shows by default; browsers take seconds for many more."""
+"""Traces that a page shows by default."""
 
 
 class _Kind(msgspec.Struct):

@@ -158,7 +158,7 @@ def score_rows(source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: boo
     columns.require_free(first)  # of the first row: the run ends at once; of others they are set aside
     rows = scored = aside = known = 0
     for chunk in tables.chunks(source.rows(), ROWS_AHEAD):
-        typed, keys, wrong = _sorted_out(chunk, source.columns)
+        typed, keys, wrong = _partition(chunk, source.columns)
         new = sorted(ledger.new(keys), key=lambda number: (keys[number].problem, number))
         known += len(keys) - len(new)
         rows += len(chunk) - len(new)
@@ -270,7 +270,7 @@ def joined(
     rest = iter(rows)
     for entry in entries:
         row = next((row for row in rest if row.number >= entry.row), None)
-        keys = _sorted_out([row] if row and row.number == entry.row else [], names)[1]
+        keys = _partition([row] if row and row.number == entry.row else [], names)[1]
         require_same(entry.row, entry.digest, keys.get(entry.row))
         if row is not None and not isinstance(row.values, InputError):
             yield row.values, entry
@@ -281,7 +281,7 @@ def _aside(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
     return ({"line": row, "error": error, "row": content} for row, error, content in ledger.aside())
 
 
-def _sorted_out(
+def _partition(
     rows: Sequence[Row], names: Columns
 ) -> tuple[dict[int, ScoreRow], dict[int, Key], dict[int, RfprmError]]:
     """The rows that are of the right types, their keys, and the errors of the others, each by the row's number."""

@@ -59,8 +59,8 @@ class HostMemory:
 class DeviceMemory:
     """The memory of any device of ONNX Runtime, as OrtValues. On CUDA it was never run.
 
-    ONNX Runtime has no call that copies a part of an OrtValue on its device. So a copy is a run of a graph of one
-    Identity, whose input and output are bound to addresses within the two arrays.
+    ONNX Runtime's Python API has no call that copies a part of an OrtValue on its device. So a copy is a run of a graph
+    of one Identity, whose input and output are bound to addresses within the two arrays.
     """
 
     def __init__(self, device: DeviceSpec) -> None:

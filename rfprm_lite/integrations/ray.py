@@ -74,7 +74,7 @@ def score_dataset(
 
     Columns that are added: `rfprm_reward` and `rfprm_final`, float64; `rfprm_step_rewards`, a list of
     float32; with on_error="return" also `rfprm_error`, the message of a row that could not be scored and has none,
-    else null. Lazy as all of Ray Data: nothing runs before the result is read. Order is kept from the source on, which
+    else null. Lazy as all of Ray Data: nothing runs before the result is used. Order is kept from the source on, which
     is a setting of the dataset's context (`ds.context.execution_options.preserve_order`): it is set.
 
     The job's errors are those of `PRM.score_many`, each also a ray.exceptions.RayTaskError with the plain one as its
@@ -84,7 +84,7 @@ def score_dataset(
         ds: Rows with a problem and a response.
         model: As in `PRM.from_pretrained`. A folder must be there on every node.
         workers: Actors, each with a model of its own; (least, most) for a pool that grows with its work, on a cluster
-            that grows with it. Reading and sorting take a CPU besides.
+            that grows with it. Input and sorting take a CPU besides.
         threads: Threads of one actor, which reserves as many CPUs.
         problem: The name of the problems' column; a problem is text or a conversation.
         response: The name of the responses' column; a response is text or a list of steps.
@@ -200,8 +200,8 @@ def _raise_first(batch: pa.Table, results: Sequence[Score | RfprmError]) -> None
     for i, result in enumerate(results):
         if isinstance(result, RfprmError):
             row = batch.slice(i, 1).to_pylist()[0]
-            shown = (f"{name}={value!r:.{_MOST_SHOWN}}" for name, value in row.items() if name not in (_ROW, _GROUP))
-            result.add_note(f"in the row {', '.join(shown)}")
+            cells = (f"{name}={value!r:.{_MOST_SHOWN}}" for name, value in row.items() if name not in (_ROW, _GROUP))
+            result.add_note(f"in the row {', '.join(cells)}")
             raise result
 
 

@@ -44,9 +44,11 @@ class AsyncCalls:
         timeout: float | None = None,
     ) -> Score:
         """Reward every step of a response, and the whole of it; see `PRM.score`."""
-        scorer, how = self._scorer, self._scorer.aggregate(aggregate)
+        scorer, chosen_aggregate = self._scorer, self._scorer.aggregate(aggregate)
         trace = as_trace(response, steps)
-        return await run(lambda cancel: scorer.score([scorer.request(problem, trace, how)], cancel)[0], timeout)
+        return await run(
+            lambda cancel: scorer.score([scorer.request(problem, trace, chosen_aggregate)], cancel)[0], timeout
+        )
 
     @overload
     async def score_many(
@@ -77,9 +79,9 @@ class AsyncCalls:
         timeout: float | None = None,
     ) -> list[Score] | list[Score | RfprmError]:
         """Reward many responses, in the order given; see `PRM.score_many`."""
-        scorer, how, all_pairs = self._scorer, self._scorer.aggregate(aggregate), list(pairs)
+        scorer, chosen_aggregate, all_pairs = self._scorer, self._scorer.aggregate(aggregate), list(pairs)
         return await run(
-            lambda cancel: list(batches.score_all(scorer, all_pairs, how, on_error, cancel)),
+            lambda cancel: list(batches.score_all(scorer, all_pairs, chosen_aggregate, on_error, cancel)),
             timeout,
         )
 
@@ -128,9 +130,11 @@ class AsyncCalls:
         timeout: float | None = None,
     ) -> BestOfN[Candidate, Score | Unfinished]:
         """Choose the k candidates with the highest rewards; see `PRM.top_k`."""
-        scorer, how = self._scorer, self._scorer.aggregate(aggregate)
+        scorer, chosen_aggregate = self._scorer, self._scorer.aggregate(aggregate)
         return await run(
-            lambda cancel: choose.best(scorer, problem, candidates, k, how, exhaustive=exhaustive, cancel=cancel),
+            lambda cancel: choose.best(
+                scorer, problem, candidates, k, chosen_aggregate, exhaustive=exhaustive, cancel=cancel
+            ),
             timeout,
         )
 
