@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test integration lint docs notebooks build bench benchmarks clean
+.PHONY: demo test test-wheel mutants integration lint docs notebooks build bench benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there.
+test-wheel: $(VENV)-wheel/.done
+	cd $(VENV)-wheel && RFPRM_TEST_INSTALLED=1 bin/python -m pytest $(CURDIR)/tests/runtime
+
+# Which changes of the code do its tests not notice? MODULES="rfprm_lite/plan/packing.py" MINUTES=10 bounds it.
+mutants: $(VENV)/.test $(VENV)-mutants/.done
+	$(BIN)/python tests/mutants.py --cosmic-ray $(abspath $(VENV)-mutants)/bin/cosmic-ray --minutes $(or $(MINUTES),60) $(MODULES)
 
 # Ray on a local cluster, and the trainers' own code: TRL, verl, OpenRLHF. An environment of its own, of about 2 GB.
 integration: $(VENV)-integration/.done
@@ -62,5 +70,18 @@ $(VENV)-integration/.done: pyproject.toml tests/integration/requirements.txt
 	$(VENV)-integration/bin/pip install --quiet --no-deps verl==0.9.1 openrlhf==0.11.2
 	touch $@
 
+$(VENV)-wheel/.done: pyproject.toml $(shell find rfprm_lite -type f ! -name '*.pyc') | $(VENV)/.test
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(VENV)-wheel/dist .
+	$(VENV)-wheel/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-wheel/bin/pip install --quiet "$$(echo $(VENV)-wheel/dist/*.whl)[data,its-hub,plot,voting]" --group runtime-tests
+	touch $@
+
+$(VENV)-mutants/.done:
+	$(PYTHON) -m venv $(VENV)-mutants
+	$(VENV)-mutants/bin/pip install --quiet 'cosmic-ray>=8.3'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-integration dist
+	rm -rf $(VENV) $(VENV)-integration $(VENV)-wheel $(VENV)-mutants dist

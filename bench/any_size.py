@@ -32,7 +32,7 @@ from rfprm_lite import PRM
 started = time.perf_counter()
 prm = PRM.from_pretrained(sys.argv[1], variant=sys.argv[2], verify=False)
 ready = time.perf_counter()
-score = prm.score("How much are 3 pens?", [sys.argv[3]] * 8)
+score = prm.score("How much are 3 pens?", steps=[sys.argv[3]] * 8)
 print(ready - started, time.perf_counter() - ready, score.tokens.total, float(score.step_rewards[0]))
 """
 

@@ -6,15 +6,18 @@ Random checkpoints are made on the spot in the 7B layout and kept, with their bu
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 from contender import ModelPaths
 from rfprm_export.pipeline import Request, export
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.errors import BundleFormatError
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "export"))
+from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 
 RECIPE = "reasonflux-prm-7b"
 CONTENDING = ("int8", "fp32")

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 import arithmetic
 import gsm8k
 import stories
-from rfprm_lite import PRM
+from rfprm_lite import PRM, Trace
 from train import STEPS, Encoder, Example, batches, examples
 
 SEED = 12_345
@@ -63,7 +63,7 @@ def new_stories(rng: random.Random, seen: set[str], count: int) -> list[arithmet
 
 def f1(prm: PRM, traces: Sequence[arithmetic.Trace]) -> dict[str, float]:
     """Accuracy on right and on wrong traces (the first step below the threshold is the first wrong one), and F1."""
-    scores = prm.score_many([(t.question, [step.text for step in t.steps]) for t in traces])
+    scores = prm.score_many((t.question, Trace.from_steps(step.text for step in t.steps)) for t in traces)
     hits: dict[bool, list[bool]] = {True: [], False: []}
     for trace, score in zip(traces, scores, strict=True):
         low = np.flatnonzero(score.step_rewards < THRESHOLD)

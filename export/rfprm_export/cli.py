@@ -1,4 +1,4 @@
-"""The command `rfprm-export`: SOURCE OUTPUT makes a bundle, `verify` measures one again."""
+"""The command `rfprm-export`: SOURCE OUTPUT makes a bundle, `verify` measures one again, `recipes` lists what fits."""
 
 from __future__ import annotations
 
@@ -22,60 +22,25 @@ if TYPE_CHECKING:
     from rfprm_lite.bundle.manifest import Parity, Variant
 
 
-@contextmanager
-def _extra() -> Iterator[None]:
-    """A sentence in place of a traceback where the extra is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        click.echo(f"error: exporting needs {missing.name}: pip install 'rfprm-lite[export]'", err=True)
-        sys.exit(1)
+class _Main(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """`rfprm-export SOURCE OUTPUT` stands for `rfprm-export export SOURCE OUTPUT`."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["export", *args])
 
 
-with _extra():
-    from click_default_group import DefaultGroup
-
-
-ENDINGS = {"SIGINT", "SIGTERM", "SIGHUP"}
-"""Signals that end an export; SIGHUP, of a terminal that was closed, is not known everywhere."""
-
-
-@click.group(cls=DefaultGroup, default="export", context_settings={"help_option_names": ["-h", "--help"]})
-@click.pass_context
-def main(context: click.Context) -> None:
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
     """Bundles for rfprm-lite from PyTorch PRMs.
 
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
-    context.with_resource(_endings_do(_stop))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rfprm_export").setLevel(logging.INFO)
 
 
-def _endings() -> list[signal.Signals]:
-    """Without those that are ignored: by nohup, say."""
-    known = [number for number in signal.Signals if number.name in ENDINGS]
-    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _stop(number: int, _frame: object) -> NoReturn:
-    """Ends as an error does, so that nothing half-written is left; a second signal does not disturb that."""
-    for ending in _endings():
-        signal.signal(ending, signal.SIG_IGN)
-    sys.exit(128 + number)
-
-
-@contextmanager
-def _endings_do(handler: Callable[[int, object], NoReturn] | signal.Handlers) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in _endings()}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
-
-@click.command()
+@main.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
@@ -84,12 +49,13 @@ def _endings_do(handler: Callable[[int, object], NoReturn] | signal.Handlers) ->
 @click.option(
     "--traces",
     type=click.IntRange(min=1),
-    help="Calibrate and measure on fewer traces, to save time; below 300 rewards nothing quantised is a default.",
+    help="Calibrate and measure on fewer traces, to save time. With fewer than 300 step rewards no quantised variant "
+    "becomes the default.",
 )
 @click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
 @click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, and how much memory its tensors take.")
+@click.option("--dry-run", is_flag=True, help="Show the tensors and bytes of each variant, and write nothing.")
 def export(
     source: str,
     output: Path,
@@ -118,9 +84,9 @@ def export(
         if push_to_hub:
             hub.prepare(push_to_hub, private=private)
         # The hub's client would finish every file first; and there is nothing to clean up yet.
-        with _endings_do(signal.SIG_DFL):
+        with _handling(signal.SIGINT, signal.SIG_DFL):
             checkpoint = pipeline.fetch(plan)
-        with _progress(plan.variants) as progress:
+        with _handling(signal.SIGTERM, _stop), _progress(plan.variants) as progress:
             manifest = pipeline.carry_out(plan, checkpoint, progress)
         if push_to_hub:
             click.echo(hub.push(output, push_to_hub))
@@ -129,7 +95,7 @@ def export(
     click.echo(f"{output}: {', '.join(variant.name for variant in manifest.variants)}")
 
 
-@click.command()
+@main.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--reference", required=True, help="The checkpoint that it was made from, a folder or a hub id.")
 @click.option("--revision", help="Branch, tag or commit, where the reference is a hub id.")
@@ -143,20 +109,59 @@ def verify(bundle: Path, reference: str, revision: str | None, low_memory: bool)
     """
     with _extra():
         from rfprm_export import pipeline
+        from rfprm_export.variants import VARIANTS
     table = Table("variant", "mean", "99th percentile", "max.", "max. when it was made", "bound")
-    missed = False
+    kept = True
     try:
         for variant, measured in pipeline.verify(bundle, reference, revision, low_memory=low_memory):
-            missed |= (too_far := pipeline.missed(variant.name, measured)) is not None
-            table.add_row(*_row(variant, measured, too_far))
+            missed = VARIANTS[variant.name].bound.missed(measured)
+            kept &= missed is None
+            table.add_row(*_row(variant, measured, missed))
     except (RfprmError, OSError) as error:
         _fail(error)
     Console().print(table)
-    sys.exit(1 if missed else 0)
+    sys.exit(0 if kept else 1)
 
 
-main.add_command(export)
-main.add_command(verify)
+@main.command()
+def recipes() -> None:
+    """List what can be exported: the recipes, and the checkpoints that follow each.
+
+    Example: rfprm-export recipes
+    """
+    from rfprm_export.families.recipes import RECIPES
+
+    table = Table("recipe", "architecture", "rewards are read", "aggregate", "source")
+    for spec in RECIPES:
+        recipe = spec.recipe
+        read_out = f"at every {recipe.separator}" if recipe.separator else "at the last token"
+        table.add_row(recipe.name, spec.architecture, read_out, recipe.aggregate.name, recipe.source)
+    Console().print(table)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """A sentence in place of a traceback where the extra is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        click.echo(f"error: exporting needs {missing.name}: pip install 'rfprm-lite[export]'", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _handling(number: signal.Signals, handler: Callable[[int, object], NoReturn] | signal.Handlers) -> Iterator[None]:
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    """Ends as an error does, so that nothing half-written is left; a second signal does not disturb that."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 @contextmanager
@@ -176,16 +181,16 @@ def _progress(plans: Sequence[VariantPlan]) -> Iterator[Callable[[str, int, int]
 
 
 def _show(plans: Sequence[VariantPlan]) -> None:
-    table = Table("variant", "tensors", "bytes", "held in memory at most, beside the process")
+    table = Table("variant", "tensors", "bytes")
     for plan in plans:
-        table.add_row(plan.name, str(plan.tensors), f"{plan.bytes:,}", f"{plan.held_bytes:,}")
+        table.add_row(plan.name, str(plan.tensors), f"{plan.bytes:,}")
     Console().print(table)
 
 
 def _row(variant: Variant, measured: Parity, missed: str | None) -> list[str]:
-    found = (measured.mean_abs_difference, measured.p99_abs_difference, measured.max_abs_difference)
+    differences = (measured.mean_abs_difference, measured.p99_abs_difference, measured.max_abs_difference)
     before = f"{variant.parity.max_abs_difference:.1e}" if variant.parity else "not measured"
-    return [variant.name, *(f"{value:.1e}" for value in found), before, missed or "kept"]
+    return [variant.name, *(f"{value:.1e}" for value in differences), before, missed or "kept"]
 
 
 def _fail(error: Exception) -> NoReturn:

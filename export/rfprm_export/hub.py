@@ -14,8 +14,15 @@ from rfprm_export.errors import ExportError
 
 
 def prepare(repository: str, *, private: bool) -> None:
-    """Make the repository unless it is there, so that a long export is not lost on a missing token. Raises
-    ExportError."""
+    """Make the repository unless it is there, so that a long export is not lost on a missing token.
+
+    Args:
+        repository: ORG/NAME.
+        private: Whether one that is made is private.
+
+    Raises:
+        ExportError: The name is none, or the hub refuses.
+    """
     try:
         HfApi().create_repo(repository, repo_type="model", private=private, exist_ok=True)
     except HFValidationError as error:
@@ -30,7 +37,18 @@ def prepare(repository: str, *, private: bool) -> None:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload all files in one commit. Raises ExportError; the folder stays."""
+    """Upload all files in one commit.
+
+    Args:
+        folder: The bundle's, which stays.
+        repository: ORG/NAME.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        ExportError: The hub did not take it.
+    """
     try:
         commit = HfApi().upload_folder(
             repo_id=repository, folder_path=folder, repo_type="model", commit_message="Bundle for rfprm-lite"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from rfprm_export.checkpoint.tensors import Architecture
-from rfprm_export.graph.arithmetic import Arithmetic, Weights
+from rfprm_export.families.recipes import ExportRecipe
+from rfprm_export.graph import network
+from rfprm_export.graph.arithmetic import Arithmetic
 from rfprm_export.graph.floating import Float16Arithmetic, FloatArithmetic
-from rfprm_export.graph.int4 import BLOCK, Int4Arithmetic
+from rfprm_export.graph.int4 import Int4Arithmetic
 from rfprm_export.graph.int8 import Int8Arithmetic
+from rfprm_export.graph.network import Graph
 from rfprm_export.graph.nodes import Nodes
-from rfprm_export.oracle.calibration import Statistics
-from rfprm_export.quantize.passes import Passes, balanced, without_overflow
-from rfprm_lite.bundle.manifest import Parity
+from rfprm_export.graph.weights import Shape, Weights
+from rfprm_export.oracle.rotary import rotary_tables
+from rfprm_export.quantize.integers import BLOCK
+from rfprm_lite.bundle.manifest import File, Parity, Variant
 from rfprm_lite.device import Device
 
 
@@ -22,8 +26,12 @@ from rfprm_lite.device import Device
 class Bound:
     """The largest differences of step rewards from PyTorch's that a variant may have; None where it does not matter.
 
-    needed: without it there is no bundle. Otherwise the variant is kept, but is nobody's default.
-    rewards: how many must have been compared to tell.
+    Attributes:
+        needed: Without it there is no bundle. Otherwise the variant is kept, but is nobody's default.
+        maximum: Of the largest difference.
+        mean: Of the mean.
+        p99: Of the 99th percentile.
+        rewards: How many must have been compared to tell.
     """
 
     needed: bool
@@ -33,7 +41,7 @@ class Bound:
     rewards: int = 1
 
     def missed(self, parity: Parity) -> str | None:
-        """What is missed, in words; not-a-number misses every bound."""
+        """Say in words what is missed; None if nothing is. Not-a-number misses every bound."""
         measured = {
             "at most": (parity.max_abs_difference, self.maximum),
             "on average": (parity.mean_abs_difference, self.mean),
@@ -50,9 +58,21 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class VariantRecipe:
-    """lanes: segments that one run can hold. passes: what calibration decides, None for a variant that needs none.
-    made_by: what the manifest says of it besides. corrected: whether its mean error is taken off the head's bias."""
+class VariantSpec:
+    """A variant that can be made of any checkpoint.
+
+    Attributes:
+        name: What users ask for.
+        dtype: Of the weights.
+        kv_dtype: Of the KV cache.
+        devices: Where it runs.
+        arithmetic: Its products.
+        bound: Of its parity.
+        lanes: Segments that one run can hold.
+        made_by: What the manifest says of it, besides what calibration does.
+        calibration: What it needs to know of the activations: `moments`, to balance, round and correct its weights;
+            `ranges`, to see what overflows; None for nothing.
+    """
 
     name: str
     dtype: Literal["float32", "float16", "int8", "int4"]
@@ -62,8 +82,39 @@ class VariantRecipe:
     bound: Bound
     lanes: int
     made_by: tuple[str, ...] = ()
-    passes: Callable[[Architecture, Statistics, str], Passes] | None = None
-    corrected: bool = False
+    calibration: Literal["moments", "ranges"] | None = None
+
+    def graph(
+        self, architecture: Architecture, spec: ExportRecipe, head: Mapping[str, Shape], wide: Collection[int] = ()
+    ) -> Graph:
+        """Write the variant's graph, its weights declared.
+
+        Args:
+            architecture: The backbone.
+            spec: The recipe.
+            head: Shapes of the head's tensors, by name.
+            wide: Layers whose MLP is float32.
+        """
+        return network.build(
+            architecture,
+            spec.recipe.head,
+            spec.head.names,
+            {**architecture.backbone(), **head},
+            self.arithmetic,
+            self.lanes,
+            rotary_tables(architecture),
+            wide,
+        )
+
+    def entry(self, files: tuple[File, ...], said: tuple[str, ...]) -> Variant:
+        """Make the manifest's entry of a variant that is still to be measured.
+
+        Args:
+            files: The graph, then its data.
+            said: What calibration did.
+        """
+        made_by = (*said, *self.made_by)
+        return Variant(self.name, files, self.dtype, self.kv_dtype, self.lanes, self.devices, made_by, None)
 
 
 CPU_LANES = 4
@@ -73,7 +124,7 @@ QUANTISED = Bound(needed=False, mean=0.01, p99=0.05, rewards=300)
 """A 99th percentile needs at least 300 rewards, three of them above it. With 101 rewards a variant once kept the bound
 that it missed on 41,153 (bench/log/2026-11-24-300-rewards-for-p99.md)."""
 
-INT8 = VariantRecipe(
+INT8 = VariantSpec(
     "int8",
     "int8",
     "float32",
@@ -86,13 +137,10 @@ INT8 = VariantRecipe(
         "u8 activations, a scale a token",
         "s8 embeddings, a scale a token",
     ),
-    balanced,
-    corrected=True,
+    calibration="moments",
 )
-FP32 = VariantRecipe(
-    "fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4), CPU_LANES
-)
-FP16 = VariantRecipe(
+FP32 = VariantSpec("fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4), CPU_LANES)
+FP16 = VariantSpec(
     "fp16",
     "float16",
     "float16",
@@ -101,9 +149,9 @@ FP16 = VariantRecipe(
     QUANTISED,
     1,  # a GPU has other means to fill a run, and each lane costs a kernel's start a layer
     ("float16 weights, activations and KV cache; float32 residual stream, norms and head",),
-    without_overflow,
+    calibration="ranges",
 )
-INT4 = VariantRecipe(
+INT4 = VariantSpec(
     "int4",
     "int4",
     "float32",
@@ -112,8 +160,7 @@ INT4 = VariantRecipe(
     QUANTISED,
     CPU_LANES,
     (f"4-bit weights, a scale a block of {BLOCK}", "s8 embeddings, a scale a token"),
-    balanced,
-    corrected=True,
+    calibration="moments",
 )
 
 VARIANTS = {variant.name: variant for variant in (INT8, FP32, FP16, INT4)}

@@ -61,6 +61,8 @@ class Dimensions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wrong = {name: value for name, value in msgspec.structs.asdict(self).items() if value < 1}
         if wrong:
             raise ValueError(f"dimensions must be positive: {wrong}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}")
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,16 +11,22 @@ computed. Steps are told apart by blank lines, as everywhere: give a step genera
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from its_hub.api import (
+    AbstractLanguageModel,
     AbstractOrchestrator,
     AbstractOutcomeRewardModel,
     AbstractProcessRewardModel,
+    AbstractScalingAlgorithm,
+    AbstractScalingResult,
     ChatMessage,
     ChatMessages,
 )
+from its_hub.core.lms.step_generation import StepGeneration
 
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, InputTypeError
@@ -139,6 +145,102 @@ class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
         prompts, responses, single = _apart(messages)
         rewards = await self._process.ascore(prompts, responses)
         return rewards[0] if single else rewards
+
+
+@dataclass
+class RaceResult(AbstractScalingResult):  # type: ignore[misc]
+    """The result of a race.
+
+    Attributes:
+        responses: Every candidate as far as it was written, as messages.
+        scores: The reward of each finished candidate, by its index.
+        selected_index: The winner.
+        steps_used: Steps of each candidate.
+    """
+
+    responses: list[dict[str, str]]
+    scores: dict[int, float]
+    selected_index: int
+    steps_used: list[int]
+
+    @property
+    def the_one(self) -> dict[str, str]:
+        """The winner's message."""
+        return self.responses[self.selected_index]
+
+
+class RacingBestOfN(AbstractScalingAlgorithm):  # type: ignore[misc]
+    r"""Best of N that stops writing candidates that can't win any more; the choice is that of writing all to their ends.
+
+    Args:
+        sg: its_hub's step generation, with the step token "\n\n".
+        prm: The judge.
+        aggregate: As in `PRM.race`; min and product stop earliest.
+        problem_of: The way from a conversation to the problem.
+        width: Candidates that are written at once. With fewer, more of the later ones are stopped early.
+    """
+
+    def __init__(
+        self,
+        sg: StepGeneration,
+        prm: PRM,
+        *,
+        aggregate: AggregateLike = "min",
+        problem_of: ProblemOf = whole_conversation,
+        width: int = 4,
+    ) -> None:
+        self._sg = sg
+        self._prm = prm
+        self._aggregate = aggregate
+        self._problem_of = problem_of
+        self._width = width
+
+    async def ainfer(
+        self,
+        lm: AbstractLanguageModel,
+        prompt_or_messages: Conversation,
+        budget: int,
+        return_response_only: bool = True,  # its_hub's own signature
+        tools: list[dict[str, Any]] | None = None,
+        tool_choice: str | dict[str, Any] | None = None,
+    ) -> dict[str, str] | RaceResult:
+        """Write `budget` candidates step by step until one is sure to win.
+
+        Args:
+            lm: The model that writes.
+            prompt_or_messages: The question.
+            budget: How many candidates there are.
+            return_response_only: Whether to return the winner's message alone.
+            tools: For the model.
+            tool_choice: For the model.
+
+        Returns:
+            The winner's message, or all of the race.
+
+        Raises:
+            InputError: If a candidate's first step is empty, and what `PRM.race` raises.
+        """
+        (conversation,) = _conversations(prompt_or_messages)
+        prompt = ChatMessages(conversation).to_prompt()
+        most = self._sg.max_steps + 1  # its_hub counts the steps before the one that it writes
+        race = self._prm.race(self._problem_of(conversation), budget, aggregate=self._aggregate, max_steps=most)
+        while race.winner is None:
+            growing = [i for i in race.alive if i not in race.scores][: self._width]
+            so_far = [list(race.trace(i).steps) for i in growing]
+            written = await self._sg.aforward(lm, [prompt] * len(growing), so_far, tools=tools, tool_choice=tool_choice)
+            steps = dict(zip(growing, written, strict=True))
+            await asyncio.to_thread(race.extend, {i: text for i, (text, _) in steps.items() if text.strip()})
+            for i, (text, stopped) in steps.items():
+                if stopped or not text.strip():
+                    await asyncio.to_thread(race.finish, i)
+        traces = [race.trace(i) for i in range(budget)]
+        result = RaceResult(
+            responses=[{"role": "assistant", "content": "\n\n".join(trace.steps)} for trace in traces],
+            scores={i: score.reward for i, score in race.scores.items()},
+            selected_index=race.winner,
+            steps_used=[len(trace.steps) for trace in traces],
+        )
+        return result.the_one if return_response_only else result
 
 
 def _conversations(value: Conversation | list[list[ChatMessage]]) -> list[list[ChatMessage]]:

@@ -98,7 +98,9 @@ class Race:
             self._require_open(i)
             if self._max_steps is not None and len(self._traces[i].steps) >= self._max_steps:
                 raise InputError(f"candidate {i} has max_steps={self._max_steps} steps already: finish it")
-        rewards = LiveTrace.append_all({i: (self._traces[i], step) for i, step in steps.items()}, thinking=thinking)
+        rewards = self._traces[0].append_all(
+            {i: (self._traces[i], step) for i, step in steps.items()}, thinking=thinking
+        )
         for i in steps:
             self._highest[i] = self._bound(self._traces[i])
         return rewards

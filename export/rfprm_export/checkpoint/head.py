@@ -24,9 +24,18 @@ LM_HEAD = frozenset({"lm_head.weight"})
 
 
 def check_head(outline: Outline, spec: ExportRecipe) -> dict[str, Shape]:
-    """Shapes of the head's tensors, after checking that the checkpoint holds the backbone, this head and nothing else.
+    """Check that the checkpoint holds the backbone, the recipe's head and nothing else.
 
-    Raises CheckpointError, RecipeError.
+    Args:
+        outline: Of the checkpoint.
+        spec: The recipe.
+
+    Returns:
+        The shapes of the head's tensors, by name.
+
+    Raises:
+        CheckpointError: A tensor or the head's file is missing or not as expected.
+        RecipeError: The head's file holds another head.
     """
     shapes, backbone = _shapes(outline.architecture, spec), outline.architecture.backbone()
     if spec.head.file is None:
@@ -38,7 +47,16 @@ def check_head(outline: Outline, spec: ExportRecipe) -> dict[str, Shape]:
 
 
 def load_head(checkpoint: Checkpoint, spec: ExportRecipe) -> Tensors:
-    """The head's tensors. Raises CheckpointError, RecipeError."""
+    """Load the head's tensors, float32 by name.
+
+    Args:
+        checkpoint: The source.
+        spec: The recipe.
+
+    Raises:
+        CheckpointError: The head's file is missing or not as expected.
+        RecipeError: It holds another head.
+    """
     shapes = _shapes(checkpoint.architecture, spec)
     if spec.head.file is not None:
         return _load_pickle(checkpoint.folder / spec.head.file, spec, shapes)

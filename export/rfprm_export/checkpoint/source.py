@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, Shape, read_architecture, read_shards
+from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, Shape, load_architecture, load_shards
 from rfprm_export.errors import CheckpointError
 
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", INDEX, "reward_head.pt")
@@ -18,9 +18,14 @@ SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", IN
 
 
 def outline(source: str, revision: str | None) -> Outline:
-    """What `source` holds. Of a hub repository small files are downloaded, and the heads of the shards read.
+    """Tell what a source holds. Of a hub repository small files are downloaded, and the heads of the shards.
 
-    Raises CheckpointError.
+    Args:
+        source: A folder or a hub id.
+        revision: Branch, tag or commit of a hub id.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is not as expected.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -32,20 +37,28 @@ def outline(source: str, revision: str | None) -> Outline:
     if not missing:
         return Checkpoint.open(folder).outline()
     _require_online(source, missing)
-    architecture = read_architecture(folder)
+    architecture = load_architecture(folder)
     shapes: dict[str, Shape] = {}
     still_to_come = 0
     for file, names in _shards(folder).items():
-        own, size = _head(source, folder.name, file)
-        shapes |= {name: shape for name, shape in own.items() if not names or name in names}
+        in_shard, size = _head(source, folder.name, file)
+        shapes |= {name: shape for name, shape in in_shard.items() if not names or name in names}
         still_to_come += size if file in missing else 0
-        if absent := sorted(names - own.keys()):
+        if absent := sorted(names - in_shard.keys()):
             raise CheckpointError(f"{file} of {source} lacks {absent[0]}, which the index says it holds")
     return Outline(folder, architecture, shapes, still_to_come)
 
 
 def fetch(source: str, outlined: Outline) -> Checkpoint:
-    """The checkpoint that was outlined; weights that are not on this machine are downloaded. Raises CheckpointError."""
+    """Open the checkpoint that was outlined, after downloading weights that are not on this machine.
+
+    Args:
+        source: A folder or a hub id.
+        outlined: What it held.
+
+    Raises:
+        CheckpointError: The weights can't be had, or the checkpoint changed.
+    """
     if missing := ([] if Path(source).is_dir() else _missing(outlined.folder)):
         _require_online(source, missing)
         _download(source, outlined.folder.name, missing)
@@ -62,7 +75,7 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     if not (folder / INDEX).is_file():
         return {SINGLE: set()}
     shards: dict[str, set[str]] = {}
-    for name, file in read_shards(folder / INDEX).items():
+    for name, file in load_shards(folder / INDEX).items():
         shards.setdefault(file, set()).add(name)
     return shards
 
@@ -91,9 +104,9 @@ def _head(source: str, commit: str, file: str) -> tuple[dict[str, Shape], int]:
     from huggingface_hub import HfApi
 
     with _hub(source):
-        found = HfApi().parse_safetensors_file_metadata(source, file, revision=commit).tensors
-    size = max((tensor.data_offsets[1] for tensor in found.values()), default=0)
-    return {name: tuple(tensor.shape) for name, tensor in found.items()}, size
+        tensors = HfApi().parse_safetensors_file_metadata(source, file, revision=commit).tensors
+    size = max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, size
 
 
 @contextmanager

@@ -29,7 +29,21 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A Qwen2 backbone, as config.json describes it."""
+    """A Qwen2 backbone, as config.json describes it.
+
+    Attributes:
+        name: The config's architectures[0].
+        num_layers: Layers.
+        hidden_size: Features of the residual stream.
+        intermediate_size: Features within the MLP.
+        num_heads: Query heads.
+        num_kv_heads: Heads of keys and values.
+        head_size: Features of a head.
+        vocab_size: Rows of the embedding table.
+        max_positions: Tokens of a text, at most.
+        rope_theta: Base of the rotary embedding's wavelengths.
+        norm_epsilon: Added to mean squares by norms.
+    """
 
     name: str
     num_layers: int
@@ -45,15 +59,21 @@ class Architecture:
 
     @property
     def q_size(self) -> int:
+        """Features of all query heads."""
         return self.num_heads * self.head_size
 
     @property
     def kv_size(self) -> int:
+        """Features of all heads of keys, or of values."""
         return self.num_kv_heads * self.head_size
 
     @classmethod
-    def read(cls, config: dict[str, Any]) -> Architecture:
-        """Raises CheckpointError where the config asks for what the graph does not do."""
+    def from_config(cls, config: dict[str, Any]) -> Architecture:
+        """Check a config.json.
+
+        Raises:
+            CheckpointError: It asks for what the graph does not do, or lacks something.
+        """
         _require(config, "model_type", "qwen2")
         _require(config, "hidden_act", "silu")
         if config.get("use_sliding_window"):
@@ -63,7 +83,7 @@ class Architecture:
         try:
             heads = int(config["num_attention_heads"])
             hidden = int(config["hidden_size"])
-            found = cls(
+            architecture = cls(
                 name=str(config["architectures"][0]),
                 num_layers=int(config["num_hidden_layers"]),
                 hidden_size=hidden,
@@ -82,15 +102,15 @@ class Architecture:
             raise CheckpointError(f"config.json lacks {error}") from error
         except (IndexError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"config.json holds a value that is not as expected: {error}") from error
-        if found.head_size % HEAD_SIZE_STEP or found.head_size > MOST_HEAD_SIZE:
+        if architecture.head_size % HEAD_SIZE_STEP or architecture.head_size > MOST_HEAD_SIZE:
             raise CheckpointError(
-                f"config.json: heads of {found.head_size}; GroupQueryAttention takes multiples of {HEAD_SIZE_STEP} "
-                f"up to {MOST_HEAD_SIZE}"
+                f"config.json: heads of {architecture.head_size}; GroupQueryAttention takes multiples of "
+                f"{HEAD_SIZE_STEP} up to {MOST_HEAD_SIZE}"
             )
-        return found
+        return architecture
 
     def backbone(self) -> dict[str, Shape]:
-        """Name and shape of every tensor of the backbone."""
+        """List name and shape of every tensor of the backbone."""
         h, q, kv, inner = self.hidden_size, self.q_size, self.kv_size, self.intermediate_size
         layer = {
             "input_layernorm.weight": (h,),
@@ -117,8 +137,14 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What is known of a checkpoint before its weights are there. folder: with its config and tokenizer at least.
-    shapes: of its tensors, by name. still_to_come: bytes of weights that are not on this machine."""
+    """What is known of a checkpoint before its weights are there.
+
+    Attributes:
+        folder: With its config and tokenizer at least.
+        architecture: The backbone.
+        shapes: Of its tensors, by name.
+        still_to_come: Bytes of weights that are not on this machine.
+    """
 
     folder: Path
     architecture: Architecture
@@ -126,7 +152,15 @@ class Outline:
     still_to_come: int = 0
 
     def check_shapes(self, expected: dict[str, Shape], ignored: frozenset[str]) -> None:
-        """Raise CheckpointError unless the checkpoint holds just `expected`, and of `ignored` anything."""
+        """Check the tensors' names and shapes.
+
+        Args:
+            expected: What the checkpoint must hold.
+            ignored: What it may hold besides.
+
+        Raises:
+            CheckpointError: It lacks a tensor, holds another, or one has another shape.
+        """
         missing = sorted(expected.keys() - self.shapes.keys())
         if missing:
             raise CheckpointError(f"the checkpoint lacks {_listed(missing)}; it has {_listed(sorted(self.shapes))}")
@@ -134,14 +168,20 @@ class Outline:
         if surplus:
             raise CheckpointError(f"the checkpoint holds tensors that no recipe accounts for: {_listed(surplus)}")
         for name, shape in expected.items():
-            found = self.shapes[name]
-            if found != shape:
-                raise CheckpointError(f"{name} has shape {list(found)}, the recipe and config.json say {list(shape)}")
+            actual = self.shapes[name]
+            if actual != shape:
+                raise CheckpointError(f"{name} has shape {list(actual)}, the recipe and config.json say {list(shape)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An opened checkpoint. shards: the safetensors file of each tensor."""
+    """An opened checkpoint.
+
+    Attributes:
+        folder: Where it is.
+        architecture: The backbone.
+        shards: The safetensors file of each tensor.
+    """
 
     folder: Path
     architecture: Architecture
@@ -149,18 +189,24 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Raises CheckpointError."""
-        return cls(folder, read_architecture(folder), _find_shards(folder))
+        """Open a folder.
+
+        Raises:
+            CheckpointError: A file is missing or not as expected.
+        """
+        return cls(folder, load_architecture(folder), _find_shards(folder))
 
     def outline(self) -> Outline:
+        """Tell what the checkpoint holds."""
         return Outline(self.folder, self.architecture, {name: self.shape(name) for name in self.shards})
 
     def shape(self, name: str) -> Shape:
+        """Tell the shape of a tensor."""
         with self._opened(name) as shard:
             return tuple(shard.get_slice(name).get_shape())
 
     def blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """The tensor in float32, in blocks of at most BLOCK_BYTES along its first axis."""
+        """Load a tensor in float32, in blocks of at most BLOCK_BYTES along its first axis."""
         shape = self.shape(name)
         rows = max(1, BLOCK_BYTES // (4 * max(1, int(np.prod(shape[1:])))))
         for start in range(0, shape[0], rows):
@@ -169,20 +215,28 @@ class Checkpoint:
                 yield shard.get_slice(name)[start : start + rows].float().numpy()
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """The whole tensor in float32."""
+        """Load a whole tensor in float32."""
         return np.concatenate(list(self.blocks(name)))
 
     def _opened(self, name: str) -> safe_open:
         return safe_open(self.shards[name], framework="pt")
 
 
-def read_architecture(folder: Path) -> Architecture:
-    """Raises CheckpointError."""
-    return Architecture.read(read_json(folder / "config.json"))
+def load_architecture(folder: Path) -> Architecture:
+    """Load the architecture of a checkpoint's folder.
+
+    Raises:
+        CheckpointError: config.json is missing or not as expected.
+    """
+    return Architecture.from_config(load_json(folder / "config.json"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError where the file is missing or no JSON object."""
+def load_json(path: Path) -> dict[str, Any]:
+    """Load a JSON object.
+
+    Raises:
+        CheckpointError: The file is missing or no JSON object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -194,9 +248,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_shards(index: Path) -> dict[str, str]:
-    """The file of each tensor, both by name. Raises CheckpointError."""
-    weight_map = read_json(index).get("weight_map")
+def load_shards(index: Path) -> dict[str, str]:
+    """Load from an index the file of each tensor, both by name.
+
+    Raises:
+        CheckpointError: The index is not as expected.
+    """
+    weight_map = load_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no weight_map")
     for name, file in weight_map.items():
@@ -207,7 +265,7 @@ def read_shards(index: Path) -> dict[str, str]:
 
 def _find_shards(folder: Path) -> dict[str, Path]:
     if (folder / INDEX).is_file():
-        shards = {name: folder / file for name, file in read_shards(folder / INDEX).items()}
+        shards = {name: folder / file for name, file in load_shards(folder / INDEX).items()}
     elif (folder / SINGLE).is_file():
         shards = dict.fromkeys(_names(folder / SINGLE), folder / SINGLE)
     else:
@@ -231,7 +289,7 @@ def _names(path: Path) -> set[str]:
 
 
 def _rope_theta(config: dict[str, Any]) -> float:
-    """transformers 4 writes rope_theta and rope_scaling, transformers 5 rope_parameters."""
+    """Version 4 of transformers writes rope_theta and rope_scaling, version 5 rope_parameters."""
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default":

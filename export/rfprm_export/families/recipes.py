@@ -29,21 +29,32 @@ QWEN, QWEN_MATH = _chatml(QWEN_SYSTEM), _chatml(QWEN_MATH_SYSTEM)
 
 @dataclass(frozen=True, slots=True)
 class HeadTensors:
-    """Where a checkpoint keeps its head. file: a PyTorch pickle beside the shards, or None for the shards.
+    """Where a checkpoint keeps its head.
 
-    names: weight and bias of each linear layer, in order.
+    Attributes:
+        file: A PyTorch pickle beside the shards, or None for the shards.
+        names: Weight and bias of each linear layer, in order.
     """
 
     file: str | None
     names: tuple[tuple[str, str], ...]
+
+    @property
+    def first_weight(self) -> str:
+        """The tensor that multiplies the final norm's output."""
+        return self.names[0][0]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRecipe:
     """A recipe, and what it asserts on a checkpoint.
 
-    architecture: the config's architectures[0]. system: the system message that the authors pass; None where they
-    pass none, so that the template's own default counts.
+    Attributes:
+        recipe: What the runtime needs.
+        architecture: The config's architectures[0].
+        head: Where the head is.
+        system: The system message that the authors pass; None where they pass none, so that the template's own default
+            counts.
     """
 
     recipe: Recipe
@@ -101,15 +112,19 @@ RECIPES = (
 
 
 def choose(name: str | None, architecture: str) -> ExportRecipe:
-    """The recipe called `name`, or the only one for `architecture`. Raises RecipeError."""
+    """Choose the recipe called `name`, or the only one for `architecture`.
+
+    Raises:
+        RecipeError: There is none, or there are several.
+    """
     names = ", ".join(r.recipe.name for r in RECIPES)
     if name is not None:
-        found = next((r for r in RECIPES if r.recipe.name == name), None)
-        if found is None:
+        recipe = next((r for r in RECIPES if r.recipe.name == name), None)
+        if recipe is None:
             raise RecipeError(f"no recipe is called {name!r}: there are {names}")
-        if found.architecture != architecture:
-            raise RecipeError(f"recipe {name} is for {found.architecture}, the checkpoint is a {architecture}")
-        return found
+        if recipe.architecture != architecture:
+            raise RecipeError(f"recipe {name} is for {recipe.architecture}, the checkpoint is a {architecture}")
+        return recipe
     fitting = [r for r in RECIPES if r.architecture == architecture]
     if not fitting:
         raise RecipeError(f"no recipe is for a {architecture}: there are {names}")

@@ -6,51 +6,63 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from rfprm_export.graph.arithmetic import FLOAT, Operand, Weights
+from rfprm_export.graph.arithmetic import Operand
 from rfprm_export.graph.nodes import Nodes
+from rfprm_export.graph.weights import FLOAT, Weights
 from rfprm_export.quantize.mixing import hadamard, mixed_channels
 
 
 class FloatArithmetic:
-    """Weights and activations of one floating type; operands have no scale."""
+    """Weights and activations of one floating type; operands have no scale. An `Arithmetic`."""
 
     def __init__(self, nodes: Nodes, weights: Weights, working: ir.DataType = FLOAT) -> None:
         self._nodes, self._weights, self.working = nodes, weights, working
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
-        return self.leave(self._nodes.op("Gather", [self._kept(name, [name]), ids]))
+        """Gather rows in the working type; see `Arithmetic`."""
+        return self.leave(self._nodes.op("Gather", [self._initializer(name, [name]), ids]))
 
     def enter(self, x: ir.Value) -> ir.Value:
+        """Convert float32 to the working type."""
         return x if self.working == FLOAT else self._nodes.op("Cast", [x], to=self.working)
 
     def leave(self, x: ir.Value) -> ir.Value:
+        """Convert the working type to float32."""
         return x if self.working == FLOAT else self._nodes.op("Cast", [x], to=FLOAT)
 
-    def mixed(self, x: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
+    def mix_channels(self, x: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
+        """Return `x`: these weights are in the checkpoint's bases."""
         return x
 
     def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
+        """Return `x` as an operand.
+
+        Raises:
+            ValueError: A scale is pending.
+        """
         if pending is not None:
             raise ValueError("floating operands have no scale")
         return Operand(x, None)
 
     def raw(self, name: str, x: Operand, sources: Sequence[str]) -> ir.Value:
+        """Multiply as `linear` does, since there is no scale to leave out."""
         return self.linear(name, x, sources)
 
     def linear(self, name: str, x: Operand, sources: Sequence[str], *, bias: bool = False) -> ir.Value:
-        inputs = [x.values, self._kept(f"{name}.weight", [f"{s}.weight" for s in sources])]
+        """Multiply by a Gemm; see `Arithmetic`."""
+        inputs = [x.values, self._initializer(f"{name}.weight", [f"{s}.weight" for s in sources])]
         if bias:
             inputs.append(self._bias(name, sources))
         return self._nodes.op("Gemm", inputs, transB=1)
 
-    def biased(self, product: ir.Value, name: str, sources: Sequence[str]) -> ir.Value:
-        """product + stacked(biases)."""
+    def add_bias(self, product: ir.Value, name: str, sources: Sequence[str]) -> ir.Value:
+        """Add the stacked biases to a product."""
         return self._nodes.op("Add", [product, self._bias(name, sources)])
 
     def _bias(self, name: str, sources: Sequence[str]) -> ir.Value:
-        return self._kept(f"{name}.bias", [f"{s}.bias" for s in sources])
+        return self._initializer(f"{name}.bias", [f"{s}.bias" for s in sources])
 
-    def _kept(self, name: str, sources: Sequence[str]) -> ir.Value:
+    def _initializer(self, name: str, sources: Sequence[str]) -> ir.Value:
         return self._nodes.keep(self._weights.stacked(name, sources, self.working))
 
 
@@ -69,9 +81,11 @@ class MixedArithmetic(FloatArithmetic):
         self._mixing: dict[int, ir.Value] = {}
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
-        return self.mixed(super().lookup(name, ids, features), features)
+        """Gather rows, and undo the mixing of the table's columns."""
+        return self.mix_channels(super().lookup(name, ids, features), features)
 
-    def mixed(self, x: ir.Value, features: int) -> ir.Value:
+    def mix_channels(self, x: ir.Value, features: int) -> ir.Value:
+        """Multiply groups of neighbouring channels by a Hadamard matrix."""
         n = self._nodes
         size = mixed_channels(features)
         if size not in self._mixing:

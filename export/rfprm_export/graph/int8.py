@@ -1,6 +1,6 @@
 """u8 x s8 integer products: W8A8.
 
-One scale for each row (token) of the activations, found when the graph runs, and one for each output channel of the
+One scale for each row (token) of the activations, computed when the graph runs, and one for each output channel of the
 weights. A row's scale depends on nothing but the row, so a token's reward does not depend on what else is in the run.
 """
 
@@ -10,37 +10,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from rfprm_export.graph.arithmetic import FLOAT, Operand, Weights
+from rfprm_export.graph.arithmetic import Operand
 from rfprm_export.graph.floating import MixedArithmetic
 from rfprm_export.graph.nodes import Nodes
-from rfprm_export.quantize.round import Round, nearest
+from rfprm_export.graph.weights import FLOAT, Weights
+from rfprm_export.quantize.integers import LARGEST
 
 ZERO_POINT = 128
-LARGEST = 127
+"""The unsigned 8-bit value that stands for an activation of 0."""
 SMALLEST_ROW = 1e-20
 """Stands in for the largest value of a row of zeros, so that nothing is divided by zero."""
-SMALLEST = np.float32(1e-30)
-"""A row of weights without a larger value becomes zeros: its scale would leave the range in which float32 is exact."""
-
-
-def row_scales(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scale of each row that maps its largest magnitude to 127. block: [rows, columns]; float32 [rows]."""
-    largest = np.abs(block).max(axis=1, initial=0)
-    return np.where(largest > SMALLEST, largest / LARGEST, 1).astype(np.float32)
-
-
-def quantise_rows(
-    block: NDArray[np.float32], rounding: Round = nearest
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Rows to -127 to 127 times a scale of their own. block: [rows, columns]; s8 and float32 [rows]."""
-    scales = row_scales(block)
-    return rounding(block, scales[:, None], -LARGEST, LARGEST), scales
 
 
 def lookup_s8(n: Nodes, weights: Weights, name: str, ids: ir.Value) -> ir.Value:
-    """Rows of a table that is kept in s8: int64 [tokens] -> float32 [tokens, features]."""
+    """Look up rows of a table that is kept in s8: int64 [tokens] -> float32 [tokens, features]."""
     table, scales = (n.keep(value) for value in weights.table(name))
     rows = n.op("Cast", [n.op("Gather", [table, ids])], to=FLOAT)
     return n.op("Mul", [rows, n.op("Unsqueeze", [n.op("Gather", [scales, ids]), n.int64([1])])])
@@ -50,9 +34,11 @@ class Int8Arithmetic(MixedArithmetic):
     """u8 activations around a zero point of 128, s8 weights; float32 between products."""
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
-        return self.mixed(lookup_s8(self._nodes, self._weights, name, ids), features)
+        """Look up in an s8 table, and undo the mixing of its columns."""
+        return self.mix_channels(lookup_s8(self._nodes, self._weights, name, ids), features)
 
     def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
+        """Quantise each row to u8 by its largest magnitude; see `Arithmetic`."""
         n = self._nodes
         features = n.int64([1])
         lowest, highest = (n.op(kind, [x, features], keepdims=1) for kind in ("ReduceMin", "ReduceMax"))
@@ -64,14 +50,20 @@ class Int8Arithmetic(MixedArithmetic):
         return Operand(values, scale if pending is None else n.op("Mul", [scale, pending]))
 
     def raw(self, name: str, x: Operand, sources: Sequence[str]) -> ir.Value:
+        """Multiply u8 x s8 to float32, with the weights' scales and without the operand's."""
         n = self._nodes
         weight, scale = self._weights.quantised(name, [f"{s}.weight" for s in sources])
         inputs = [x.values, n.keep(weight), n.float32(1), n.keep(scale), n.small(np.array(ZERO_POINT, np.uint8))]
         return n.op("MatMulIntegerToFloat", inputs, domain="com.microsoft")
 
     def linear(self, name: str, x: Operand, sources: Sequence[str], *, bias: bool = False) -> ir.Value:
+        """Multiply as `raw` does, and by the operand's scale.
+
+        Raises:
+            ValueError: The operand has no scale.
+        """
         n = self._nodes
         if x.scale is None:
             raise ValueError("an INT8 operand has a scale")
         product = n.op("Mul", [self.raw(name, x, sources), x.scale])
-        return self.biased(product, name, sources) if bias else product
+        return self.add_bias(product, name, sources) if bias else product

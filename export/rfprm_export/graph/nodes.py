@@ -11,7 +11,7 @@ from onnx_ir.tape import Tape
 
 
 class Nodes:
-    """A tape that nodes are written to, with the graph's inputs, outputs and initializers."""
+    """Collects nodes, with the graph's inputs, outputs and initializers."""
 
     def __init__(self) -> None:
         self.tape = Tape()
@@ -21,41 +21,46 @@ class Nodes:
         self._constants: dict[str, ir.Value] = {}
 
     def op(self, kind: str, inputs: Sequence[ir.Value | None], *, domain: str = "", **attributes: object) -> ir.Value:
-        """A node of one output."""
+        """Add a node of one output."""
         return self.tape.op(kind, inputs, attributes, domain=domain)  # type: ignore[arg-type]
 
     def ops(
         self, kind: str, inputs: Sequence[ir.Value | None], count: int, *, domain: str = "", **attributes: object
     ) -> Sequence[ir.Value]:
-        """A node of `count` outputs."""
+        """Add a node of `count` outputs."""
         return self.tape.op_multi_out(kind, inputs, attributes, domain=domain, num_outputs=count)  # type: ignore[arg-type]
 
     def keep(self, value: ir.Value) -> ir.Value:
-        """An initializer."""
+        """Add an initializer, and return it."""
         self.initializers.append(value)
         return value
 
     def int64(self, value: int | list[int]) -> ir.Value:
+        """Return a constant of int64, a scalar or a vector."""
         return self.small(np.array(value, np.int64))
 
     def int32(self, value: int) -> ir.Value:
+        """Return a scalar constant of int32."""
         return self.small(np.array(value, np.int32))
 
     def float32(self, value: float) -> ir.Value:
+        """Return a scalar constant of float32."""
         return self.small(np.array(value, np.float32))
 
     def small(self, value: NDArray[np.generic]) -> ir.Value:
-        """A constant inside the graph file, shared by all who ask for it."""
+        """Return a constant inside the graph file, shared by all nodes that use the value."""
         name = f"{value.dtype}.{'_'.join(map(str, value.ravel().tolist()))}.{value.ndim}"
         if name not in self._constants:
             self._constants[name] = self.keep(ir.val(name, const_value=ir.tensor(value, name=name)))
         return self._constants[name]
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        """Add an input of the graph."""
         value = ir.val(name, dtype, ir.Shape(shape))
         self.inputs.append(value)
         return value
 
     def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
+        """Make a value an output of the graph."""
         value.name, value.dtype, value.shape = name, dtype, ir.Shape(shape)
         self.outputs.append(value)

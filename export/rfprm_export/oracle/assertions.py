@@ -28,7 +28,16 @@ CONVERSATION = (
 
 
 def assert_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, spec: ExportRecipe) -> None:
-    """Every special token of the template is one token below `vocab_size`. Raises RecipeError."""
+    """Assert that every special token of the template is one token.
+
+    Args:
+        tokenizer: The checkpoint's own.
+        vocab_size: Rows of the embedding table; the tokens must lie below.
+        spec: The recipe.
+
+    Raises:
+        RecipeError: One is not.
+    """
     recipe = spec.recipe
     tokens = {piece.token for piece in recipe.template if isinstance(piece, Special)}
     for token in sorted(tokens | ({recipe.separator} if recipe.separator else set())):
@@ -43,24 +52,34 @@ def assert_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, spec: Exp
 def assert_template(
     tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, encoder: Encoder, traces: Sequence[tuple[str, Trace]]
 ) -> None:
-    """On `traces`, the runtime reads the text and the ids that the authors' code reads. Raises RecipeError."""
+    """Assert that the runtime makes the same text and token ids of traces as the authors' code.
+
+    Args:
+        tokenizer: The checkpoint's own.
+        spec: The recipe.
+        encoder: The runtime's.
+        traces: Problems with traces; a conversation is tried besides.
+
+    Raises:
+        RecipeError: It does not.
+    """
     recipe = spec.recipe
     probes: list[tuple[Problem, Trace]] = [*traces, *((CONVERSATION, trace) for _, trace in traces[:1] if recipe.chat)]
     if recipe.chat and not tokenizer.chat_template:
         raise RecipeError(f"{recipe.name} needs a chat template, tokenizer_config.json has none")
     for problem, trace in probes:
         steps = [step.text for step in trace.steps]
-        own = _render(spec, problem, trace)
+        ours = _render(spec, problem, trace)
         theirs = render(tokenizer, spec, problem, steps) if recipe.chat else plain(problem) + trace.text
-        if not theirs.startswith(own):
+        if not theirs.startswith(ours):
             raise RecipeError(
-                f"{recipe.name} renders {own!r}, the tokenizer's own chat template {theirs!r}: "
+                f"{recipe.name} renders {ours!r}, the tokenizer's own chat template {theirs!r}: "
                 "the checkpoint follows another recipe, or its template was changed"
             )
-        own_ids = encoder.step_sequences(problem, trace)[-1].ids.tolist()
+        our_ids = encoder.step_sequences(problem, trace)[-1].ids.tolist()
         their_ids = tokenizer(theirs)["input_ids"]
-        if their_ids[: len(own_ids)] != own_ids:
-            raise RecipeError(f"{recipe.name}: the runtime reads {own_ids}, the checkpoint's tokenizer {their_ids}")
+        if their_ids[: len(our_ids)] != our_ids:
+            raise RecipeError(f"{recipe.name}: the runtime reads {our_ids}, the checkpoint's tokenizer {their_ids}")
 
 
 def _render(spec: ExportRecipe, problem: Problem, trace: Trace) -> str:

@@ -1,21 +1,21 @@
-"""What the activations of a checkpoint are like, measured on texts, and the weights that they meet.
+"""What the inputs of a checkpoint's products are like, measured on texts, and the weights that they meet.
 
-In: the reference and token ids. Out: `LayerStatistics` of each layer, and the rewards. One layer is in memory at a
-time.
+In: texts on their way through the layers. Out: a `CalibratedLayer` for each layer in turn, with its weights still in
+memory: so that one pass both measures a layer and writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint.tensors import Architecture
-from rfprm_export.oracle.reference import Reference
+from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Architecture
+from rfprm_export.errors import CheckpointError
+from rfprm_export.oracle.reference import Layers
 
 PRODUCTS = (*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
 """The modules of a layer that multiply by weights."""
@@ -23,156 +23,218 @@ NORMS = {
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
 }
-"""A layer's norms, and what reads them."""
+"""A layer's norms, and the modules behind each."""
 INNER, ATTENDED = "mlp.down_proj", "self_attn.o_proj"
-
-MOST_BYTES = 160 << 20
-"""Of the residual stream of all texts, which stays in memory: 46,800 tokens at a hidden size of 896, 11,700 at
-3,584."""
+READERS = {**NORMS, ATTENDED: (ATTENDED,), INNER: (INNER,)}
+"""Module whose input is recorded -> modules that share that input (behind a norm, up to the norm's weight)."""
+BATCH, STRIP = 1_024, 1_024
+"""Rows that are added to the moments at once; rows of the moments that are computed at once."""
 
 Statistic = NDArray[np.float32]
+Moments = list[torch.Tensor]
+"""Second moments E[x^T x] of each group of columns, float32 [columns, columns]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Of what products read. read: second moments; weights: the same of the weights that read it, summed over outputs.
+    """Second moments of a product's input and of the weights that it is multiplied with.
 
-    Of each channel alone float32 [channels], or within each head of keys and values, over all that share it, float32
-    [num_kv_heads, head_size, head_size].
+    Either of each channel alone, float32 [channels]; or within each head of keys and values, over all heads that share
+    it, float32 [num_kv_heads, head_size, head_size].
+
+    Attributes:
+        activations: The mean over rows.
+        weights: The sum over outputs.
     """
 
-    read: Statistic
+    activations: Statistic
     weights: Statistic
 
 
 @dataclass(frozen=True, slots=True)
 class LayerStatistics:
-    """Over all tokens. attention, mlp: behind each norm, rows of mean square 1, the norm's weights counted with the
-    others. values: what o_proj reads, by heads. inner: what down_proj reads, inner_largest the largest magnitude among
-    it; outputs: that of each product, by its module."""
+    """The inputs of a layer's products.
+
+    Attributes:
+        attention: Behind the attention's norm: rows of mean square 1; the norm's weight counts with the others.
+        mlp: Likewise behind the MLP's norm.
+        values: Of o_proj, by heads.
+        inner: Of down_proj.
+    """
 
     attention: Input
     mlp: Input
     values: Input
     inner: Input
-    inner_largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRanges:
+    """The largest magnitudes in a layer, over all tokens.
+
+    Attributes:
+        inner: Of down_proj's input.
+        outputs: Of each product, by its module.
+    """
+
+    inner: float
     outputs: dict[str, float]
 
-    def is_finite(self) -> bool:
-        inputs = (self.attention, self.mlp, self.values, self.inner)
-        return all(np.isfinite(x.read).all() and np.isfinite(x.weights).all() for x in inputs)
 
+@dataclass(frozen=True, slots=True)
+class CalibratedLayer:
+    """A layer that all texts have passed.
 
-Statistics = Sequence[LayerStatistics]
+    Attributes:
+        index: Which layer.
+        module: The layer in PyTorch, with its weights. The next layer takes their place.
+        moments: Of the input of each module that was asked for, by the module; behind a norm, of rows of mean square 1.
+        ranges: None unless asked for.
+    """
 
+    index: int
+    module: torch.nn.Module
+    moments: dict[str, Moments]
+    ranges: LayerRanges | None
 
-def measure(reference: Reference, ids: Sequence[NDArray[np.int64]]) -> tuple[Statistics, list[Statistic]]:
-    """ids: int64 [tokens] for each text. Returns a LayerStatistics a layer; and the rewards at every position of each
-    text, float32 [tokens]."""
-    architecture = reference.checkpoint.architecture
-    layers: list[LayerStatistics] = []
+    def blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """Give a tensor of the layer, by its name in the checkpoint, in blocks of at most BLOCK_BYTES."""
+        tensor = self._parameter(name.removeprefix(f"model.layers.{self.index}."))
+        for rows in torch.split(tensor, max(1, BLOCK_BYTES // (4 * tensor[0].numel()))):
+            yield rows.numpy()
 
-    @contextmanager
-    def watch(_index: int, layer: torch.nn.Module) -> Iterator[None]:
-        norms = {name: _Squares(architecture.norm_epsilon) for name in NORMS}
-        inner, largest, attended = _Squares(), _Largest(), _HeadMoments(architecture)
-        outputs = {module: _Largest() for module in PRODUCTS}
-        hooks = [
-            layer.get_submodule(name).register_forward_pre_hook(lambda _module, read, see=see: see(read[0]))
-            for name, see in (
-                *((name, seen.see) for name, seen in norms.items()),
-                (INNER, inner.see),
-                (INNER, largest.see),
-                (ATTENDED, attended.see),
-            )
-        ]
-        hooks += [
-            layer.get_submodule(module).register_forward_hook(lambda _module, _read, made, seen=seen: seen.see(made))
-            for module, seen in outputs.items()
-        ]
-        yield
-        for hook in hooks:
-            hook.remove()
-        attention, mlp = (Input(seen.mean(), _norm_weights(layer, name)) for name, seen in norms.items())
-        layers.append(
-            LayerStatistics(
-                attention=attention,
-                mlp=mlp,
-                values=Input(attended.mean(), attended.of(_weight(layer, ATTENDED))),
-                inner=Input(inner.mean(), _weight(layer, INNER).square().sum(0).numpy()),
-                inner_largest=largest.magnitude,
-                outputs={module: seen.magnitude for module, seen in outputs.items()},
-            )
+    def norm_input(self, norm: str) -> Input:
+        """Tell the input behind a norm; squares of the norm's weight count with the weights behind it."""
+        squares = sum(self._parameter(f"{module}.weight").square().sum(0) for module in NORMS[norm])
+        return Input(self._mean_squares(norm), (squares * self._parameter(f"{norm}.weight").square()).numpy())
+
+    def statistics(self, architecture: Architecture) -> LayerStatistics:
+        """Tell all inputs, from moments of all modules in `READERS`."""
+        size, heads = architecture.head_size, architecture.num_heads
+        (attended,) = self.moments[ATTENDED]
+        weight = self._parameter(f"{ATTENDED}.weight")
+        slices = [slice(head * size, (head + 1) * size) for head in range(heads)]
+        shared = (architecture.num_kv_heads, heads // architecture.num_kv_heads, size, size)
+        activations = torch.stack([attended[head, head] for head in slices])
+        weights = torch.stack([weight[:, head].T @ weight[:, head] for head in slices])
+        inner = self._parameter(f"{INNER}.weight").square().sum(0)
+        attention, mlp = (self.norm_input(norm) for norm in NORMS)
+        return LayerStatistics(
+            attention=attention,
+            mlp=mlp,
+            values=Input(*(heads.reshape(shared).sum(1).numpy() for heads in (activations, weights))),
+            inner=Input(self._mean_squares(INNER), inner.numpy()),
         )
 
-    rewards = reference.rewards([torch.from_numpy(text)[None] for text in ids], watch)
-    return layers, rewards
+    def _parameter(self, name: str) -> torch.Tensor:
+        return self.module.get_parameter(name).detach()
+
+    def _mean_squares(self, module: str) -> Statistic:
+        return torch.cat([moment.diagonal() for moment in self.moments[module]]).numpy()
 
 
-def _weight(layer: torch.nn.Module, module: str) -> torch.Tensor:
-    return layer.get_parameter(f"{module}.weight").detach()
+def calibrated_layers(
+    layers: Layers,
+    modules: Collection[str],
+    groups: Mapping[str, Sequence[slice]] | None = None,
+    *,
+    ranges: bool = False,
+) -> Iterator[CalibratedLayer]:
+    """Push texts through all layers, and measure each.
+
+    Args:
+        layers: The texts, before the first layer.
+        modules: Whose inputs' second moments are taken, keys of `READERS`.
+        groups: Columns whose moments are taken, for a module whose columns are not one group.
+        ranges: Whether the largest magnitudes are taken, too.
+
+    Raises:
+        CheckpointError: A layer gives NaN or infinity.
+    """
+    epsilon = layers.checkpoint.architecture.norm_epsilon
+    for index in range(layers.checkpoint.architecture.num_layers):
+        layer = layers.load()
+        moments = {
+            module: _SecondMoments((groups or {}).get(module), epsilon if module in NORMS else None)
+            for module in modules
+        }
+        inner, outputs = _Largest(), {module: _Largest() for module in (PRODUCTS if ranges else ())}
+        hooks = [
+            *(layer.get_submodule(module).register_forward_pre_hook(m.record) for module, m in moments.items()),
+            *(layer.get_submodule(module).register_forward_hook(m.record_output) for module, m in outputs.items()),
+            *([layer.get_submodule(INNER).register_forward_pre_hook(inner.record)] if ranges else ()),
+        ]
+        layers.run()
+        for hook in hooks:
+            hook.remove()
+        measured = {module: m.means() for module, m in moments.items()}
+        _require_finite(index, layers.hidden, measured)
+        largest = LayerRanges(inner.magnitude, {module: m.magnitude for module, m in outputs.items()})
+        yield CalibratedLayer(index, layer, measured, largest if ranges else None)
 
 
-def _norm_weights(layer: torch.nn.Module, norm: str) -> Statistic:
-    squares = torch.stack([_weight(layer, module).square().sum(0) for module in NORMS[norm]]).sum(0)
-    product: Statistic = (squares * _weight(layer, norm).square()).numpy()
-    return product
+def _require_finite(index: int, hidden: Sequence[torch.Tensor], moments: dict[str, Moments]) -> None:
+    diagonals = [moment.diagonal() for groups in moments.values() for moment in groups]
+    if not all(bool(x.isfinite().all()) for x in (*hidden, *diagonals)):
+        raise CheckpointError(
+            f"what model.layers.{index} computes is no number any more: its weights, or those below it, hold NaN "
+            "or infinity, or are too large for float32"
+        )
 
 
 class _Largest:
-    """The largest magnitude seen."""
+    """The largest magnitude among what a hook sees."""
 
     def __init__(self) -> None:
         self.magnitude = 0.0
 
-    def see(self, x: torch.Tensor) -> None:
-        lowest, highest = torch.aminmax(x)
+    def record(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        lowest, highest = torch.aminmax(inputs[0])
         self.magnitude = max(self.magnitude, -float(lowest), float(highest))
 
+    def record_output(self, module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        self.record(module, (output,))
 
-class _Mean:
-    """Of what rows add up to, over all rows seen."""
 
-    def __init__(self) -> None:
+class _SecondMoments:
+    """The second moments of a module's input, over all tokens of all texts.
+
+    epsilon: of the norm that rows pass; None where there is none.
+    """
+
+    def __init__(self, groups: Sequence[slice] | None, epsilon: float | None) -> None:
+        self._groups, self._epsilon = groups or [slice(None)], epsilon
+        self._waiting: list[torch.Tensor] = []
+        self._sums: Moments = []
         self._rows = 0
-        self._sum = torch.zeros(1, dtype=torch.float64)
 
-    def add(self, rows: int, sums: torch.Tensor) -> None:
-        self._rows += rows
-        self._sum = self._sum + sums
-
-    def mean(self) -> Statistic:
-        mean: Statistic = (self._sum / self._rows).float().numpy()
-        return mean
-
-
-class _Squares(_Mean):
-    """Each column's mean square. epsilon: of the norm that rows pass first, where there is one."""
-
-    def __init__(self, epsilon: float | None = None) -> None:
-        super().__init__()
-        self._epsilon = epsilon
-
-    def see(self, x: torch.Tensor) -> None:
-        squares = x.flatten(0, -2).square()
+    def record(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        rows = inputs[0].flatten(0, -2)
         if self._epsilon is not None:
-            squares = squares / (squares.mean(-1, keepdim=True) + self._epsilon)
-        self.add(len(squares), squares.sum(0))
+            rows = rows * (rows.square().mean(-1, keepdim=True) + self._epsilon).rsqrt()
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= BATCH:
+            self._add()
 
+    @torch.inference_mode()
+    def _add(self) -> None:
+        """Add x^T x of the rows that wait: of a symmetric matrix, what lies on and right of the diagonal strips."""
+        rows = torch.cat(self._waiting)
+        self._waiting.clear()
+        self._rows += len(rows)
+        groups = [rows[:, group] for group in self._groups]
+        self._sums = self._sums or [torch.zeros(group.shape[1], group.shape[1]) for group in groups]
+        for total, group in zip(self._sums, groups, strict=True):
+            for start in range(0, len(total), STRIP):
+                total[start : start + STRIP, start:].addmm_(group[:, start : start + STRIP].T, group[:, start:])
 
-class _HeadMoments(_Mean):
-    """Second moments within heads, summed over the heads that share keys and values."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self._shape = (architecture.num_kv_heads, -1, architecture.head_size)
-
-    def see(self, x: torch.Tensor) -> None:
-        rows = x.flatten(0, -2)
-        self.add(len(rows), torch.from_numpy(self.of(rows)))
-
-    def of(self, rows: torch.Tensor) -> Statistic:
-        """Summed over rows [rows, num_heads * head_size] and the heads that share."""
-        shared = rows.reshape(len(rows), *self._shape).transpose(0, 1).flatten(1, 2)
-        moments: Statistic = (shared.transpose(1, 2) @ shared).numpy()
-        return moments
+    @torch.inference_mode()
+    def means(self) -> Moments:
+        if self._waiting:
+            self._add()
+        for total in self._sums:
+            total /= self._rows
+            for start in range(0, len(total), STRIP):
+                end = start + STRIP
+                total[end:, start:end] = total[start:end, end:].T
+        return self._sums

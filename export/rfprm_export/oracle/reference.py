@@ -9,8 +9,7 @@ weights of each in turn, and all traces pass through it before the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,33 +19,47 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2Model
 
 from rfprm_export.checkpoint.head import Tensors
-from rfprm_export.checkpoint.tensors import Checkpoint, read_json
+from rfprm_export.checkpoint.tensors import Checkpoint, load_json
 from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.families.recipes import ExportRecipe
 from rfprm_lite.trace import Problem, Trace
 
-Watch = Callable[[int, torch.nn.Module], AbstractContextManager[object]]
-"""Given a layer's index and the layer with its weights, before the texts pass through it."""
+Rewards = NDArray[np.float32]
 
 
 class Reference:
-    """Reads the checkpoint's weights anew in every call."""
+    """The oracle of one checkpoint. Each pass reads the weights anew.
 
-    def __init__(self, checkpoint: Checkpoint, spec: ExportRecipe, head: Tensors) -> None:
-        self.checkpoint = checkpoint
+    Attributes:
+        checkpoint: The checkpoint.
+        head: The tensors of its head, float32 by name.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        spec: ExportRecipe,
+        head: Tensors,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        """`tokenizer`: the checkpoint's own, if it was loaded before."""
+        self.checkpoint, self.head = checkpoint, head
         self._spec = spec
-        self._tokenizer = load_tokenizer(checkpoint.folder)
+        self._tokenizer = tokenizer or load_tokenizer(checkpoint.folder)
         self._head = _head(spec, head)
 
-    def step_rewards(self, traces: Sequence[tuple[Problem, Trace]]) -> list[NDArray[np.float32]]:
-        """float32 [num_steps] for each problem and trace.
+    def step_rewards(self, traces: Sequence[tuple[Problem, Trace]]) -> list[Rewards]:
+        """Score traces as the authors do.
 
         Without a separator each step has a text of its own, cut off after it.
+
+        Returns:
+            float32 [num_steps] for each problem and trace.
         """
         texts = [self._texts(problem, trace) for problem, trace in traces]
-        ids = [self._tokenizer(text, return_tensors="pt")["input_ids"] for own in texts for text in own]
+        ids = [self._tokenizer(text, return_tensors="pt")["input_ids"] for of_trace in texts for text in of_trace]
         rewards = zip(ids, self.rewards(ids), strict=True)
-        return [np.concatenate([self._read(*next(rewards)) for _ in own]) for own in texts]
+        return [np.concatenate([self._select(*next(rewards)) for _ in of_trace]) for of_trace in texts]
 
     def _texts(self, problem: Problem, trace: Trace) -> list[str]:
         if self._spec.recipe.separator is None:
@@ -54,68 +67,80 @@ class Reference:
             return [plain(problem) + trace.text[:end] for end in ends]
         return [render(self._tokenizer, self._spec, problem, [step.text for step in trace.steps])]
 
-    def _read(self, ids: torch.Tensor, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _select(self, ids: torch.Tensor, rewards: Rewards) -> Rewards:
+        """The rewards at a text's read-outs."""
         if self._spec.recipe.separator is None:
             return rewards[-1:]
         separator = self._tokenizer.convert_tokens_to_ids(self._spec.recipe.separator)
         return rewards[np.flatnonzero(ids[0].numpy() == separator)]
 
+    def rewards(self, ids: Sequence[torch.Tensor]) -> list[Rewards]:
+        """Score texts at every position: int64 [1, tokens] of each -> float32 [tokens] of each."""
+        layers = self.layers(ids)
+        for _ in range(self.checkpoint.architecture.num_layers):
+            layers.load()
+            layers.run()
+        return self.head_rewards(layers)
+
+    def layers(self, ids: Sequence[torch.Tensor]) -> Layers:
+        """Embed texts, int64 [1, tokens] each, before the first layer."""
+        return Layers(self.checkpoint, ids)
+
     @torch.inference_mode()
-    def rewards(
-        self, ids: Sequence[torch.Tensor], watch: Watch = lambda _index, _layer: nullcontext()
-    ) -> list[NDArray[np.float32]]:
-        """At every position of every text, float32 [tokens]. ids: int64 [1, tokens] of each."""
-        hidden, norm = through_layers(self.checkpoint, ids, watch)
-        head = self._spec.recipe.head
-        logits = [self._head(norm(h))[0] for h in hidden]
+    def head_rewards(self, layers: Layers) -> list[Rewards]:
+        """Score texts that have passed all layers: float32 [tokens] of each."""
+        head, norm = self._spec.recipe.head, layers.norm()
+        logits = [self._head(norm(hidden))[0] for hidden in layers.hidden]
         if head.activation == "softmax":
             return [x.softmax(-1)[:, head.positive].numpy() for x in logits]
         return [x.sigmoid()[:, 0].numpy() for x in logits]
 
 
-def through_layers(
-    checkpoint: Checkpoint, ids: Sequence[torch.Tensor], watch: Watch = lambda _index, _layer: nullcontext()
-) -> tuple[list[torch.Tensor], torch.nn.Module]:
-    """The residual stream behind the last layer, [1, tokens, hidden_size] for each text, and the final norm."""
-    layers = Layers(checkpoint, ids)
-    for _ in range(checkpoint.architecture.num_layers):
-        layers.advance(watch)
-    return layers.hidden, layers.norm()
-
-
 class Layers:
-    """Texts on their way through the network. hidden: the residual stream of each behind `passed` layers, float32
-    [1, tokens, hidden_size]."""
+    """Texts on their way through the network, with one layer's weights in memory at a time.
+
+    Attributes:
+        checkpoint: Whose layers.
+        hidden: The residual stream of each text, float32 [1, tokens, hidden_size].
+    """
 
     @torch.inference_mode()
     def __init__(self, checkpoint: Checkpoint, ids: Sequence[torch.Tensor]) -> None:
-        self._checkpoint = checkpoint
-        self.passed = 0
+        self.checkpoint = checkpoint
         self.hidden = _embed(checkpoint, ids)
+        self._next = 0
         self._model = _one_layer(checkpoint)
         self._norm = self._model.norm
         self._model.set_submodule("norm", torch.nn.Identity())
 
     @torch.inference_mode()
-    def advance(self, watch: Watch) -> None:
-        """Through the next layer."""
-        layer = self._model.layers[0]
+    def load(self) -> torch.nn.Module:
+        """Load the weights of the next layer; returns the layer."""
+        layer: torch.nn.Module = self._model.layers[0]
         for name, parameter in layer.named_parameters():
-            _fill(parameter, self._checkpoint, f"model.layers.{self.passed}.{name}")
-        with watch(self.passed, layer):
-            for i, hidden in enumerate(self.hidden):  # one at a time, so that they are not in memory twice
-                self.hidden[i] = self._model(inputs_embeds=hidden, use_cache=False).last_hidden_state
-        self.passed += 1
+            _fill(parameter, self.checkpoint, f"model.layers.{self._next}.{name}")
+        self._next += 1
+        return layer
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Pass all texts through the layer that was loaded."""
+        for i, hidden in enumerate(self.hidden):  # one at a time, so that they are not in memory twice
+            self.hidden[i] = self._model(inputs_embeds=hidden, use_cache=False).last_hidden_state
 
     @torch.inference_mode()
     def norm(self) -> torch.nn.Module:
-        """The final one."""
-        _fill(self._norm.weight, self._checkpoint, "model.norm.weight")
+        """Load and return the final norm."""
+        _fill(self._norm.weight, self.checkpoint, "model.norm.weight")
         return self._norm
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's own tokenizer, as the authors load it, but without remote code. Raises CheckpointError."""
+    """Load the checkpoint's own tokenizer, as the authors do, but without remote code.
+
+    Raises:
+        CheckpointError: There is none, or transformers can't load it.
+    """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
@@ -127,14 +152,28 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def plain(problem: Problem) -> str:
-    """The problem of a recipe without a chat template. Raises RecipeError for a conversation."""
+    """Return the problem of a recipe without a chat template.
+
+    Raises:
+        RecipeError: It is a conversation.
+    """
     if not isinstance(problem, str):
         raise RecipeError("without a chat template there is no text of a conversation")
     return problem
 
 
 def render(tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, problem: Problem, steps: list[str]) -> str:
-    """The text by the tokenizer's own chat template, as in the authors' README. Raises RecipeError."""
+    """Render the text by the tokenizer's own chat template, as in the authors' README.
+
+    Args:
+        tokenizer: The checkpoint's own.
+        spec: The recipe.
+        problem: A text or a conversation.
+        steps: Of the trace.
+
+    Raises:
+        RecipeError: The template refuses it.
+    """
     separator = spec.recipe.separator or ""
     messages = [{"role": "user", "content": problem}] if isinstance(problem, str) else [dict(m) for m in problem]
     if spec.system is not None and messages[0]["role"] != "system":
@@ -160,7 +199,7 @@ def _head(spec: ExportRecipe, tensors: Tensors) -> torch.nn.Sequential:
 
 
 def _one_layer(checkpoint: Checkpoint) -> Qwen2Model:
-    config = read_json(checkpoint.folder / "config.json")
+    config = load_json(checkpoint.folder / "config.json")
     # Each version of transformers passes over the other's way to write down rotary embeddings, and takes its default;
     # all understand rope_theta. A precision would make the parameters in that, layer_types count the layers.
     unwanted = ("rope_parameters", "rope_scaling", "torch_dtype", "dtype", "layer_types")
@@ -193,4 +232,4 @@ def _embed(checkpoint: Checkpoint, texts: Sequence[torch.Tensor]) -> list[torch.
         embedded[here] = block[ids[here] - row]
         row += len(block)
     split = torch.split(torch.from_numpy(embedded)[None], [text.shape[1] for text in texts], dim=1)
-    return [own.clone() for own in split]  # each can be let go of by itself
+    return [text.clone() for text in split]  # each can be let go of by itself

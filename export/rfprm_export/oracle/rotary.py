@@ -11,7 +11,7 @@ from rfprm_lite.engine.kv import SPARE
 
 
 def rotary_tables(architecture: Architecture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosines and sines, float32 [max_positions + SPARE, head_size / 2] each."""
+    """Compute cosines and sines, float32 [max_positions + SPARE, head_size / 2] each."""
     steps = torch.arange(0, architecture.head_size, 2, dtype=torch.int64).float() / architecture.head_size
     frequencies = 1.0 / (architecture.rope_theta**steps)
     angles = torch.outer(torch.arange(architecture.max_positions + SPARE).float(), frequencies)

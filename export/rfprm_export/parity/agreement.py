@@ -17,14 +17,28 @@ Rewards = NDArray[np.floating]
 
 
 def tau(pools: Sequence[tuple[Rewards, Rewards]]) -> float | None:
-    """The mean over the pools of Kendall's tau-b; None where there is no pool whose rewards differ."""
-    found = [value for expected, given in pools if (value := _tau(expected, given)) is not None]
-    return float(np.mean(found)) if found else None
+    """Compute the mean over pools of Kendall's tau-b.
+
+    Args:
+        pools: The reference's rewards of a pool's candidates, and the other model's.
+
+    Returns:
+        From -1 to 1; None if no pool has rewards that differ.
+    """
+    taus = [tau for reference, other in pools if (tau := _tau(reference, other)) is not None]
+    return float(np.mean(taus)) if taus else None
 
 
 def same_choice(pools: Sequence[tuple[Rewards, Rewards]]) -> float | None:
-    """The part of the pools in which both find the same candidate the best, near-ties included; None without pools."""
-    same = [expected.max() - expected[np.argmax(given)] < NEAR_TIE for expected, given in pools]
+    """Compute the part of the pools in which both models find the same candidate the best, near-ties included.
+
+    Args:
+        pools: The reference's rewards of a pool's candidates, and the other model's.
+
+    Returns:
+        From 0 to 1; None without pools.
+    """
+    same = [reference.max() - reference[np.argmax(other)] < NEAR_TIE for reference, other in pools]
     return float(np.mean(same)) if same else None
 
 

@@ -23,16 +23,32 @@ Rewards = NDArray[np.float32]
 
 
 def variant_rewards(bundle: Bundle, sequences: Sequence[TokenSequence], *, by_layer: bool) -> list[Rewards]:
-    """float32 [num_read] of each. by_layer: one layer in memory at a time; otherwise by the runtime."""
+    """Score sequences with a variant.
+
+    Args:
+        bundle: With the variant.
+        sequences: What to score.
+        by_layer: Whether to have one layer in memory at a time; otherwise the runtime scores.
+
+    Returns:
+        float32 [num_read] of each sequence.
+    """
     if by_layer:
         return stages.rewards(bundle, sequences)
     call = Call(open_engine(bundle, DeviceSpec("cpu"), None))
     return [scored.rewards for scored in call.rewards(sequences)]
 
 
-def logit_shift(expected: Rewards, found: Rewards) -> float:
-    """What, added to the logits of the rewards found, brings them nearest to those expected: by least squares over the
-    rewards, in one step of Gauss and Newton. Rewards of 0 and 1 have no say."""
-    found_exactly = found.astype(np.float64)
-    slopes = found_exactly * (1 - found_exactly)
-    return float(slopes @ (expected - found_exactly) / (slopes @ slopes or 1.0))
+def logit_shift(expected: Rewards, actual: Rewards) -> float:
+    """Find what, added to the logits of rewards, brings them nearest to those expected.
+
+    By least squares over the rewards, in one step of Gauss and Newton: with r = sigmoid(logit), dr/dlogit = r (1 - r),
+    so rewards of 0 and 1 have no say.
+
+    Args:
+        expected: The reference's rewards, float32 [num_read].
+        actual: The variant's rewards of the same read-outs.
+    """
+    rewards = actual.astype(np.float64)
+    slopes = rewards * (1 - rewards)
+    return float(slopes @ (expected - rewards) / (slopes @ slopes or 1.0))

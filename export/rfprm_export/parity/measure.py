@@ -1,6 +1,6 @@
 """Parity: the rewards that users will get, against the PyTorch reference.
 
-In: what a variant scores, and the reference's step rewards for the same traces. Out: a `Parity`.
+In: a variant, and the reference's step rewards for the same traces. Out: a `Parity`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -16,70 +15,48 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from rfprm_export.errors import ExportError, ParityError
+from rfprm_export.errors import ParityError
 from rfprm_export.parity import agreement, stages
 from rfprm_export.parity.machine import machine
-from rfprm_export.parity.probes import PROBES, long_trace, pools
-from rfprm_export.parity.rounding import rounded
+from rfprm_export.parity.rounding import emulating_float16
+from rfprm_export.parity.texts import ParityTexts
 from rfprm_export.variants import Bound
-from rfprm_lite import PRM, ContextLengthError
+from rfprm_lite import PRM
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.text.encoding import Encoder
-from rfprm_lite.trace import Trace
 
 StepRewards = Sequence[NDArray[np.float32]]
+"""float32 [num_steps] for each trace."""
 
 
-@dataclass(frozen=True, slots=True)
-class Material:
-    """Problems with traces, and which of them are the candidates of one problem."""
+def measure(bundle: Bundle, encoder: Encoder, texts: ParityTexts, expected: StepRewards, *, by_layer: bool) -> Parity:
+    """Score the texts with a variant, and compare.
 
-    traces: list[tuple[str, Trace]]
-    pools: list[slice]
+    Args:
+        bundle: With the variant.
+        encoder: The runtime's.
+        texts: What to score.
+        expected: PyTorch's step rewards of the same traces.
+        by_layer: Whether to have one layer in memory at a time; otherwise the runtime scores all traces in one call
+            (so with shared prefixes) and then one by one, and differences are of both.
 
-
-def material(encoder: Encoder, most: int | None = None) -> Material:
-    """The pools, the probes and a long trace, as far as the model can read them. most: of the pools' candidates; whole
-    pools alone are taken, the first in any case. Raises ExportError where the model can read none."""
-
-    def fits(problem: str, trace: Trace) -> bool:
-        try:
-            encoder.step_sequences(problem, trace)
-        except ContextLengthError:
-            return False
-        return True
-
-    traces: list[tuple[str, Trace]] = []
-    slices: list[slice] = []
-    for pool in pools():
-        candidates = [candidate for candidate in pool if fits(*candidate)]
-        if most is not None and traces and len(traces) + len(candidates) > most:
-            break
-        slices.append(slice(len(traces), len(traces) + len(candidates)))
-        traces += candidates
-    traces += [probe for probe in (*PROBES, long_trace(fits)) if fits(*probe)]
-    if not traces:
-        raise ExportError("the model reads so few tokens that none of the exporter's traces fits it")
-    return Material(traces, [pool for pool in slices if pool.stop - pool.start > 1])
-
-
-def measure(bundle: Bundle, encoder: Encoder, texts: Material, expected: StepRewards, *, by_layer: bool) -> Parity:
-    """by_layer: one layer in memory at a time; otherwise by the runtime, in one call (so with shared prefixes) and one
-    by one."""
-    found: list[StepRewards]
-    with rounded(bundle) if bundle.variant.dtype == "float16" else nullcontext(bundle) as opened:
+    Raises:
+        NumericalError: A reward is no number.
+    """
+    ways: list[StepRewards]
+    with emulating_float16(bundle) if bundle.variant.dtype == "float16" else nullcontext(bundle) as opened:
         if by_layer:
-            found, speed = [stages.step_rewards(opened, encoder, texts.traces)], None
+            ways, speed = [stages.step_rewards(opened, encoder, texts.traces)], None
         else:
-            found, speed = _by_runtime(opened, texts)
+            ways, speed = _by_runtime(opened, texts)
     if "cpu" not in bundle.variant.devices:
         speed = None  # of a device that is none of its own
-    differences = np.abs(np.concatenate([np.concatenate(f) - np.concatenate(expected) for f in found]))
-    chosen = [_totals(bundle.manifest.recipe.aggregate, rewards) for rewards in (expected, found[0])]
-    pairs = [(chosen[0][pool], chosen[1][pool]) for pool in texts.pools]
+    differences = np.abs(np.concatenate([np.concatenate(way) - np.concatenate(expected) for way in ways]))
+    reference, variant = (_totals(bundle.manifest.recipe.aggregate, rewards) for rewards in (expected, ways[0]))
+    pairs = [(reference[pool], variant[pool]) for pool in texts.pools]
     return Parity(
         max_abs_difference=float(differences.max()),
         p99_abs_difference=float(np.quantile(differences, 0.99)),
@@ -98,7 +75,36 @@ def measure(bundle: Bundle, encoder: Encoder, texts: Material, expected: StepRew
     )
 
 
-def _by_runtime(bundle: Bundle, texts: Material) -> tuple[list[StepRewards], float]:
+def require(name: str, parity: Parity, bound: Bound) -> None:
+    """Check a bound that must be kept.
+
+    Args:
+        name: The variant's.
+        parity: What was measured.
+        bound: The variant's.
+
+    Raises:
+        ParityError: It is missed.
+    """
+    missed = bound.missed(parity)
+    if missed and bound.needed:
+        raise ParityError(
+            f"the step rewards of {name} differ from PyTorch's by {missed}, "
+            f"over {parity.num_rewards} rewards. No bundle was written"
+        )
+
+
+def describe(parity: Parity, bound: Bound) -> str:
+    """Say in words what was measured, and which bound was missed."""
+    missed = bound.missed(parity)
+    refused = f"; no device's default: {missed}" if missed else ""
+    return (
+        f"step rewards differ from PyTorch's by {parity.mean_abs_difference:.1e} on average, "
+        f"{parity.max_abs_difference:.1e} at most{refused}"
+    )
+
+
+def _by_runtime(bundle: Bundle, texts: ParityTexts) -> tuple[list[StepRewards], float]:
     """Rewards in one call and one by one; tokens a second, one by one."""
     prm = PRM(bundle, LoadOptions(cache_bytes=0))
     together = [score.step_rewards for score in prm.score_many(texts.traces)]
@@ -111,13 +117,3 @@ def _by_runtime(bundle: Bundle, texts: Material) -> tuple[list[StepRewards], flo
 
 def _totals(aggregate: Aggregate, rewards: StepRewards) -> NDArray[np.float64]:
     return np.array([aggregate(steps, float(steps[-1])) for steps in rewards])
-
-
-def require(name: str, parity: Parity, bound: Bound) -> None:
-    """Raise ParityError where a bound is missed that must be kept."""
-    missed = bound.missed(parity)
-    if missed and bound.needed:
-        raise ParityError(
-            f"the step rewards of {name} differ from PyTorch's by {missed}, "
-            f"over {parity.num_rewards} rewards. No bundle was written"
-        )

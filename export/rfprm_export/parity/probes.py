@@ -1,8 +1,8 @@
 """Fixed traces on which recipes are asserted, variants calibrated and parity measured.
 
 Real ones from data/ are for the numbers. The probes hold what breaks tokenizers and graphs: leading blanks, line
-breaks at seams, other scripts, formulas, one-word steps, prefixes that several traces share, and one that is longer
-than the runtime's chunk.
+breaks at borders of steps, other scripts, formulas, one-word steps, prefixes that several traces share, and one that is
+longer than the runtime's chunk.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PROBES: tuple[tuple[str, Trace], ...] = (
 
 
 def calibration_traces() -> list[tuple[str, Trace]]:
-    """Real problems with real steps, from which statistics of activations are taken."""
+    """Load real problems with real steps, from which statistics of activations are taken."""
     return [(row["problem"], Trace.from_steps(row["steps"])) for row in _data()["calibration"]]
 
 
 def pools() -> list[list[tuple[str, Trace]]]:
-    """Real problems, none of them a calibration's, each with real candidates."""
+    """Load real problems, none of them a calibration's, each with real candidates."""
     return [[(row["problem"], Trace.from_steps(steps)) for steps in row["candidates"]] for row in _data()["pools"]]
 
 
@@ -49,7 +49,12 @@ def _data() -> dict[str, Any]:
 
 
 def long_trace(fits: Callable[[str, Trace], bool], most: int = 60) -> tuple[str, Trace]:
-    """A running sum of as many steps as fit the model, `most` at most."""
+    """Make a running sum of as many steps as fit the model.
+
+    Args:
+        fits: Whether the model can read a problem and a trace.
+        most: Steps at most.
+    """
     problem = "Add the numbers from 1 to 60, one after another."
 
     def trace(steps: int) -> Trace:

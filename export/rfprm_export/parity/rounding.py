@@ -26,20 +26,20 @@ ROUNDED = ("Cast", "Gemm", "Mul", "QuickGelu")
 
 
 @contextmanager
-def rounded(bundle: Bundle) -> Iterator[Bundle]:
-    """The bundle, with such a graph beside the variant's own; the graph is removed at the end."""
+def emulating_float16(bundle: Bundle) -> Iterator[Bundle]:
+    """Open a float16 variant with a graph that rounds every value; the graph is removed at the end."""
     model = onnx.load(bundle.graph, load_external_data=False)
     path = bundle.graph.with_name(".rounded.onnx")
     file = File(path.relative_to(bundle.folder).as_posix(), "", 0)
     try:
-        path.write_bytes(_rounded(model).SerializeToString())
+        path.write_bytes(_round_values(model).SerializeToString())
         variant = msgspec.structs.replace(bundle.variant, files=(file, *bundle.variant.files[1:]))
         yield Bundle(bundle.folder, bundle.manifest, variant)
     finally:
         path.unlink(missing_ok=True)
 
 
-def _rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+def _round_values(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     half = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     half |= {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT16}

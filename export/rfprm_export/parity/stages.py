@@ -1,7 +1,7 @@
 """A variant's graph run one layer at a time, for models that do not fit into memory as a whole.
 
 In: a bundle's variant and token sequences. Out: the rewards at their read-outs, by the nodes and weights of the very
-graph that users run: it is cut at the seams between its layers, and all sequences pass through one part before the
+graph that users run: it is cut between its layers, and all sequences pass through one part before the
 next is opened. Nothing is cached and no prefix is shared.
 """
 
@@ -18,7 +18,7 @@ import onnx.utils
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from rfprm_export.graph.network import seam
+from rfprm_export.graph.network import cut_names
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import run_inputs
@@ -33,30 +33,53 @@ Values = dict[str, NDArray[np.generic]]
 
 
 def step_rewards(bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, Trace]]) -> list[NDArray[np.float32]]:
-    """float32 [num_steps] for each problem and trace."""
+    """Score traces with a variant, layer by layer.
+
+    Args:
+        bundle: With the variant.
+        encoder: The runtime's.
+        traces: Problems with traces.
+
+    Returns:
+        float32 [num_steps] for each problem and trace.
+
+    Raises:
+        NumericalError: A reward is no number.
+    """
     sequences = [encoder.step_sequences(problem, trace) for problem, trace in traces]
-    found = iter(rewards(bundle, [sequence for own in sequences for sequence in own]))
-    return [np.concatenate([next(found) for _ in own]) for own in sequences]
+    scores = iter(rewards(bundle, [sequence for of_trace in sequences for sequence in of_trace]))
+    return [np.concatenate([next(scores) for _ in of_trace]) for of_trace in sequences]
 
 
 def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
-    """float32 [num_read] of each sequence. Raises NumericalError."""
+    """Score sequences with a variant, layer by layer.
+
+    Args:
+        bundle: With the variant.
+        sequences: Token ids and read-outs.
+
+    Returns:
+        float32 [num_read] of each sequence.
+
+    Raises:
+        NumericalError: A reward is no number.
+    """
     model = onnx.load(bundle.graph, load_external_data=False)
     extractor = onnx.utils.Extractor(model)
     always = list(run_inputs(1, {}, least=1))
     caches = [value.name for value in model.graph.input if value.name not in always]
     last = bundle.manifest.dimensions.num_layers - 1
-    seams = [seam(0)[:1], *(seam(i) for i in range(1, last + 1))]
+    cuts = [cut_names(0)[:1], *(cut_names(i) for i in range(1, last + 1))]
     states: list[Values] = [{} for _ in sequences]
-    for i, (before, after) in enumerate(pairwise([(), *seams, ("rewards",)]), start=-1):
-        own = [name for name in caches if name.startswith(f"past.{i}.")]
-        part = extractor.extract_model([*always, *before, *own], list(after))
+    for i, (before, after) in enumerate(pairwise([(), *cuts, ("rewards",)]), start=-1):
+        past = [name for name in caches if name.startswith(f"past.{i}.")]
+        part = extractor.extract_model([*always, *before, *past], list(after))
         _through(part, bundle, states, sequences)
-    # A lone read is read twice.
-    found = [state["rewards"].astype(np.float32)[: len(s.read_at)] for state, s in zip(states, sequences, strict=True)]
-    if not all(np.isfinite(own).all() for own in found):
+    # A lone read-out is computed twice.
+    scores = [state["rewards"].astype(np.float32)[: len(s.read_at)] for state, s in zip(states, sequences, strict=True)]
+    if not all(np.isfinite(of_sequence).all() for of_sequence in scores):
         raise NumericalError(f"variant {bundle.variant.name!r} gave a reward that is no number")
-    return found
+    return scores
 
 
 def _through(part: onnx.ModelProto, bundle: Bundle, states: list[Values], sequences: Sequence[TokenSequence]) -> None:
@@ -68,14 +91,14 @@ def _through(part: onnx.ModelProto, bundle: Bundle, states: list[Values], sequen
 
 def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: TokenSequence) -> Values:
     """The part's outputs for a sequence, of which nothing is cached."""
-    given: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.read_at)}, least=2)}
+    values: Values = {**state, **run_inputs(lanes, {0: (0, sequence.ids, sequence.read_at)}, least=2)}
     feeds: Values = {}
     for value in session.get_inputs():
         # The last layer's past has no tokens; the others' has room for this run's.
         sizes = {f"capacity.{lane}": len(sequence.ids) + SPARE if lane == 0 else SPARE for lane in range(lanes)}
         shape = [size if isinstance(size, int) else sizes.get(size, 0) for size in value.shape]
         dtype = np.float16 if value.type == "tensor(float16)" else np.float32
-        feeds[value.name] = given[value.name] if value.name in given else np.zeros(shape, dtype)
+        feeds[value.name] = values[value.name] if value.name in values else np.zeros(shape, dtype)
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, feeds), strict=True))
 

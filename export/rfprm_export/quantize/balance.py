@@ -1,10 +1,10 @@
 """Bases in which 8 bits cost a product least.
 
-In: how large what a product reads is, and how large the weights that it is multiplied with are. Out: a change of basis
+In: how large a product's inputs are, and how large the weights that they are multiplied with. Out: a change of basis
 x -> x A, W -> A^-1 W, which leaves the product as it is.
 
-Rounded by a scale a row, activations err in proportion to their length, and that error is multiplied by all weights;
-rounded by a scale an output, weights err in proportion to their length, and that is multiplied by all activations. So
+Rounded by a scale a row, activations err in proportion to their length, and that error is multiplied by all weights.
+Rounded by a scale an output, weights err in proportion to their length, and that is multiplied by all activations. So
 both errors, squared, grow with E|x A|^2 * |A^-1 W|^2, as long as no channel stands out. That is least where both have
 the same second moments: for each channel alone (as SmoothQuant, arXiv 2211.10438, but by mean squares), or for all
 together, where every basis can be had.
@@ -19,22 +19,42 @@ Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 
 SMALLEST = 1e-4
-"""Channels count as no smaller than this part of the mean, so that one that texts never used keeps within bounds."""
+"""A channel counts as no smaller than this part of the mean, so that one that no text used keeps within bounds."""
 DAMPING = 1e-3
 """Added to each channel's second moment, as a part of their mean."""
 
 
-def balancing_scales(read: Vector, weights: Vector) -> Vector:
-    """What each channel is to be multiplied with. read, weights: float32 [channels], squares of what is read and of
-    the weights that read it. Positive, float32 [channels]."""
-    ratio: Vector = ((_bounded(weights) / _bounded(read)) ** 0.25).astype(np.float32)
-    return ratio
+def balancing_scales(activations: Vector, weights: Vector) -> Vector:
+    """Find the scale of each channel that makes activations and weights equally large.
+
+    With a = activations and w = weights, s = (w / a)^(1/4) makes both a s^2 and w / s^2 equal to (a w)^(1/2).
+
+    Args:
+        activations: Mean squares of the inputs, float32 [channels].
+        weights: Squares of the weights, summed over outputs, float32 [channels].
+
+    Returns:
+        What each input channel is to be multiplied with, positive, float32 [channels].
+    """
+    scales: Vector = ((_bounded(weights) / _bounded(activations)) ** 0.25).astype(np.float32)
+    return scales
 
 
-def balancing_basis(read: Matrix, weights: Matrix) -> NDArray[np.float64]:
-    """A, float64 [channels, channels]. read, weights: [channels, channels], second moments of what is read and of the
-    weights that read it."""
-    root = _root(_damped(read))
+def balancing_basis(activations: Matrix, weights: Matrix) -> NDArray[np.float64]:
+    """Find the basis A in which activations and weights have the same second moments.
+
+    With R = activations and W = weights, both damped first, and R^1/2 W R^1/2 = V L V^T, the basis is
+    A = R^-1/2 V L^1/4. Then A^T R A = L^1/4 V^T V L^1/4 = L^1/2, and
+    A^-1 W A^-T = L^-1/4 V^T R^1/2 W R^1/2 V L^-1/4 = L^1/2, too.
+
+    Args:
+        activations: Second moments E[x^T x] of the inputs, float32 [channels, channels].
+        weights: Second moments of the weights, summed over outputs, float32 [channels, channels].
+
+    Returns:
+        A, float64 [channels, channels].
+    """
+    root = _root(_damped(activations))
     values, vectors = np.linalg.eigh(root @ _damped(weights) @ root)
     basis: NDArray[np.float64] = np.linalg.solve(root, vectors) * np.maximum(values, SMALLEST * values.mean()) ** 0.25
     return basis

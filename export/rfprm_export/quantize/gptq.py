@@ -1,13 +1,25 @@
-"""Rounding weights so that the products with real inputs change least (GPTQ, arXiv 2210.17323).
+"""Rounds weights so that the products with real inputs change least (GPTQ, arXiv 2210.17323).
 
-In: the second moments of what the weights are multiplied with. Out: a `Round`, which goes through a weight's columns:
-each is rounded to the nearest, and the columns that are still to come make up for its error as far as inputs that
-occur together allow it. Rows do not matter to each other, so that a weight may come in blocks of them.
+In: the second moments H = E[x^T x] of what the weights are multiplied with. Out: a `Round`, which goes through a
+weight's columns: each is rounded to the nearest, after the errors of the columns before it were made up for as far as
+inputs that occur together allow it.
+
+With H = U D U^T, U unit upper triangular and D diagonal, an error E of the weights changes the products by
+
+    trace(E H E^T) = sum over columns j of D[j] |(E U)[:, j]|^2.
+
+Column j of E U is E[:, j] + sum over i < j of E[:, i] U[i, j]. So column j is least wrong when the nearest value is
+taken not of W[:, j] but of W[:, j] + sum over i < j of (W - Q)[:, i] U[i, j]; what rounding leaves is then column j of
+E U. GPTQ says the same by the Cholesky factor of the inverse, C^T C = H^-1 (arXiv 2307.13304, theorem 6); U needs no
+inverse.
+
+Columns keep their order (no "act-order") and scales are fixed beforehand, as the data formats want them. Rows do not
+matter to each other, so that a weight may come in blocks of rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -17,51 +29,81 @@ from rfprm_export.quantize.round import Matrix, Round
 
 DAMPING = 0.01
 """Added to each channel's second moment, as a part of their mean."""
-LAZY = 64
-"""Columns after which the errors are passed on to all that follow, by one product."""
+LEAF = 16
+"""Columns that are rounded one by one. Errors go from one run of columns to the next by a product of matrices, since
+such a product computes at the processor's speed, where a column at a time would wait for memory."""
 
 
-def with_feedback(moments: Sequence[torch.Tensor]) -> Round:
-    """moments: of neighbouring groups of columns, float32 [columns, columns] each; none matters to another."""
+def with_feedback(moments: Iterable[torch.Tensor]) -> Round:
+    """Make the rounding for inputs with these second moments.
+
+    Args:
+        moments: Of neighbouring groups of columns, float32 [columns, columns] each. Groups leave each other alone.
+
+    Returns:
+        A `Round` for weights with as many columns as all groups together.
+    """
     factors = [_factor(moment) for moment in moments]
 
     @torch.inference_mode()
-    def rounded(rows: Matrix, scales: Matrix, lowest: int, highest: int) -> NDArray[np.int8]:
-        pending = torch.from_numpy(rows.T.copy())
-        units = torch.from_numpy(scales.T.copy()).expand(len(pending), -1)
-        values = torch.empty(pending.shape, dtype=torch.int8)
+    def round_rows(rows: Matrix, scales: Matrix, lowest: int, highest: int) -> NDArray[np.int8]:
+        errors = torch.from_numpy(rows.T.copy())
+        units = torch.from_numpy(scales.T.copy()).expand(len(errors), -1)
+        values = torch.empty(errors.shape, dtype=torch.int8)
         start = 0
         for factor in factors:
             group = slice(start, start + len(factor))
-            _round_group(factor, pending[group], units[group], values[group], lowest, highest)
+            _Group(factor, errors[group], units[group], values[group], lowest, highest).round(0, len(factor))
             start += len(factor)
         return values.numpy().T
 
-    return rounded
+    return round_rows
 
 
-def _round_group(
-    factor: torch.Tensor, pending: torch.Tensor, units: torch.Tensor, values: torch.Tensor, lowest: int, highest: int
-) -> None:
-    """Fill values, [columns, rows]. pending: the same columns, which change."""
-    for start in range(0, len(pending), LAZY):
-        end = min(start + LAZY, len(pending))
-        errors = torch.empty_like(pending[start:end])
-        for i in range(start, end):
-            rounded = (pending[i] / units[i]).round_().clamp_(lowest, highest)
-            values[i] = rounded
-            error = torch.div(pending[i] - rounded * units[i], factor[i, i], out=errors[i - start])
-            pending[i + 1 : end].addr_(factor[i, i + 1 : end], error, alpha=-1)
-        pending[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
+class _Group:
+    """The columns of one group while they are rounded. All arrays are [columns, rows]: a column is contiguous.
+
+    errors: W, of which each column becomes W - Q when it is rounded. feedback: what the errors so far add to a column.
+    """
+
+    def __init__(
+        self,
+        factor: torch.Tensor,
+        errors: torch.Tensor,
+        units: torch.Tensor,
+        values: torch.Tensor,
+        lowest: int,
+        highest: int,
+    ) -> None:
+        self._factor, self._errors, self._units, self._values = factor, errors, units, values
+        self._feedback = torch.zeros_like(errors)
+        self._range = lowest, highest
+
+    def round(self, start: int, end: int) -> None:
+        """Round the columns from start to end; those before start have given their feedback."""
+        if end - start <= LEAF:
+            for j in range(start, end):
+                self._round_column(start, j)
+            return
+        middle = (start + end) // 2
+        self.round(start, middle)
+        self._feedback[middle:end].addmm_(self._factor[start:middle, middle:end].T, self._errors[start:middle])
+        self.round(middle, end)
+
+    def _round_column(self, leaf: int, j: int) -> None:
+        column = self._feedback[j]
+        column.addmv_(self._errors[leaf:j].T, self._factor[leaf:j, j])
+        rounded = column.add_(self._errors[j]).div_(self._units[j]).round_().clamp_(*self._range)
+        self._values[j] = rounded
+        self._errors[j].addcmul_(rounded, self._units[j], value=-1)
 
 
 def _factor(moment: torch.Tensor) -> torch.Tensor:
-    """The upper Cholesky factor of the inverse. Row i, divided by its diagonal, is how column i's error is made up for
-    by the columns after it."""
-    matrix = moment.double()
+    """Factor a damped H = U D U^T; returns U, float32 [columns, columns], unit upper triangular."""
+    damped = moment.flip(0, 1)
     # Without any inputs all columns are alike.
-    matrix.diagonal().add_(DAMPING * float(matrix.diagonal().mean()) or 1.0)
-    matrix = torch.linalg.cholesky(matrix)  # one name for all, since each may be hundreds of megabytes
-    matrix = torch.cholesky_inverse(matrix)
-    factor: torch.Tensor = torch.linalg.cholesky(matrix, upper=True).float()
-    return factor
+    damped.diagonal().add_(DAMPING * float(damped.diagonal().mean()) or 1.0)
+    # Cholesky factors go from the first column on; flipped, from the last.
+    factor = torch.linalg.cholesky(damped).flip(0, 1)
+    unit: torch.Tensor = factor / factor.diagonal()
+    return unit

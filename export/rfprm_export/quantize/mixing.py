@@ -16,20 +16,29 @@ MIXED = 32
 
 
 def mixed_channels(features: int) -> int:
-    """The largest power of two, MIXED at most, by which the features can be divided."""
+    """Return how many channels are mixed: the largest power of two, MIXED at most, that divides the features."""
     return min(features & -features, MIXED)
 
 
-def mixed(block: Block) -> Block:
-    """What the graph makes of rows of as many features. Done twice, it is undone."""
-    matrix = hadamard(mixed_channels(block.shape[-1]))
-    product: Block = (block.reshape(len(block), -1, len(matrix)) @ matrix).reshape(block.shape)
+def hadamard_mix(rows: Block) -> Block:
+    """Multiply groups of neighbouring channels by a Hadamard matrix, as the graph does. Done twice, it is undone.
+
+    Args:
+        rows: float32 [rows, features].
+
+    Returns:
+        float32 [rows, features].
+    """
+    matrix = hadamard(mixed_channels(rows.shape[-1]))
+    product: Block = (rows.reshape(len(rows), -1, len(matrix)) @ matrix).reshape(rows.shape)
     return product
 
 
 def hadamard(size: int) -> Matrix:
-    """Sylvester's, orthogonal and symmetric; for a size that is no power of two, the largest that divides it, along the
-    diagonal."""
+    """Return Sylvester's Hadamard matrix, orthogonal and symmetric, float32 [size, size].
+
+    For a size that is no power of two: the largest that divides it, repeated along the diagonal.
+    """
     matrix = np.ones((1, 1))
     while len(matrix) < (size & -size):
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])

@@ -9,11 +9,21 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
 Round = Callable[[Matrix, Matrix, int, int], NDArray[np.int8]]
-"""float32 [rows, columns] and scales that can be broadcast to that, lowest, highest -> s8 [rows, columns] of that
-range, which times the scales are near to what was given."""
+"""(rows, scales, lowest, highest) -> values. rows: float32 [rows, columns]; scales: float32 that broadcast to it;
+values: s8 [rows, columns] from lowest to highest, which times the scales are near to rows."""
 
 
-def nearest(rows: Matrix, scales: Matrix, lowest: int, highest: int) -> NDArray[np.int8]:
-    """Each value for itself."""
+def round_to_nearest(rows: Matrix, scales: Matrix, lowest: int, highest: int) -> NDArray[np.int8]:
+    """Round each value by itself.
+
+    Args:
+        rows: float32 [rows, columns].
+        scales: float32, broadcast to `rows`.
+        lowest: The least value.
+        highest: The greatest value.
+
+    Returns:
+        s8 [rows, columns].
+    """
     rounded: NDArray[np.int8] = np.clip(np.rint(rows / scales), lowest, highest).astype(np.int8)
     return rounded

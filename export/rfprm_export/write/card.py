@@ -8,7 +8,12 @@ from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
 
 
 def model_card(manifest: Manifest, commands: Commands) -> str:
-    """Markdown: what this is, where from, how it scores, how near it is to the reference."""
+    """Write Markdown: what this is, where from, how it scores, how near it is to the reference.
+
+    Args:
+        manifest: With its variants.
+        commands: That make and measure the bundle again.
+    """
     source, recipe, d = manifest.source, manifest.recipe, manifest.dimensions
     revision = f" at revision `{source.revision}`" if source.revision else ""
     head = "two layers with ReLU" if recipe.head.layers == "mlp" else "one layer"

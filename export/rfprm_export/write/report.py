@@ -11,14 +11,24 @@ from rfprm_lite.bundle.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """What makes a bundle again, and what measures it again. A local checkpoint is known by its folder's name."""
+    """What makes a bundle again, and what measures it again. A local checkpoint is known by its folder's name.
+
+    Attributes:
+        export: A command line.
+        verify: A command line.
+    """
 
     export: str
     verify: str
 
 
 def report(manifest: Manifest, commands: Commands) -> bytes:
-    """JSON. Differences are of step rewards in [0, 1] from the PyTorch model in FP32; sizes are in bytes."""
+    """Write parity.json. Differences are of step rewards in [0, 1] from the PyTorch model in FP32; sizes are in bytes.
+
+    Args:
+        manifest: With its variants.
+        commands: That make and measure the bundle again.
+    """
     variants = {
         variant.name: {
             "made_by": variant.made_by,
@@ -28,17 +38,23 @@ def report(manifest: Manifest, commands: Commands) -> bytes:
         }
         for variant in manifest.variants
     }
-    found = {
+    document = {
         "source": msgspec.structs.asdict(manifest.source),
         "recipe": manifest.recipe.name,
         "commands": asdict(commands),
         "variants": variants,
     }
-    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 def commands(manifest: Manifest, *, most_traces: int | None, low_memory: bool) -> Commands:
-    """most_traces, low_memory: as the bundle was made."""
+    """Write down the commands that make and measure a bundle again.
+
+    Args:
+        manifest: The bundle's.
+        most_traces: As it was made.
+        low_memory: As it was made.
+    """
     revision = f" --revision {manifest.source.revision}" if manifest.source.revision else ""
     source = f"{manifest.source.name}{revision}"
     names = ",".join(variant.name for variant in manifest.variants)

@@ -6,8 +6,10 @@ In: a checkpoint, its head and recipe. Out: the tokenizer, a graph with its exte
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -15,142 +17,174 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export.checkpoint.head import Tensors
-from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Checkpoint, read_json
+from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Checkpoint, load_json
 from rfprm_export.families.recipes import ExportRecipe
-from rfprm_export.graph import network
-from rfprm_export.graph.arithmetic import FLOAT
-from rfprm_export.graph.int4 import quantise_blocks
-from rfprm_export.graph.int8 import quantise_rows
-from rfprm_export.oracle.rotary import rotary_tables
-from rfprm_export.quantize.passes import AS_IT_IS, Passes, Transform
-from rfprm_export.quantize.round import Round, nearest
-from rfprm_export.variants import VariantRecipe
-from rfprm_export.write.weights import WeightFile
+from rfprm_export.graph.weights import WeightSpec
+from rfprm_export.quantize.bases import TensorBlocks
+from rfprm_export.quantize.integers import quantise_blocks, quantise_rows
+from rfprm_export.quantize.mixing import Block
+from rfprm_export.quantize.round import Round, round_to_nearest
+from rfprm_export.variants import VariantSpec
+from rfprm_export.write.weights import WeightFile, Written
 from rfprm_lite.bundle.manifest import File, Variant
 from rfprm_lite.bundle.open import Bundle, sha256
 
+Rounding = Callable[[str], Round]
+"""A weight's name in the checkpoint -> how to round it."""
 
-class CheckpointWeights:
-    """A checkpoint's tensors and its head's, streamed into a data file as the graph asks for them. rounding: how to
-    round a weight that is quantised to be multiplied with, by its name."""
+
+def nearest(_weight: str) -> Round:
+    """Round any weight to the nearest, where nothing is known of its inputs."""
+    return round_to_nearest
+
+
+class VariantWriter:
+    """A context manager that fills the data file of a variant, in any order, then writes its graph."""
 
     def __init__(
         self,
+        folder: Path,
+        variant: VariantSpec,
         checkpoint: Checkpoint,
+        spec: ExportRecipe,
         head: Tensors,
-        file: WeightFile,
-        transform: Transform,
-        rounding: Callable[[str], Round],
+        wide: Collection[int] = (),
+        written: Written = lambda _tensors, _bytes: None,
     ) -> None:
-        self._checkpoint, self._head, self._file = checkpoint, head, file
-        self._transform, self._rounding = transform, rounding
+        """Make the variant's folder below the bundle's.
 
-    def stacked(self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT) -> ir.Value:
-        """The sources one above the other, along their first axis."""
-        blocks = (block for source in sources for block in self._blocks(source))
-        return self._file.add(name, self._stack(sources), blocks, dtype)
+        Args:
+            folder: The bundle's.
+            variant: Which.
+            checkpoint: Whose architecture it has.
+            spec: The recipe.
+            head: The head's tensors, float32 by name.
+            wide: Layers whose MLP is float32.
+            written: Told of progress.
+        """
+        (folder / variant.name).mkdir()
+        shapes = {name: tensor.shape for name, tensor in head.items()}
+        self.variant, self._folder, self._path = variant, folder, folder / variant.name / "model.onnx"
+        self._graph = variant.graph(checkpoint.architecture, spec, shapes, wide)
+        self._data = self._path.with_name("model.onnx.data")
+        tensors = [tensor for weight in self._graph.weights for tensor in weight.tensors]
+        self._file = WeightFile(self._data, tensors, written)
 
-    def quantised(self, name: str, sources: Sequence[str]) -> tuple[ir.Value, ir.Value]:
-        """The transpose of the sources stacked, in s8, and the scale of each of its columns."""
-        rows, columns = self._stack(sources)
-        whole, scales, at = np.empty((columns, rows), np.int8), np.empty(rows, np.float32), 0
-        for source in sources:
-            for block in self._blocks(source):
-                own = slice(at, at + len(block))
-                values, scales[own] = quantise_rows(block, self._rounding(source))
-                whole[:, own] = values.T
-                at += len(block)
-        weight = self._file.add(f"{name}.weight_s8", whole.shape, [whole], ir.DataType.INT8)
-        return weight, self._file.add(f"{name}.scale", scales.shape, [scales])
+    def __enter__(self) -> Self:
+        return self
 
-    def table(self, name: str) -> tuple[ir.Value, ir.Value]:
-        """A tensor in s8, and the scale of each of its rows."""
-        parts: list[NDArray[np.float32]] = []
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.__exit__(kind, error, tb)
 
-        def quantised_blocks() -> Iterator[NDArray[np.int8]]:
-            for block in self._blocks(name):
-                values, scales = quantise_rows(block)
-                parts.append(scales)
-                yield values
+    def fill_layer(self, index: int | None, load: TensorBlocks, rounding: Rounding = nearest) -> None:
+        """Fill the weights of a layer.
 
-        shape = self._shape(name)
-        weight = self._file.add(f"{name}.weight_s8", shape, quantised_blocks(), ir.DataType.INT8)
-        return weight, self._file.add(f"{name}.scale", shape[:1], parts)
+        Args:
+            index: Which layer; None for all that lies outside the layers.
+            load: Gives the tensors, in the variant's bases.
+            rounding: How to round what is quantised to be multiplied with.
+        """
+        for weight in self._graph.weights:
+            if weight.layer == index:
+                for tensor, blocks in zip(weight.tensors, _fillings(weight, load, rounding), strict=True):
+                    self._file.write(tensor.name, blocks)
 
-    def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
-        """The sources stacked, in 4 bits; and the scale of each block."""
-        rows, columns = self._stack(sources)
-        parts = [
-            quantise_blocks(part, self._rounding(source))
-            for source in sources
-            for block in self._blocks(source)
-            for part in np.array_split(block, _parts(block))
-        ]
-        values, scales = (np.concatenate(part) for part in zip(*parts, strict=True))
-        weight = self._file.add(f"{name}.weight_u4", values.shape, [values], ir.DataType.UINT8)
-        return (rows, columns), weight, self._file.add(f"{name}.scale", scales.shape, [scales])
-
-    def constant(self, name: str, value: NDArray[np.float32], dtype: ir.DataType = FLOAT) -> ir.Value:
-        return self._file.add(name, value.shape, [value], dtype)
-
-    def _stack(self, sources: Sequence[str]) -> tuple[int, ...]:
-        shapes = [self._shape(source) for source in sources]
-        return (sum(s[0] for s in shapes), *shapes[0][1:])
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return self._head[name].shape if name in self._head else self._checkpoint.shape(name)
-
-    def _blocks(self, name: str) -> Iterable[NDArray[np.float32]]:
-        return self._transform.blocks(name, self._read)
-
-    def _read(self, name: str) -> Iterable[NDArray[np.float32]]:
-        return iter([self._head[name]]) if name in self._head else self._checkpoint.blocks(name)
-
-
-def _parts(block: NDArray[np.float32]) -> int:
-    """A tensor in a new basis may come as one block; what seeks the scales of 4 bits holds several copies."""
-    return max(1, block.nbytes // BLOCK_BYTES)
-
-
-def to_nearest(_weight: str) -> Round:
-    """The rounding of every weight, where nothing is known of what it is multiplied with."""
-    return nearest
+    def finish(self) -> tuple[File, ...]:
+        """Write the graph; returns its file and the data file."""
+        self._file.__exit__(None, None, None)
+        self._file.attach(self._graph.model)
+        ir.save(self._graph.model, self._path)
+        return entry(self._folder, self._path), entry(self._folder, self._data)
 
 
 def write_variant(
     folder: Path,
-    variant: VariantRecipe,
+    variant: VariantSpec,
     checkpoint: Checkpoint,
     spec: ExportRecipe,
     head: Tensors,
-    passes: Passes = AS_IT_IS,
-    rounding: Callable[[str], Round] = to_nearest,
-    written: Callable[[int, int], None] = lambda _tensors, _bytes: None,
+    change: Callable[[str, TensorBlocks], Iterable[Block]] = lambda name, load: load(name),
+    wide: Collection[int] = (),
+    written: Written = lambda _tensors, _bytes: None,
 ) -> tuple[File, ...]:
-    """model.onnx and model.onnx.data in a folder of the variant's name below `folder`. rounding: of a quantised weight,
-    by its name. written: told tensors and bytes."""
-    (folder / variant.name).mkdir()
-    path = folder / variant.name / "model.onnx"
-    data = path.with_name("model.onnx.data")
-    with WeightFile(data, written) as file:
-        weights = CheckpointWeights(checkpoint, head, file, passes.transform, rounding)
-        model = network.build(
-            checkpoint.architecture,
-            spec.recipe.head,
-            spec.head.names,
-            weights,
-            variant.arithmetic,
-            variant.lanes,
-            rotary_tables(checkpoint.architecture),
-            passes.wide,
-        )
-    ir.save(model, path)
-    return entry(folder, path), entry(folder, data)
+    """Write a variant straight from a checkpoint, rounded to the nearest.
+
+    Args:
+        folder: The bundle's.
+        variant: Which.
+        checkpoint: The source.
+        spec: The recipe.
+        head: The head's tensors, float32 by name.
+        change: Changes a tensor by its name, as `Bases.blocks` does.
+        wide: Layers whose MLP is float32.
+        written: Told of progress.
+    """
+    load = checkpoint_blocks(checkpoint, head)
+    with VariantWriter(folder, variant, checkpoint, spec, head, wide, written) as writer:
+        for index in (None, *range(checkpoint.architecture.num_layers)):
+            writer.fill_layer(index, lambda name: change(name, load))
+        return writer.finish()
+
+
+def checkpoint_blocks(checkpoint: Checkpoint, head: Tensors) -> TensorBlocks:
+    """Give tensors of a checkpoint and its head, by name."""
+    return lambda name: iter([head[name]]) if name in head else checkpoint.blocks(name)
+
+
+def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Iterator[Iterable[NDArray[np.generic]]]:
+    """The blocks of each of the weight's tensors."""
+    # A tensor in a new basis may come as one block, and what rounds a block holds several copies.
+    sources = (
+        (source, part)
+        for source in weight.sources
+        for block in load(source)
+        for part in np.array_split(block, max(1, block.nbytes // BLOCK_BYTES))
+    )
+    scales: list[NDArray[np.float32]] = []
+    if weight.constant is not None:
+        yield [weight.constant]
+    elif weight.kind == "stacked":
+        yield (block for _, block in sources)
+    elif weight.kind == "table":
+
+        def values() -> Iterator[NDArray[np.int8]]:
+            for _, block in sources:
+                quantised, row_scales = quantise_rows(block)
+                scales.append(row_scales)
+                yield quantised
+
+        yield values()
+        yield scales
+    elif weight.kind == "quantised":
+        whole, row = np.empty(weight.tensors[0].shape, np.int8), 0
+        for source, block in sources:
+            quantised, row_scales = quantise_rows(block, rounding(source))
+            whole[:, row : row + len(block)] = quantised.T
+            scales.append(row_scales)
+            row += len(block)
+        yield [whole]
+        yield scales
+    else:
+        packed: list[NDArray[np.uint8]] = []
+        for source, block in sources:
+            nibbles, block_scales = quantise_blocks(block, rounding(source))
+            packed.append(nibbles)
+            scales.append(block_scales)
+        yield packed
+        yield scales
 
 
 def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
-    """Add to the bias behind the logit of the reward, in the data file, in place. Returns the variant with the
-    new checksums of its files."""
+    """Add to the bias behind the logit of the reward, in the data file, in place.
+
+    Args:
+        bundle: A variant that was written.
+        spec: The recipe.
+        shift: What to add.
+
+    Returns:
+        The variant, with the new checksums of its files.
+    """
     name = f"head.{len(spec.head.names) - 1}.bias"
     bias = ir.load(bundle.graph).graph.initializers[name].const_value
     if not isinstance(bias, ir.ExternalTensor):
@@ -167,19 +201,28 @@ def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
 
 
 def write_tokenizer(folder: Path, checkpoint: Path) -> File:
-    """The checkpoint's tokenizer.json, in which every added token is marked as special.
+    """Write the checkpoint's tokenizer.json, in which every added token is marked as special.
 
     The runtime encodes text with special tokens switched off. Qwen2.5 adds some (`<tool_call>`, `<|fim_prefix|>`) that
     it does not call special, and a checkpoint may do so with its separator: text could forge them.
+
+    Args:
+        folder: The bundle's.
+        checkpoint: The checkpoint's folder.
     """
-    tokenizer = read_json(checkpoint / "tokenizer.json")
-    for added in tokenizer.get("added_tokens", []):
-        added["special"] = True
     path = folder / "tokenizer.json"
-    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    path.write_text(bundle_tokenizer(checkpoint), encoding="utf-8")
     return entry(folder, path)
 
 
+def bundle_tokenizer(checkpoint: Path) -> str:
+    """Return the tokenizer.json of a bundle; see `write_tokenizer`."""
+    tokenizer = load_json(checkpoint / "tokenizer.json")
+    for added in tokenizer.get("added_tokens", []):
+        added["special"] = True
+    return json.dumps(tokenizer, ensure_ascii=False)
+
+
 def entry(folder: Path, path: Path) -> File:
-    """The manifest's entry of a file in `folder`."""
+    """Make the manifest's entry of a file in `folder`."""
     return File(path.relative_to(folder).as_posix(), sha256(path), path.stat().st_size)

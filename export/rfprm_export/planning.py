@@ -1,0 +1,130 @@
+"""What an export will do, before any weights are needed.
+
+In: a request. Out: a `Plan`, or an error for all that `rfprm_export.pipeline.export` refuses but what the weights give
+cause for. Of a hub id no weights are downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from rfprm_export.checkpoint import source as sources
+from rfprm_export.checkpoint.head import check_head
+from rfprm_export.checkpoint.tensors import Checkpoint, Outline, Shape
+from rfprm_export.errors import ExportError
+from rfprm_export.families.recipes import ExportRecipe, choose
+from rfprm_export.oracle.assertions import assert_template, assert_tokens
+from rfprm_export.oracle.reference import load_tokenizer
+from rfprm_export.parity.texts import ParityTexts, parity_texts
+from rfprm_export.variants import VARIANTS, VariantSpec
+from rfprm_export.write import size
+from rfprm_export.write.bundle import empty_manifest
+from rfprm_export.write.size import VariantPlan
+from rfprm_export.write.variant import bundle_tokenizer
+from rfprm_lite.bundle.manifest import File
+from rfprm_lite.text.encoding import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to export.
+
+    Attributes:
+        source: A folder or a hub id.
+        output: The bundle's folder, which must not exist.
+        recipe: By name, needed where the checkpoint does not say which.
+        revision: Branch, tag or commit of a hub id.
+        variants: Their names.
+        low_memory: Whether parity is measured layer by layer, so that no variant is ever loaded as a whole.
+        most_traces: For calibration, and as many candidates for parity, where PyTorch would take too long for all.
+    """
+
+    source: str
+    output: Path
+    recipe: str | None = None
+    revision: str | None = None
+    variants: Sequence[str] = tuple(VARIANTS)
+    low_memory: bool = False
+    most_traces: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an export is about to write, and on which texts it is to be measured.
+
+    Attributes:
+        request: What was asked for.
+        outline: What is known of the checkpoint without its weights.
+        spec: The recipe.
+        chosen: The variants, in the order in which devices prefer them.
+        variants: The tensors and bytes of each.
+        tokenizer: The checkpoint's own.
+        encoder: The runtime's.
+        texts: To measure parity on.
+    """
+
+    request: Request
+    outline: Outline
+    spec: ExportRecipe
+    chosen: list[VariantSpec]
+    variants: list[VariantPlan]
+    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
+    texts: ParityTexts
+
+
+def plan(request: Request) -> Plan:
+    """Find out what `export` would write. Of a hub id no weights are downloaded.
+
+    Raises:
+        CheckpointError: See `export`, and so the others: all that it refuses but what the weights give cause for.
+        RecipeError: See `export`.
+        ExportError: See `export`.
+    """
+    unknown = sorted(set(request.variants) - VARIANTS.keys())
+    if unknown or not request.variants:
+        raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")
+    if request.output.exists():
+        raise ExportError(f"{request.output} exists already: remove it or choose another name")
+    outline, spec, head = outline_of(request.source, request.revision, request.recipe)
+    tokenizer = load_tokenizer(outline.folder)
+    assert_tokens(tokenizer, outline.architecture.vocab_size, spec)
+    chosen = [variant for name, variant in VARIANTS.items() if name in request.variants]
+    variants = [size.plan(outline.architecture, spec, head, variant) for variant in chosen]
+    size.require_space(request.output, variants, outline)
+    max_tokens = empty_manifest(request.source, outline, spec, File("", "", 0)).max_tokens
+    encoder = Encoder(Tokenizer.from_str(bundle_tokenizer(outline.folder)), spec.recipe, max_tokens)
+    texts = parity_texts(encoder, request.most_traces)
+    assert_template(tokenizer, spec, encoder, texts.traces)
+    return Plan(request, outline, spec, chosen, variants, tokenizer, encoder, texts)
+
+
+def fetch(plan: Plan) -> Checkpoint:
+    """Open the checkpoint that was planned for, after downloading weights that are not on this machine.
+
+    Raises:
+        CheckpointError: The weights can't be had, or the checkpoint changed.
+    """
+    return sources.fetch(plan.request.source, plan.outline)
+
+
+def outline_of(source: str, revision: str | None, recipe: str | None) -> tuple[Outline, ExportRecipe, dict[str, Shape]]:
+    """Tell what a source holds, the recipe that it follows, and the shapes of its head.
+
+    Args:
+        source: A folder or a hub id.
+        revision: Branch, tag or commit of a hub id.
+        recipe: By name, or None if the checkpoint says which.
+
+    Raises:
+        CheckpointError: The checkpoint is not as expected.
+        RecipeError: No recipe fits it.
+    """
+    outline = sources.outline(source, revision)
+    spec = choose(recipe, outline.architecture.name)
+    return outline, spec, check_head(outline, spec)

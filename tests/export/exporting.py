@@ -1,0 +1,45 @@
+"""What the exporter's tests share: an exported checkpoint with its oracle, and the command in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rfprm_export.checkpoint.head import load_head
+from rfprm_export.checkpoint.tensors import Checkpoint
+from rfprm_export.families.recipes import choose
+from rfprm_export.oracle.reference import Reference
+from rfprm_lite import PRM, LoadOptions
+from rfprm_lite.bundle.open import Bundle
+
+EXPORT = (
+    sys.executable,
+    "-c",
+    # What a shell runs in the background has SIGINT ignored.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);from rfprm_export.cli import main; main()",
+)
+"""The exporter's command, in a process of its own that hears every signal."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A checkpoint, the bundle made of it, and its oracle. prm: the FP32 variant."""
+
+    checkpoint: Path
+    bundle: Path
+    reference: Reference
+    prm: PRM
+
+    def variant(self, name: str) -> PRM:
+        """Any variant on the CPU, also those that the runtime would refuse there."""
+        return PRM(self.opened(name), LoadOptions(threads=2, cache_bytes=0))
+
+    def opened(self, name: str) -> Bundle:
+        return Bundle(self.bundle, self.prm.manifest, self.prm.manifest.variant(name))
+
+
+def open_reference(folder: Path, recipe: str) -> Reference:
+    checkpoint = Checkpoint.open(folder)
+    spec = choose(recipe, checkpoint.architecture.name)
+    return Reference(checkpoint, spec, load_head(checkpoint, spec))

@@ -1,0 +1,75 @@
+"""Both wheels, looked into."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, str(ROOT / "packaging" / "build.py"), str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return {path.name.partition("-")[0]: path for path in folder.glob("*.whl")}
+
+
+def requirements(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        lines = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist", [])
+    return [line for line in lines if "extra ==" not in line]
+
+
+def test_the_twins_differ_in_onnxruntime_alone(wheels: dict[str, Path]) -> None:
+    assert sorted(wheels) == ["rfprm_lite", "rfprm_lite_gpu"]
+    cpu, gpu = (requirements(wheels[name]) for name in ("rfprm_lite", "rfprm_lite_gpu"))
+    assert [line.replace("onnxruntime-gpu", "onnxruntime") for line in gpu] == cpu
+    assert [line for line in gpu if line.startswith("onnxruntime-gpu")]
+    names = {line.split(">")[0].split("!")[0] for line in cpu}
+    assert names == {"onnxruntime", "tokenizers", "numpy", "huggingface-hub", "msgspec", "click", "rich"}
+    assert next(line for line in cpu if line.startswith("onnxruntime")).count("!=1.24.") == 2
+
+
+def test_what_is_inside(wheels: dict[str, Path]) -> None:
+    listings = []
+    for wheel in wheels.values():
+        assert wheel.stat().st_size < 3 * MEGABYTE
+        with zipfile.ZipFile(wheel) as archive:
+            assert sum(i.file_size for i in archive.infolist() if "/models/" in i.filename) < 3 * MEGABYTE
+            listings.append({n for n in archive.namelist() if ".dist-info/" not in n})
+    assert listings[0] == listings[1]
+    tops = {name.split("/")[0] for name in listings[0]}
+    assert tops == {"rfprm_lite", "rfprm_export"}
+    graph = {"int8/model.onnx", "int8/model.onnx.data"}
+    demo = {"manifest.json", "parity.json", "tokenizer.json", "README.md"} | graph
+    assert {f"rfprm_lite/models/demo/{name}" for name in demo} < listings[0]
+    assert {"rfprm_lite/py.typed", "rfprm_export/py.typed", "rfprm_lite/models/example.json"} < listings[0]
+    assert {f"rfprm_lite/engine/copy_{name}.onnx" for name in ("float32", "float16")} < listings[0]
+    assert {f"rfprm_lite/show/static/{name}" for name in ("score.css", "page.css", "page.js")} < listings[0]
+
+
+def test_the_copying_graphs_are_what_their_script_makes(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    subprocess.run([sys.executable, str(ROOT / "packaging" / "make_copy_graph.py"), str(tmp_path)], check=True)
+    for made in (tmp_path / "copy_float32.onnx", tmp_path / "copy_float16.onnx"):
+        assert made.read_bytes() == (ROOT / "rfprm_lite" / "engine" / made.name).read_bytes()
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_admitted() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "tests" / "runtime" / "oldest.txt").read_text(encoding="utf-8").splitlines()
+    tested = {line for line in lines if not line.startswith("#")}
+    for requirement in project["dependencies"]:
+        name, _, versions = requirement.partition(">=")
+        oldest = versions.split(",")[0].split(";")[0].strip()
+        assert f"{name}=={oldest}.*" in tested or name == "click", requirement

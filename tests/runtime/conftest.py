@@ -1,0 +1,56 @@
+"""Fixtures of the runtime's tests, which need neither PyTorch nor the exporter."""
+
+from __future__ import annotations
+
+import hub_environment  # noqa: F401  # first: huggingface-hub reads its environment once
+
+# isort: split
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import rfprm_lite
+from network import refuse_connections
+from rfprm_lite import PRM
+
+settings.register_profile(
+    "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("default")
+
+PACKAGE = Path(rfprm_lite.__file__).parent
+
+
+def pytest_report_header() -> str:
+    return f"rfprm_lite: {PACKAGE}"
+
+
+def pytest_sessionstart() -> None:
+    """With RFPRM_TEST_INSTALLED=1 an installed wheel is tested, and nothing else."""
+    if os.environ.get("RFPRM_TEST_INSTALLED") == "1":
+        if PACKAGE.parent.name != "site-packages":
+            pytest.exit(f"the wheel is to be tested, but rfprm_lite is {PACKAGE}", returncode=4)
+        if importlib.util.find_spec("torch"):
+            pytest.exit("the wheel is to be tested alone, but torch is installed", returncode=4)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a package that is not installed."""
+    for marker in item.iter_markers("needs"):
+        for package in marker.args:
+            pytest.importorskip(package)
+
+
+@pytest.fixture(scope="session")
+def prm() -> PRM:
+    """The demo model. It keeps nothing between calls, so that each computes what it gives."""
+    return PRM.from_pretrained("demo", threads=2, cache_bytes=0)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Any attempt to connect fails, and is recorded."""
+    return refuse_connections(monkeypatch)
