@@ -46,7 +46,7 @@ class Dimensions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_positions: The longest sequence that the model was made for, in tokens.
 
     Raises:
-        ValueError: If one is not positive.
+        ValueError: If one is not positive, or if num_heads is no multiple of num_kv_heads.
     """
 
     num_layers: int

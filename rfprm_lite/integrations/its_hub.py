@@ -170,7 +170,7 @@ class RaceResult(AbstractScalingResult):  # type: ignore[misc]
 
 
 class RacingBestOfN(AbstractScalingAlgorithm):  # type: ignore[misc]
-    r"""Best of N that stops writing candidates that can't win any more; the choice is that of writing all to their ends.
+    r"""Best of N that stops writing candidates that can't win any more; the choice is that of writing all to the end.
 
     Args:
         sg: its_hub's step generation, with the step token "\n\n".
