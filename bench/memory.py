@@ -19,7 +19,7 @@ from rich.table import Table
 
 from contenders.rfprm import Rfprm
 from models import prepare
-from rfprm_lite.bundle.manifest import FILE_NAME, read
+from rfprm_lite.bundle.manifest import FILE_NAME, load
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, Footprint
 from rfprm_lite.scoring.wiring import sizes_of
 from run import CACHE
@@ -36,7 +36,7 @@ from workloads import Workload, best_of_n, long_trace
 def main(model: str, lengths: tuple[int, ...], variant: str, threads: int, cache: Path) -> None:
     """Measure MODEL (a shape's name, or a bundle's folder) at LENGTHS, in tokens."""
     paths = prepare(model, cache)
-    manifest = read(Path(paths.bundle) / FILE_NAME)
+    manifest = load(Path(paths.bundle) / FILE_NAME)
     footprint = Footprint(sizes_of(manifest, manifest.variant(variant)), 1, 0, None)
     contender = Rfprm(variant, "call")
     contender.load(paths, threads)

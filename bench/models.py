@@ -36,7 +36,7 @@ SHARDS = {"0.5b": 2, "1.5b": 2, "7b": 16}
 def _current(bundle: Path) -> bool:
     """Whether the bundle is there, and of this version with all variants."""
     try:
-        manifest = manifests.read(bundle / manifests.FILE_NAME)
+        manifest = manifests.load(bundle / manifests.FILE_NAME)
     except (FileNotFoundError, BundleFormatError):
         return False
     return {variant.name for variant in manifest.variants} >= set(CONTENDING)

@@ -57,7 +57,7 @@ def profile(paths: ModelPaths, threads: int, workloads: Sequence[Workload]) -> d
     """Peaks in operations a second, and for each CPU variant and workload the share of time by group, the throughput
     inside the products, and that as a fraction of the peak of the variant's arithmetic."""
     found = peaks(threads)
-    manifest = manifests.read(Path(paths.bundle) / manifests.FILE_NAME)
+    manifest = manifests.load(Path(paths.bundle) / manifests.FILE_NAME)
     runs = [
         _profile(Path(paths.bundle), manifest, variant, workload, threads, found)
         for variant in manifest.variants

@@ -89,7 +89,7 @@ def main(
         "machine": machine.describe(_environments(entries, cache)),
         "model": "demo" if quick else Path(model).name,
         "threads": threads,
-        "default": f"rfprm-lite {manifests.read(Path(paths.bundle) / manifests.FILE_NAME).default_variant('cpu').name}",
+        "default": f"rfprm-lite {manifests.load(Path(paths.bundle) / manifests.FILE_NAME).default_variant('cpu').name}",
     }
     convert(entries, paths, threads, cache)
     if profile:  # first: no contender's process is there yet

@@ -31,7 +31,7 @@ _NAMES = (*_REDUCE, "mean+final")
 
 
 class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How step rewards become one.
+    """A way to make one reward of step rewards.
 
     Attributes:
         name: mean, min, product, last, or mean+final, the paper's mean + alpha * final.
@@ -105,11 +105,19 @@ class CustomAggregate:
 
     @property
     def scores_response(self) -> bool:
-        """False: it sees step rewards alone."""
+        """Always False: it sees step rewards alone."""
         return False
 
     def __call__(self, step_rewards: NDArray[np.float32], final: float) -> float:  # noqa: ARG002
-        """The function's value. Raises InputError if it is no finite number."""
+        """The function's value.
+
+        Args:
+            step_rewards: float32 [num_steps], at least one, in [0, 1].
+            final: Not used.
+
+        Raises:
+            InputError: If the value is no finite number.
+        """
         value = float(self.function(step_rewards))
         if not np.isfinite(value):
             raise InputError(f"the aggregate {self} gave {value} for {len(step_rewards)} step rewards: a finite number")
@@ -121,11 +129,16 @@ class CustomAggregate:
 
 AnyAggregate = Aggregate | CustomAggregate
 AggregateLike = AggregateName | Aggregate | CustomAggregate | Reduce
-"""What calls take: a name, an `Aggregate`, or a function of the step rewards."""
+"""The aggregates that calls take: a name, an `Aggregate`, or a function of the step rewards."""
 
 
 def as_aggregate(value: AggregateLike | None, default: Aggregate) -> AnyAggregate:
-    """What a caller gave, as an aggregate. A name takes alpha and final from the default.
+    """The aggregate that a caller named or gave.
+
+    Args:
+        value: A name, which takes alpha and final from the default; an aggregate; a function of the step rewards; or
+            None for the default.
+        default: The recipe's own.
 
     Raises:
         InputError: If no aggregate is called so.

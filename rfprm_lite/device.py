@@ -1,4 +1,4 @@
-"""Where a model runs, by name: `cpu`, `cuda` or `cuda:N`."""
+"""The names of devices: `cpu`, `cuda` or `cuda:N`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,24 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceSpec:
-    """kind: cpu or cuda. index: which GPU."""
+    """The device that a model runs on.
+
+    Attributes:
+        kind: "cpu" or "cuda".
+        index: The number of the GPU; 0 for the CPU.
+    """
 
     kind: Device
     index: int = 0
 
     @classmethod
     def parse(cls, name: str) -> DeviceSpec:
-        """`cpu`, `cuda` or `cuda:1`. Raises DeviceError."""
-        found = re.fullmatch(r"(cpu)|cuda(?::([0-9]+))?", name) if isinstance(name, str) else None
-        if found is None:
+        """The device of a name such as `cpu`, `cuda` or `cuda:1`.
+
+        Raises:
+            DeviceError: If no device is called so.
+        """
+        match = re.fullmatch(r"(cpu)|cuda(?::([0-9]+))?", name) if isinstance(name, str) else None
+        if match is None:
             raise DeviceError(f"no device is called {name!r}: there are 'cpu', 'cuda' and 'cuda:N'")
-        return cls("cpu") if found[1] else cls("cuda", int(found[2] or 0))
+        return cls("cpu") if match[1] else cls("cuda", int(match[2] or 0))

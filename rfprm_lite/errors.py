@@ -37,7 +37,9 @@ class InputError(RfprmError, ValueError):
 class ContextLengthError(InputError):
     """The rendered text has more tokens than the model reads. Nothing was computed.
 
-    Attributes: `tokens`, `limit` (both in tokens).
+    Attributes:
+        tokens: Tokens of the text.
+        limit: The most tokens that the model reads.
     """
 
     def __init__(self, tokens: int, limit: int) -> None:
@@ -55,7 +57,10 @@ class ContextLengthError(InputError):
 class MemoryLimitError(RfprmError, MemoryError):
     """A call needs more memory than `memory_bytes` allows. Nothing was computed.
 
-    Attributes: `tokens` of its longest text, `needed` and `limit` (both in bytes).
+    Attributes:
+        tokens: Tokens of its longest text.
+        needed: Bytes that it needs beside the model.
+        limit: Bytes that `memory_bytes` allows.
     """
 
     def __init__(self, tokens: int, needed: int, limit: int) -> None:
@@ -84,7 +89,7 @@ class DeviceError(RfprmError, RuntimeError):
 
 
 class EngineError(RfprmError, RuntimeError):
-    """ONNX Runtime failed in a run, for want of memory, say, or math-verify to start; the message is its own."""
+    """ONNX Runtime failed in a run, for want of memory, say; or math-verify did not start. The message is its own."""
 
 
 class StoppedError(RfprmError, RuntimeError):
@@ -98,7 +103,9 @@ class LedgerError(RfprmError, RuntimeError):
 class MissingExtraError(RfprmError, ImportError):
     """An optional dependency is not installed; the message says how to.
 
-    Attributes: `what` needs it, `extra` of rfprm-lite that brings it.
+    Attributes:
+        what: What needs it, in words.
+        extra: The extra of rfprm-lite that brings it.
     """
 
     def __init__(self, what: str, extra: str) -> None:
@@ -135,7 +142,7 @@ class VariantError(BundleError):
 
 
 def _distribution() -> str:
-    """The one of the two wheels that is installed: the other would overwrite its files."""
+    """The name of the wheel that is installed, of the two: the other would overwrite its files."""
     try:
         metadata.version("rfprm-lite-gpu")
     except metadata.PackageNotFoundError:

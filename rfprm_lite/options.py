@@ -1,4 +1,4 @@
-"""How a bundle is opened and run: plain data, so that another process can open the same."""
+"""The options by which a bundle is opened and run: plain data, so that another process can open the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LoadOptions:
     Attributes:
         variant: Such as "fp32"; the bundle's default for the device where None.
         device: "cpu", "cuda" or "cuda:N".
-        threads: Of one run, within an operator; one a physical core where None.
+        threads: Threads of one run, within an operator; one a physical core where None.
         revision: Branch, tag or commit of a hub id.
         cache_dir: The hub's cache, in place of HF_HOME's.
         local_files_only: Never touch the network.

@@ -28,7 +28,7 @@ from rfprm_lite.trace import Problem, Response, as_trace
 
 
 class PRM:
-    """A process reward model, loaded. May be used from several threads at once. Made by `from_pretrained`.
+    """A loaded process reward model, made by `from_pretrained`. Several threads may use it at once.
 
     Pickled, it is the path of its bundle and its options: another process that unpickles it loads it there. A process
     forked from one that has loaded it can't use it, and says so.
@@ -67,8 +67,15 @@ class PRM:
         Args:
             model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
-            variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes, memory_bytes: As in
-                `LoadOptions`. Nothing falls back: what can't be had is an error.
+            variant: Such as "fp32"; the bundle's default for the device where None.
+            device: "cpu", "cuda" or "cuda:N". Nothing falls back: what can't be had is an error.
+            threads: Threads of one run, within an operator; one a physical core where None.
+            revision: Branch, tag or commit of a hub id.
+            cache_dir: The hub's cache, in place of HF_HOME's.
+            local_files_only: Never touch the network.
+            verify: Check each file's sha256. Sizes are always checked.
+            cache_bytes: Keys and values that are kept between calls; 0 for none.
+            memory_bytes: What a call may take beside the loaded model; no limit where None.
 
         Raises:
             ModelNotFoundError: If no bundle is there, or its download broke off.
@@ -90,13 +97,23 @@ class PRM:
 
     @classmethod
     def load(cls, model: str | Path, options: LoadOptions) -> PRM:
-        """`from_pretrained`, with its keyword arguments as one value, for whoever passes them on."""
+        """Load a bundle as `from_pretrained` does, its keyword arguments given as one value.
+
+        Args:
+            model: A folder, a hub id, or "demo".
+            options: How it is opened and run.
+
+        Raises:
+            ModelNotFoundError: If no bundle is there, or its download broke off.
+            BundleError: If it can't be read, a file was altered, or there is no such variant.
+            DeviceError: If the device is unknown, or can't be had.
+        """
         require_available(DeviceSpec.parse(options.device))  # before anything is downloaded
         return cls(open_bundle(model, options), options)
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle is: recipe, dimensions, source, parity of its variants."""
+        """The bundle's manifest: recipe, dimensions, source, parity of its variants."""
         return self._bundle.manifest
 
     @property
@@ -155,6 +172,9 @@ class PRM:
             aggregate: As in `score`.
             on_error: "raise" raises as `score` does, before anything runs, with a note that names the pair; "return"
                 gives the error in the place of the score.
+
+        Returns:
+            The score of each pair; with on_error="return" an error where there is none.
         """
         return list(batches.score_all(self._scorer, pairs, self._scorer.aggregate(aggregate), on_error))
 
@@ -171,9 +191,13 @@ class PRM:
     def score_iter(
         self, pairs: Pairs, *, aggregate: AggregateLike | None = None, on_error: OnError = "raise"
     ) -> Iterator[Score] | Iterator[Score | RfprmError]:
-        """`score_many` for any number of responses: takes a few at a time, yields each score in its turn, keeps none.
+        """Reward any number of responses: a few are taken at a time, each score is yielded in its turn, none is kept.
 
-        on_error="raise" raises when the scores of all pairs before the wrong one have been yielded.
+        Args:
+            pairs: Problem and response of each.
+            aggregate: As in `score`.
+            on_error: "raise" raises when the scores of all pairs before the wrong one have been yielded; "return"
+                yields the error in the place of the score.
         """
         return batches.score_each(self._scorer, pairs, self._scorer.aggregate(aggregate), on_error)
 
@@ -230,22 +254,40 @@ class PRM:
         aggregate: AggregateLike | None = None,
         exhaustive: bool = False,
     ) -> BestOfN[Candidate, Score | Unfinished]:
-        """The k candidates with the highest rewards, in `ranking`; otherwise as `best_of_n`. All if k exceeds them."""
+        """Choose the k candidates with the highest rewards, in `ranking`; all of them if k exceeds their number.
+
+        Args:
+            problem: As in `score`.
+            candidates: As in `best_of_n`.
+            k: How many are wanted, at least 1.
+            aggregate: As in `best_of_n`.
+            exhaustive: As in `best_of_n`.
+
+        Raises as `best_of_n` does.
+        """
         scorer = self._scorer
-        how = scorer.aggregate(aggregate)
-        return choose.best(scorer, problem, candidates, k, how, exhaustive=exhaustive, cancel=Cancellation())
+        chosen_aggregate = scorer.aggregate(aggregate)
+        return choose.best(
+            scorer, problem, candidates, k, chosen_aggregate, exhaustive=exhaustive, cancel=Cancellation()
+        )
 
     def live(self, problem: Problem, *, aggregate: AggregateLike | None = None) -> LiveTrace:
-        """A trace that grows step by step, for searches and streams: each step costs its own tokens alone.
+        """Begin a trace that grows step by step, for searches and streams: each step costs its own tokens alone.
 
         It keeps its past itself, whatever `cache_bytes` is; see `LiveTrace`.
+
+        Args:
+            problem: As in `score`.
+            aggregate: As in `score`.
         """
         return LiveTrace(self._scorer, problem, self._scorer.aggregate(aggregate))
 
     def race(
         self, problem: Problem, n: int, *, aggregate: AggregateLike | None = None, max_steps: int | None = None
     ) -> Race:
-        """A best of n whose candidates are still being written: tells which of them can still win; see `Race`.
+        """Begin a best of n whose candidates are still being written; see `Race`.
+
+        It tells which of them can still win.
 
         Args:
             problem: As in `score`.
@@ -253,8 +295,8 @@ class PRM:
             aggregate: As in `score`.
             max_steps: The most steps of a candidate; needed for every aggregate but min and product.
         """
-        how = self._scorer.aggregate(aggregate)
-        return Race(LiveTrace(self._scorer, problem, how), n, how, max_steps)
+        chosen_aggregate = self._scorer.aggregate(aggregate)
+        return Race(LiveTrace(self._scorer, problem, chosen_aggregate), n, chosen_aggregate, max_steps)
 
     def clear_cache(self) -> None:
         """Forget the keys and values that were kept between calls; what live traces and races pin stays."""

@@ -1,4 +1,4 @@
-"""What scoring returns. A result builds its own record; the views of records are imported where one is asked for."""
+"""The results of scoring. Each builds its own record; the views of records are imported where one is needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ Range = tuple[float, float] | None
 class _Judged(ABC):
     """A trace with rewards, as people look at it.
 
-    step_rewards: float32, in [0, 1], of the steps that were read out.
+    Attributes:
+        step_rewards: float32, in [0, 1], of the steps that were read out.
+        aggregate: What makes one reward of them.
+        steps: All steps, in order.
+        tokens: Token counts.
     """
 
     step_rewards: NDArray[np.float32]
@@ -47,10 +51,10 @@ class _Judged(ABC):
 
     @abstractmethod
     def record(self) -> ScoreRecord:
-        """What every view shows of it."""
+        """The plain values that every view shows."""
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The result in types that JSON has, as `rfprm score --json` writes it."""
         return {
             **self._outcome(),
             "reward_range": self.reward_range and list(self.reward_range),
@@ -61,13 +65,13 @@ class _Judged(ABC):
         }
 
     def __rich__(self) -> RenderableType:
-        """For `rich.print` and rich's consoles."""
+        """The renderable of `rich.print` and rich's consoles."""
         from rfprm_lite.show.terminal import score_view
 
         return score_view(self.record())
 
     def _repr_html_(self) -> str:
-        """For notebooks: steps shaded by their rewards, in the reader's light or dark; no script."""
+        """The view of notebooks: steps shaded by their rewards, in the reader's light or dark; no script."""
         from rfprm_lite.show.html import score_html
 
         return score_html(self.record())
@@ -117,7 +121,7 @@ class Score(_Judged):
         return {"reward": self.reward, "final": self.final}
 
     def record(self) -> ScoreRecord:
-        """What every view shows of it."""
+        """The plain values that every view shows."""
         return self._record(reward=self.reward)
 
 
@@ -141,7 +145,7 @@ class Unfinished(_Judged):
         return {"bounds": [self.lowest, self.highest]}
 
     def record(self) -> ScoreRecord:
-        """What every view shows of it."""
+        """The plain values that every view shows."""
         return self._record(bounds=(self.lowest, self.highest))
 
 
@@ -152,8 +156,8 @@ class BestOfN(Generic[Candidate, Scored_co]):
     Attributes:
         ranking: Indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`.
         candidates: All candidates, in the order given.
-        scores: Of all candidates, in that order. Where `exhaustive=True` was asked for, each is a `Score`; otherwise
-            one that was not read to its end is an `Unfinished`.
+        scores: The scores of all candidates, in that order. With `exhaustive=True`, each is a `Score`; otherwise one
+            that was not read to its end is an `Unfinished`.
         tokens: Token counts of all together.
     """
 
@@ -184,15 +188,15 @@ class BestOfN(Generic[Candidate, Scored_co]):
 
     @property
     def complete(self) -> tuple[bool, ...]:
-        """Which candidates were read to their ends."""
+        """Whether each candidate was read to its end."""
         return tuple(isinstance(score, Score) for score in self.scores)
 
     def record(self) -> BestOfNRecord:
-        """What every view shows of it."""
+        """The plain values that every view shows."""
         return BestOfNRecord(self.ranking, tuple(score.record() for score in self.scores), self.tokens)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The result in types that JSON has, as `rfprm best-of-n --json` writes it."""
         return {
             "index": self.index,
             "ranking": list(self.ranking),
@@ -201,13 +205,13 @@ class BestOfN(Generic[Candidate, Scored_co]):
         }
 
     def __rich__(self) -> RenderableType:
-        """For `rich.print` and rich's consoles."""
+        """The renderable of `rich.print` and rich's consoles."""
         from rfprm_lite.show.terminal import best_of_n_view
 
         return best_of_n_view(self.record())
 
     def _repr_html_(self) -> str:
-        """For notebooks: the candidates side by side, each as a `Score` is shown."""
+        """The view of notebooks: the candidates side by side, each as a `Score` is shown."""
         from rfprm_lite.show.html import best_of_n_html
 
         return best_of_n_html(self.record())

@@ -19,43 +19,57 @@ BETA = 0.75
 """Upstream's choice: its training code adds 0.75 of the PRM's reward to 0.25 of the rule's."""
 
 Placement = Literal["last", "every"]
+"""Which tokens of a step get its reward: its last one, or every one."""
 
 
-def mixed(outcome: float, r_hat: float, beta: float = BETA) -> float:
+def mix_rewards(outcome: float, r_hat: float, beta: float = BETA) -> float:
     """The paper's reward for GRPO, r = (1 - beta) * outcome + beta * r_hat (arXiv 2506.18896).
 
-    outcome: the reward of the final answer, such as 1 for a right and 0 for a wrong one.
-    r_hat: `Score.reward`. By the paper's aggregate, mean + alpha * final, it lies in [0, 1 + alpha] and not in [0, 1],
-        so that beta = 0.75 and alpha = 1 weigh it up to six times as much as an outcome in [0, 1]. Nothing is rescaled
-        here: an aggregate of another range does that.
+    Args:
+        outcome: The reward of the final answer, such as 1 for a right and 0 for a wrong one.
+        r_hat: `Score.reward`. By the paper's aggregate, mean + alpha * final, it lies in [0, 1 + alpha] and not in
+            [0, 1], so that beta = 0.75 and alpha = 1 weigh it up to six times as much as an outcome in [0, 1]. Nothing
+            is rescaled here: an aggregate of another range does that.
+        beta: The weight of r_hat, in [0, 1].
 
-    Raises InputError where beta is not in [0, 1].
+    Raises:
+        InputError: If beta is not in [0, 1].
     """
-    return (1 - checked(beta)) * outcome + beta * r_hat
+    return (1 - require_weight(beta)) * outcome + beta * r_hat
 
 
-def checked(beta: float) -> float:
-    """beta, if it is one. Raises InputError."""
+def require_weight(beta: float) -> float:
+    """The same beta, checked.
+
+    Raises:
+        InputError: If it is no number in [0, 1].
+    """
     if not isinstance(beta, (int, float)) or not 0 <= beta <= 1:
         raise InputError(f"beta={beta!r}: it is the weight of r_hat beside the outcome, a number from 0 to 1")
     return beta
 
 
 def token_rewards(score: Score, offsets: ArrayLike, placement: Placement = "last") -> NDArray[np.float32]:
-    """The step rewards of a response at the tokens of the policy that wrote it: float32 [num_tokens].
-
-    offsets: int [num_tokens, 2], the characters of the response that each token covers, begin and end: the
-        `offset_mapping` of a fast tokenizer, or `token_offsets`. They count from the beginning of the response (of the
-        trace's text), without the prompt. A token without characters, as special tokens are, gets 0.
-    placement: "last" puts each step's reward at its last token and 0 elsewhere, the usual placement of process rewards:
-        the sum over tokens is the sum over steps. "every" gives each token the reward of its step.
+    """The step rewards of a response at the tokens of the policy that wrote it.
 
     The spans of the steps tile the response, blank lines and markers included (`Step.start`, `Step.end`). A token
     belongs to the step that its last character stands in. Where a token reaches across the end of a step that has no
     token of its own, "last" adds that step's reward at the first such token, and "every" does not show it.
 
-    Raises InputError where a span is not within the response, or where no token has a character of some step: offsets
-    of another text, or of one that was cut off.
+    Args:
+        score: The score of the response.
+        offsets: int [num_tokens, 2], the characters of the response that each token covers, begin and end: the
+            `offset_mapping` of a fast tokenizer, or `token_offsets`. They count from the beginning of the response (of
+            the trace's text), without the prompt. A token without characters, as special tokens are, gets 0.
+        placement: "last" puts each step's reward at its last token and 0 elsewhere, the usual placement of process
+            rewards: the sum over tokens is the sum over steps. "every" gives each token the reward of its step.
+
+    Returns:
+        float32 [num_tokens].
+
+    Raises:
+        InputError: If a span is not within the response, or if no token has a character of some step: offsets of
+            another text, or of one that was cut off.
     """
     if placement not in ("last", "every"):
         raise InputError(f"placement={placement!r}: it is 'last' or 'every'")
@@ -68,23 +82,30 @@ def token_rewards(score: Score, offsets: ArrayLike, placement: Placement = "last
     last[owner] = tokens  # the highest of a step is assigned last
     for i in np.flatnonzero(last < 0):
         last[i] = _across(score, int(i), starts, ends)
-    found = np.zeros(len(spans), np.float32)
+    rewards = np.zeros(len(spans), np.float32)
     if placement == "last":
-        np.add.at(found, last, score.step_rewards)
+        np.add.at(rewards, last, score.step_rewards)
     else:
-        found[tokens] = score.step_rewards[owner]
-    return found
+        rewards[tokens] = score.step_rewards[owner]
+    return rewards
 
 
 def token_offsets(ids: Sequence[int], decode: Callable[[list[int]], str]) -> NDArray[np.int64]:
-    """The characters that each token covers in `decode(ids)`, for `token_rewards`: int64 [num_tokens, 2].
+    """The characters that each token covers in `decode(ids)`, for `token_rewards`.
 
-    For the ids that a policy sampled, which need not be those that its tokenizer gives for the same text. Tokens that
-    are parts of one character share its span; one that decodes to nothing, as special tokens do where they are
-    skipped, has an empty span. Takes time in proportion to the number of tokens, and to the square of the number
+    Tokens that are parts of one character share its span; one that decodes to nothing, as special tokens do where they
+    are skipped, has an empty span. It takes time in proportion to the number of tokens, and to the square of the number
     of those that stand together and are no characters.
 
-    Raises InputError where the parts don't add up to `decode(ids)`, as with decoders that clean up spaces.
+    Args:
+        ids: The ids that a policy sampled, which need not be those that its tokenizer gives for the same text.
+        decode: The tokenizer's way from ids to text.
+
+    Returns:
+        int64 [num_tokens, 2], begin and end.
+
+    Raises:
+        InputError: If the parts don't add up to `decode(ids)`, as with decoders that clean up spaces.
     """
     ids = list(ids)
     spans = np.zeros((len(ids), 2), np.int64)

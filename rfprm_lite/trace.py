@@ -1,9 +1,9 @@
-"""A response as the steps that a PRM judges.
+r"""A response as the steps that a PRM judges.
 
 In: text, or steps, or a thinking trajectory and a response. Out: a `Trace`, whose spans tile its text. Knows
 nothing of models, templates or tokens.
 
-Text is split at blank lines (`\\n\\n`), as the authors of ReasonFlux-PRM do (ReasonFlux_PRM/README.md). A thinking
+Text is split at blank lines (`\n\n`), as the authors of ReasonFlux-PRM do (ReasonFlux_PRM/README.md). A thinking
 part is recognised in two written forms:
 
     1. Deepseek-R1: `<think> thinking </think> response`; the opening marker may be missing.
@@ -27,20 +27,27 @@ from rfprm_lite.errors import InputError, InputTypeError
 Part = Literal["thinking", "response"]
 
 Conversation = Sequence[Mapping[str, Any]]
-"""Messages with role and content, the last one of the user."""
+"""A list of messages with role and content, the last one of the user."""
 Problem = str | Conversation
-"""What is asked: text, or a chat conversation in its place."""
+"""A question: text, or a chat conversation in its place."""
 
 DELIMITER = "\n\n"
+"""The blank line between two steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of a trace.
 
-    `text` is what the PRM reads; it begins at `text_start`. `start` and `end` bound the step's span. All three are
-    character offsets into the trace's text. The spans of a trace's steps tile it, so that a span holds its step's text
-    and whatever blank lines and markers stand beside it.
+    The spans of a trace's steps tile its text, so that a span holds its step's text and whatever blank lines and
+    markers stand beside it. All offsets are characters of the trace's text.
+
+    Attributes:
+        text: The text that the PRM sees.
+        start: Where the step's span begins.
+        end: Where the step's span ends.
+        part: "thinking" or "response".
+        text_start: Where `text` begins.
     """
 
     text: str
@@ -51,7 +58,7 @@ class Step:
 
     @property
     def text_end(self) -> int:
-        """Where `text` ends in the trace's text."""
+        """The character of the trace's text at which `text` ends."""
         return self.text_start + len(self.text)
 
 
@@ -59,7 +66,15 @@ class Step:
 class Trace:
     """A reasoning trace: its whole text and at least one step, none blank, whose spans tile the text.
 
-    Make one with `parse`, `from_steps` or `from_parts`. Raises InputError or InputTypeError where it is none.
+    Make one with `parse`, `from_steps` or `from_parts`.
+
+    Attributes:
+        text: The whole text.
+        steps: Its steps, in order.
+
+    Raises:
+        InputError: If there is no step, if one is blank, or if their spans don't tile the text.
+        InputTypeError: If the text is no str.
     """
 
     text: str
@@ -84,7 +99,12 @@ class Trace:
     def parse(cls, text: str) -> Trace:
         """Split a response into steps, and recognise its thinking part. Blank pieces are no steps.
 
-        Raises InputTypeError where `text` is no str, InputError where it holds no step.
+        Args:
+            text: A response, in one of the written forms above or in none of them.
+
+        Raises:
+            InputTypeError: If `text` is no str.
+            InputError: If it holds no step.
         """
         require_text("the response", text)
         pieces = _marked_pieces(text)
@@ -96,10 +116,15 @@ class Trace:
 
     @classmethod
     def from_steps(cls, steps: Iterable[str], *, thinking: int = 0) -> Trace:
-        """Steps as they are, nothing stripped or split; the first `thinking` of them are the thinking part.
+        """A trace of steps taken as they are, nothing stripped or split.
 
-        Raises InputTypeError where a step is no str, InputError where one is blank, where there is none, or where
-        `thinking` exceeds their number.
+        Args:
+            steps: The texts of the steps; a blank line is put between each two.
+            thinking: How many of them, from the first on, are the thinking part.
+
+        Raises:
+            InputTypeError: If a step is no str.
+            InputError: If one is blank, if there is none, or if `thinking` exceeds their number.
         """
         if isinstance(steps, (str, bytes)):
             raise InputTypeError(f"steps are several texts, not one {type(steps).__name__}: use Trace.parse for that")
@@ -120,7 +145,16 @@ class Trace:
 
     @classmethod
     def from_parts(cls, *, thinking: str, response: str) -> Trace:
-        """A thinking trajectory and a response that come as two texts, each split at blank lines."""
+        """A trace of a thinking trajectory and a response that come as two texts, each split at blank lines.
+
+        Args:
+            thinking: The thinking trajectory, without markers; may be empty.
+            response: The final response; may be empty if the thinking is not.
+
+        Raises:
+            InputTypeError: If one of them is no str.
+            InputError: If both are empty.
+        """
         require_text("thinking", thinking)
         require_text("the response", response)
         between = DELIMITER if thinking and response else ""
@@ -143,7 +177,7 @@ class Trace:
 
 
 Response = str | Trace
-"""What is scored: text, split into steps at blank lines, or a `Trace`."""
+"""The answer that is scored: text, split into steps at blank lines, or a `Trace`."""
 
 
 def as_trace(response: Response | None, steps: Iterable[str] | None = None) -> Trace:
@@ -170,7 +204,16 @@ def as_trace(response: Response | None, steps: Iterable[str] | None = None) -> T
 
 
 def require_text(what: str, value: object) -> None:
-    """Raise unless `value` is a str that UTF-8 can hold."""
+    """Raise unless a value is a str that UTF-8 can hold.
+
+    Args:
+        what: What the message calls it.
+        value: The value.
+
+    Raises:
+        InputTypeError: If it is no str.
+        InputError: If it has a lone surrogate.
+    """
     if not isinstance(value, str):
         raise InputTypeError(f"{what} must be a str, not {type(value).__name__}")
     try:

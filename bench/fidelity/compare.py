@@ -51,7 +51,7 @@ def main(bundle: Path, folder: Path, variant: str, problems: int) -> None:
 def show(bundle: Path, variant: str, read: Pools, found: Rewards) -> None:
     """A table, and one JSON object, of how far what was found is from the bundle's FP32."""
     expected = rewards(bundle, "fp32", read)
-    scheme = manifests.read(bundle / manifests.FILE_NAME).recipe.aggregate
+    scheme = manifests.load(bundle / manifests.FILE_NAME).recipe.aggregate
     result = {"variant": variant, **compare(read, expected, found, lambda steps: scheme(steps, float(steps[-1])))}
     table = Table("measure", "value", "bound")
     for name, value in result.items():

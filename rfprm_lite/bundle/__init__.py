@@ -1,1 +1,1 @@
-"""What lies on disk and on the hub. The only room that imports huggingface-hub."""
+"""Bundles on disk and on the hub. Only this package imports huggingface-hub."""

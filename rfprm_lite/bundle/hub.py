@@ -1,7 +1,8 @@
 """Files of a bundle that lies on the Hugging Face hub, or in the hub's cache on this machine.
 
 In: a repository's id and the files that are wanted. Out: the folder of one commit in the cache, with those files.
-huggingface-hub downloads, resumes and keeps the cache; here is what is fetched, said, checked and explained.
+huggingface-hub downloads, resumes and keeps the cache. This module chooses the files, logs what is downloaded, and
+turns huggingface-hub's errors into ours.
 """
 
 from __future__ import annotations
@@ -28,9 +29,18 @@ def is_hub_id(model: str) -> bool:
 
 
 def fetch_manifest(repo: str, options: LoadOptions) -> Path:
-    """The folder of the revision's commit in the cache, with the manifest in it.
+    """Download the manifest, if need be.
 
-    Raises ModelNotFoundError, BundleFormatError.
+    Args:
+        repo: A hub id.
+        options: The revision, the cache's folder, and whether the network may be used.
+
+    Returns:
+        The folder of the revision's commit in the cache, with the manifest in it.
+
+    Raises:
+        ModelNotFoundError: If it can't be had, from the cache or from the hub.
+        BundleFormatError: If the repository has no manifest.
     """
     reason = _offline(options)
     if reason:
@@ -39,9 +49,17 @@ def fetch_manifest(repo: str, options: LoadOptions) -> Path:
 
 
 def fetch_files(repo: str, folder: Path, files: Sequence[File], options: LoadOptions) -> None:
-    """Download into `folder`, that `fetch_manifest` gave, those of its files that are not there, of the same commit.
+    """Download the files that are missing in the folder of a commit, and log it.
 
-    What is downloaded is logged. Raises ModelNotFoundError, BundleFileError.
+    Args:
+        repo: A hub id.
+        folder: As `fetch_manifest` gave it; its name is the commit.
+        files: The files that are wanted.
+        options: As of `fetch_manifest`.
+
+    Raises:
+        ModelNotFoundError: If a file can't be had.
+        BundleFileError: If the repository lacks it.
     """
     missing = [file for file in files if not (folder / file.path).is_file()]
     if not missing:
@@ -57,7 +75,7 @@ def fetch_files(repo: str, folder: Path, files: Sequence[File], options: LoadOpt
 
 
 def _offline(options: LoadOptions) -> str | None:
-    """Why nothing may be downloaded; None where it may."""
+    """The reason why nothing may be downloaded; None where it may."""
     from huggingface_hub import constants
 
     if options.local_files_only:

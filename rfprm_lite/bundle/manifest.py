@@ -15,11 +15,18 @@ from rfprm_lite.device import Device
 from rfprm_lite.errors import BundleFormatError, VariantError
 
 FORMAT_VERSION = 2
+"""The only version that is understood; a bundle of another one has to be exported again."""
 FILE_NAME = "manifest.json"
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The checkpoint that was exported: hub id or folder name, and the hub revision where there is one."""
+    """The checkpoint that was exported.
+
+    Attributes:
+        name: Its hub id or the name of its folder.
+        revision: The hub's revision, where there is one.
+        architecture: The class that its config.json names.
+    """
 
     name: str
     revision: str | None
@@ -27,7 +34,20 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Dimensions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes that the KV cache and the length check need; max_positions in tokens."""
+    """Sizes that the KV cache and the length check need.
+
+    Attributes:
+        num_layers: Decoder layers.
+        hidden_size: Features of the hidden states.
+        num_heads: Query heads of a layer.
+        num_kv_heads: Key and value heads of a layer.
+        head_size: Features of a head.
+        vocab_size: Rows of the embedding table.
+        max_positions: The longest sequence that the model was made for, in tokens.
+
+    Raises:
+        ValueError: If one is not positive, or if num_heads is no multiple of num_kv_heads.
+    """
 
     num_layers: int
     hidden_size: int
@@ -46,7 +66,13 @@ class Dimensions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of the bundle; path relative to it, with forward slashes."""
+    """A file of the bundle.
+
+    Attributes:
+        path: Relative to the bundle, with forward slashes.
+        sha256: Hexadecimal digest of its contents.
+        bytes: Its size.
+    """
 
     path: str
     sha256: str
@@ -56,10 +82,21 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Differences of step rewards from the PyTorch reference in FP32, measured at export.
 
-    tau: Kendall's, of candidates' rewards, the mean over pools of candidates for one problem; same_choice: the part of
-    the pools in which both find the same candidate the best; None where no pool could be read.
-    by: "the runtime", or "layer by layer" for what did not fit into memory. tokens_per_second: by the runtime, one
-    trace after another, on `machine`.
+    Attributes:
+        max_abs_difference: The largest absolute difference.
+        p99_abs_difference: Its 99th percentile.
+        mean_abs_difference: Its mean.
+        tau: Kendall's tau of candidates' rewards, the mean over pools of candidates of one problem; None without pools.
+        same_choice: The part of the pools in which both find the same candidate the best; None without pools.
+        num_pools: Pools that were compared.
+        num_traces: Traces that were compared.
+        num_rewards: Step rewards that were compared.
+        by: "the runtime", or "layer by layer" for what did not fit into memory.
+        tokens_per_second: Of the runtime, one trace after another, on `machine`; None where it was not measured.
+        machine: The processor that it was measured on.
+        onnxruntime: The version of ONNX Runtime.
+        torch: The version of PyTorch.
+        transformers: The version of transformers.
     """
 
     max_abs_difference: float
@@ -81,11 +118,20 @@ class Parity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One graph of the bundle.
 
-    files: the first is the graph, the others its external data.
-    dtype: of the weights; kv_dtype: of the KV cache. lanes: segments that one run can hold.
-    devices: where it runs. made_by: the passes that made it from the checkpoint, in words.
-    parity: None only while the exporter still measures it. missed: which bound of its parity, in words; a variant that
-    missed one has to be asked for by name.
+    Attributes:
+        name: Such as "fp32".
+        files: The graph first, then its external data.
+        dtype: The type of the weights.
+        kv_dtype: The type of keys and values.
+        lanes: Segments that one run can hold.
+        devices: The devices that it runs on.
+        made_by: The passes that made it from the checkpoint, in words.
+        parity: How far its rewards are from PyTorch's; None only while the exporter still measures it.
+        missed: The bound of parity that it missed, in words; None if it kept them. A variant that missed one is never a
+            default.
+
+    Raises:
+        ValueError: If there is no file, device or lane.
     """
 
     name: str
@@ -104,7 +150,19 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a bundle is. The first variant that runs on a device and kept its bound is that device's default."""
+    """The description of a bundle.
+
+    The first variant that runs on a device and kept its bound is that device's default.
+
+    Attributes:
+        format_version: FORMAT_VERSION.
+        exporter_version: The version of rfprm-lite that wrote it.
+        source: The checkpoint.
+        recipe: How the PRM is scored.
+        dimensions: The model's sizes.
+        tokenizer: The file tokenizer.json.
+        variants: The graphs, in the order of preference.
+    """
 
     format_version: int
     exporter_version: str
@@ -115,14 +173,22 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: tuple[Variant, ...]
 
     def variant(self, name: str) -> Variant:
-        """Raises VariantError, which names what there is."""
+        """The variant of a name.
+
+        Raises:
+            VariantError: If there is none; the message names those that there are.
+        """
         for variant in self.variants:
             if variant.name == name:
                 return variant
         raise VariantError(f"the bundle of {self.source.name} has no variant {name!r}: it has {self.variant_list}")
 
     def default_variant(self, device: Device) -> Variant:
-        """The first variant that runs on `device` and kept its bound. Raises VariantError where none does."""
+        """The first variant that runs on `device` and kept its bound.
+
+        Raises:
+            VariantError: If none does.
+        """
         running = [variant for variant in self.variants if device in variant.devices]
         for variant in running:
             if variant.missed is None:
@@ -137,7 +203,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def variant_list(self) -> str:
-        """The variants and their devices, for messages."""
+        """The names of all variants and their devices, for messages."""
         return ", ".join(f"{variant.name} ({', '.join(variant.devices)})" for variant in self.variants) or "none"
 
     @property
@@ -147,13 +213,25 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.dimensions.max_positions if limit is None else min(limit, self.dimensions.max_positions)
 
 
-def read(path: Path) -> Manifest:
-    """Raises BundleFormatError where the file is malformed or of another format version."""
+def load(path: Path) -> Manifest:
+    """The manifest in a file.
+
+    Raises:
+        BundleFormatError: If it is malformed or of another format version.
+    """
     return decode(path.read_bytes(), str(path))
 
 
 def decode(data: bytes, where: str) -> Manifest:
-    """A manifest from JSON; `where` is what errors call it."""
+    """The manifest in JSON.
+
+    Args:
+        data: UTF-8.
+        where: The name that messages give it.
+
+    Raises:
+        BundleFormatError: If it is malformed or of another format version.
+    """
     try:
         version = msgspec.json.decode(data, type=_Version).format_version
         if version != FORMAT_VERSION:
@@ -167,7 +245,7 @@ def decode(data: bytes, where: str) -> Manifest:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """JSON that `decode` reads back, indented for people."""
+    """The manifest as JSON for `decode`, indented for people."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 

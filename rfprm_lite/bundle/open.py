@@ -1,7 +1,7 @@
-"""A bundle on disk: found or downloaded, and checked.
+"""The way to a bundle on disk, which is downloaded if need be, and checked.
 
 In: a folder, a hub id, or "demo" for the bundled demo model. Out: a `Bundle` whose files are all there, unaltered.
-Local first, the hub second and only for what looks like a hub id, and of that just the files of one variant.
+A local folder comes first; the hub is asked only for what looks like a hub id, and only for the files of one variant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ DEMO_FOLDER = Path(str(files("rfprm_lite"))) / "models" / "demo"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """One variant of a bundle, ready to open."""
+    """One variant of a bundle, ready to open.
+
+    Attributes:
+        folder: Where its files are.
+        manifest: The bundle's description.
+        variant: The variant that was chosen.
+    """
 
     folder: Path
     manifest: Manifest
@@ -32,23 +38,33 @@ class Bundle:
 
     @property
     def graph(self) -> Path:
+        """The file of the variant's graph."""
         return self.folder / self.variant.files[0].path
 
     @property
     def tokenizer(self) -> Path:
+        """The file tokenizer.json."""
         return self.folder / self.manifest.tokenizer.path
 
     @property
     def files(self) -> tuple[File, ...]:
+        """The files that the variant needs, tokenizer included."""
         return (self.manifest.tokenizer, *self.variant.files)
 
 
 def open_bundle(model: str | Path, options: LoadOptions) -> Bundle:
-    """Find, download if need be, and check.
+    """Find a bundle, download it if need be, and check it.
+
+    Args:
+        model: A folder, a hub id, or "demo".
+        options: How it is opened.
 
     Raises:
-        ModelNotFoundError, BundleFormatError, BundleFileError, VariantError: As the names say.
-        DeviceError: No device is called so.
+        ModelNotFoundError: If nothing is there, or its download broke off.
+        BundleFormatError: If its manifest is malformed, or there is none.
+        BundleFileError: If a file is missing, truncated or altered.
+        VariantError: If there is no such variant, or none for the device.
+        DeviceError: If no device is called so.
     """
     device = DeviceSpec.parse(options.device).kind
     folder = DEMO_FOLDER if model == DEMO else Path(model)
@@ -71,8 +87,7 @@ def open_hub_bundle(repo: str, device: Device | None, options: LoadOptions) -> B
         device: In the place of the options'; None where it will not run here, so that any variant will do.
         options: How it is opened.
 
-    Raises:
-        ModelNotFoundError, BundleFormatError, BundleFileError, VariantError: As `open_bundle`.
+    Raises as `open_bundle` does.
     """
     folder = fetch_manifest(repo, options)
     bundle = _choose(folder, read_manifest(folder, repo), options.variant, device)
@@ -84,8 +99,16 @@ def open_hub_bundle(repo: str, device: Device | None, options: LoadOptions) -> B
 
 
 def check_files(bundle: Bundle, *, contents: bool, advice: str = "get the bundle again") -> None:
-    """Raise BundleFileError, with `advice`, where a file is missing, has another size or, if `contents`, another
-    sha256."""
+    """Check that all files of a variant are there.
+
+    Args:
+        bundle: The variant.
+        contents: Whether to compare each file's sha256 besides its size.
+        advice: What the message tells to do.
+
+    Raises:
+        BundleFileError: If a file is missing, or is not the one that the manifest names.
+    """
     for file in bundle.files:
         path = bundle.folder / file.path
         if not path.is_file():
@@ -98,20 +121,28 @@ def check_files(bundle: Bundle, *, contents: bool, advice: str = "get the bundle
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
+    """The hexadecimal digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path, model: str) -> Manifest:
-    """Of a bundle that errors call `model`. Raises BundleFormatError."""
+    """The manifest of a bundle.
+
+    Args:
+        folder: The bundle.
+        model: The name that messages give it.
+
+    Raises:
+        BundleFormatError: If there is none, or if it is malformed or of another format version.
+    """
     path = folder / manifests.FILE_NAME
     if not path.is_file():
         raise BundleFormatError(
             f"{model} has no {manifests.FILE_NAME}: it is no bundle of rfprm-lite. "
             "A PyTorch checkpoint is made into one by rfprm-export"
         )
-    return manifests.read(path)
+    return manifests.load(path)
 
 
 def _choose(folder: Path, manifest: Manifest, variant: str | None, device: Device | None) -> Bundle:

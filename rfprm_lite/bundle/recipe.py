@@ -1,6 +1,6 @@
-"""How one family of PRMs is scored, as data.
+"""The recipe of a family of PRMs: how it is scored, as data.
 
-A recipe says what text the model reads, where its rewards stand and how they become one. The exporter has a table
+A recipe says what text the model sees, where its rewards stand and how they become one. The exporter has a table
 of recipes and asserts one on a checkpoint; the bundle's manifest carries it; the runtime does what it says.
 """
 
@@ -15,7 +15,7 @@ from rfprm_lite.aggregate import Aggregate
 
 
 class Special(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="special"):
-    """A special token of the template, by its text. Only a template can put one into what the model reads."""
+    """A special token of the template, by its text. Only a template can put one into what the model sees."""
 
     token: str
 
@@ -27,7 +27,7 @@ class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text"):
 
 
 class Slot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="slot"):
-    """Where the problem or the steps go; in a message, its role and its content."""
+    """A place in the template: of the problem or the steps; in a message, of its role or its content."""
 
     name: Literal["problem", "steps", "role", "content"]
 
@@ -36,10 +36,15 @@ Piece = Special | Text | Slot
 
 
 class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the PRM's chat template writes a conversation.
+    """The PRM's chat template: how it writes a conversation.
 
-    message: the pieces of one, with the slots `role` and `content`. system: what the system message says where the
-    conversation has none. opening: what stands between the last message and the steps.
+    Attributes:
+        message: The pieces of one message, with the slots `role` and `content`.
+        system: The system message of a conversation that has none.
+        opening: The pieces between the last message and the steps.
+
+    Raises:
+        ValueError: If a message has other slots.
     """
 
     message: tuple[Piece, ...]
@@ -53,7 +58,7 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def template(self) -> list[Piece]:
-        """Of one message of the user, a problem, and the steps that answer it."""
+        """The pieces of a conversation of one message of the user, the problem, and of the steps that answer it."""
         turns = [*written(self.message, "system", Text(self.system)), *written(self.message, "user", Slot("problem"))]
         return merged([*turns, *self.opening, Slot("steps")])
 
@@ -61,9 +66,12 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The reward head, fused into the graph.
 
-    layers: `linear`, h -> outputs; or `mlp`, h -> h, ReLU, h -> outputs.
-    activation: `softmax` over the outputs, the reward is the probability of `positive`; or `sigmoid` of the one
-        output.
+    Attributes:
+        layers: `linear`, h -> outputs; or `mlp`, h -> h, ReLU, h -> outputs.
+        outputs: How many there are.
+        activation: `softmax` over the outputs, the reward is the probability of `positive`; or `sigmoid` of the one
+            output.
+        positive: The output that means a good step.
     """
 
     layers: Literal["linear", "mlp"]
@@ -73,17 +81,21 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a PRM is scored.
+    """The way to score a PRM of one family.
 
-    name: of the family, such as reasonflux-prm-7b.
-    template: the pieces of the text, in order, up to and including the slot `steps`.
-    separator: the special token that follows each step and carries its reward; None where a trace has one reward at
-        its last token. Then the reward of a step is that of the text cut off after it.
-    head: what stands on the hidden states.
-    aggregate: the authors' way from step rewards to one.
-    max_tokens: the authors' own limit, in tokens; None where only the model's positions limit it.
-    source: where all this was read.
-    chat: how a conversation is written in the problem's place; None where the authors use no chat template.
+    Attributes:
+        name: The family's, such as reasonflux-prm-7b.
+        template: The pieces of the text, in order, up to and including the slot `steps`.
+        separator: The special token that follows each step and carries its reward; None where a trace has one reward
+            at its last token. Then the reward of a step is that of the text cut off after it.
+        head: The reward head on the hidden states.
+        aggregate: The authors' way from step rewards to one.
+        max_tokens: The authors' own limit, in tokens; None where only the model's positions limit it.
+        source: The files and papers that say all this.
+        chat: How a conversation is written in the problem's place; None where the authors use no chat template.
+
+    Raises:
+        ValueError: If the template has other slots, or is not what `chat` writes for a problem.
     """
 
     name: str
@@ -106,17 +118,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def written(message: Sequence[Piece], role: str, content: Piece) -> list[Piece]:
-    """The pieces of a message, its slots filled."""
+    """The pieces of a message, its slots filled with a role and a content."""
     fill: dict[str, Piece] = {"role": Text(role), "content": content}
     return [fill[piece.name] if isinstance(piece, Slot) else piece for piece in message]
 
 
 def merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """The same with each run of literal text as one piece."""
-    found: list[Piece] = []
+    """The same pieces with each run of literal text as one piece."""
+    runs: list[Piece] = []
     for piece in pieces:
-        if isinstance(piece, Text) and found and isinstance(last := found[-1], Text):
-            found[-1] = Text(last.text + piece.text)
+        if isinstance(piece, Text) and runs and isinstance(last := runs[-1], Text):
+            runs[-1] = Text(last.text + piece.text)
         else:
-            found.append(piece)
-    return found
+            runs.append(piece)
+    return runs

@@ -1,4 +1,4 @@
-"""The command `rfprm`. Its commands read input, call the library and print; nothing else."""
+"""The command `rfprm`. Its commands take input, call the library and print; nothing else."""
 
 from __future__ import annotations
 

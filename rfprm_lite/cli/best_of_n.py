@@ -1,4 +1,4 @@
-"""`rfprm best-of-n`."""
+"""The command `rfprm best-of-n`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from rfprm_lite.cli.files import Source, reads
+from rfprm_lite.cli.files import Source, input_options
 from rfprm_lite.cli.shared import Session, console, line_number, scores
-from rfprm_lite.data.rows import BestOfNRow, read_rows, read_text
+from rfprm_lite.data.rows import BestOfNRow, plain_text, typed_rows
 from rfprm_lite.errors import InputError
 from rfprm_lite.show.terminal import best_of_n_view
 
@@ -19,7 +19,7 @@ from rfprm_lite.show.terminal import best_of_n_view
 @click.command("best-of-n")
 @click.argument("inputs", type=click.File("rb"), nargs=-1)
 @click.option("--problem", help="Take each of INPUTS as one plain-text candidate, without its last line break.")
-@reads("candidates")
+@input_options("candidates")
 @click.option("--exhaustive", is_flag=True, help="Read all candidates to their ends, also those that can't win.")
 @scores
 def best_of_n(
@@ -46,8 +46,8 @@ def best_of_n(
 
 def _rows(inputs: Sequence[BinaryIO], problem: str | None, source: Source) -> Iterator[tuple[int, BestOfNRow]]:
     if problem is not None:
-        yield 1, BestOfNRow(problem, [read_text(file) for file in inputs])
+        yield 1, BestOfNRow(problem, [plain_text(file) for file in inputs])
         return
     if len(inputs) > 1:
         raise InputError(f"{len(inputs)} files: without --problem, one file of rows is read")
-    yield from read_rows(source.rows(inputs[0]), BestOfNRow, source.columns)
+    yield from typed_rows(source.rows(inputs[0]), BestOfNRow, source.columns)

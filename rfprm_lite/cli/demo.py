@@ -1,4 +1,4 @@
-"""`rfprm demo`."""
+"""The command `rfprm demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rfprm doctor`: what this machine has, and what is wrong with it. No network."""
+"""The command `rfprm doctor`: what this machine has, and what is wrong with it. It uses no network."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rfprm_lite.engine.session import available_providers
 
 PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
 TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
+"""Pairs of packages with the same files, of which only one may be installed."""
 
 
 @click.command()
@@ -68,7 +69,11 @@ def doctor(as_json: bool) -> None:
 
 
 def package_problems(packages: dict[str, str]) -> list[str]:
-    """What is wrong with these packages, versions by name."""
+    """The problems of installed packages, in words.
+
+    Args:
+        packages: Their versions, by name.
+    """
     problems = [
         f"{one} and {other} are both installed and overwrite each other's files: uninstall both, then install one"
         for one, other in TWINS

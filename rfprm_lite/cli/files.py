@@ -1,4 +1,4 @@
-"""Files that a command reads: their format and their columns by option."""
+"""The options of commands that take files of rows: the format and the columns."""
 
 from __future__ import annotations
 
@@ -25,25 +25,38 @@ CANDIDATES = click.option(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the options say of the input. columns: by the field that they fill."""
+    """The input's format and columns, as the options say.
+
+    Attributes:
+        format: None to tell it from the file's name.
+        columns: The column for each field of a row.
+    """
 
     format: Format | None
     columns: dict[str, str]
 
     def rows(self, file: BinaryIO) -> Iterator[Row]:
-        """Raises InputError where the format can't be told."""
+        """The rows of a file.
+
+        Raises:
+            InputError: If the format can't be told.
+        """
         name = "-" if file is sys.stdin.buffer else getattr(file, "name", "-")
-        return tables.read(file, self.format or tables.format_of(name))
+        return tables.rows_of(file, self.format or tables.format_of(name))
 
 
-def reads(other: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options above, for problems with a column of responses or of candidates, as `source`."""
+def input_options(other: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command the options above, and their values as its argument `source`.
+
+    Args:
+        other: The column beside the problem: "response" or "candidates".
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def run(*given: object, format: Format | None, problem_column: str, **own: object) -> None:
-            columns = {"problem": problem_column, other: str(own.pop(f"{other}_column"))}
-            command(*given, source=Source(format, columns), **own)
+        def run(*args: object, format: Format | None, problem_column: str, **kwargs: object) -> None:
+            columns = {"problem": problem_column, other: str(kwargs.pop(f"{other}_column"))}
+            command(*args, source=Source(format, columns), **kwargs)
 
         return FORMAT(PROBLEM((RESPONSE if other == "response" else CANDIDATES)(run)))
 

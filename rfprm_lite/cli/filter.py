@@ -1,4 +1,4 @@
-"""`rfprm filter`."""
+"""The command `rfprm filter`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,16 @@ from rfprm_lite.trace import Problem, Response
 DONE_BUT = 3
 """Exit code where all is done but rows that could not be scored."""
 STOPPED = 130
+"""Exit code after an interrupt, as shells have it: 128 + SIGINT."""
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def checked(_context: click.Context, _option: click.Parameter, top: str | None) -> str | None:
-    """--top, before a model is loaded."""
+def require_top(_context: click.Context, _option: click.Parameter, top: str | None) -> str | None:
+    """Check the value of --top before a model is loaded.
+
+    Raises:
+        click.BadParameter: If it makes no sense.
+    """
     try:
         Selection.of(top, 0.0, None)
     except InputError as error:
@@ -43,7 +48,7 @@ def checked(_context: click.Context, _option: click.Parameter, top: str | None) 
 @click.command("filter")
 @click.argument("input", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="Where the kept rows go: .jsonl, .csv or .parquet.")
-@click.option("--top", callback=checked, help="Keep the best so many traces, 500, or such a part of them, 10%.")
+@click.option("--top", callback=require_top, help="Keep the best so many traces, 500, or such a part of them, 10%.")
 @click.option("--min-reward", type=float, help="Keep traces with at least this reward.")
 @click.option("--per-problem", type=click.IntRange(min=1), help="Keep at most so many traces of a problem, the best.")
 @click.option("--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True)
@@ -105,7 +110,7 @@ def filter_traces(
 
 
 def _spool(path: Path, *, restart: bool) -> None:
-    """Keep standard input as a file beside the output: it is read twice, and again by a run that goes on."""
+    """Keep standard input as a file beside the output: it is needed twice, and again by a run that goes on."""
     if path.exists() and not restart:
         raise InputError(
             f"{path} is there from an earlier run: go on by giving it as INPUT, or replace it by --restart"
@@ -128,7 +133,7 @@ def _score_all(session: Session) -> filtering.ScoreAll:
 
 
 def _job(session: Session, source: Source) -> dict[str, str]:
-    """What the rewards depend on."""
+    """All that the rewards depend on, in words; see `Ledger`."""
     manifest, variant = session.prm.manifest, session.prm.variant
     return {
         "model": f"{manifest.source.name} {variant.name}",
@@ -142,18 +147,18 @@ def _job(session: Session, source: Source) -> dict[str, str]:
 
 
 def _score(source: Source, run: Iterator[filtering.Progress]) -> None:
-    """With a bar on standard error, where that is a terminal."""
-    shown = Console(stderr=True)
+    """Score all rows, with a bar on standard error where that is a terminal."""
+    stderr = Console(stderr=True)
     bar = Progress(
         TextColumn("scoring"),
         *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
         TextColumn("{task.fields[aside]}"),
-        console=shown,
-        disable=not shown.is_terminal,
+        console=stderr,
+        disable=not stderr.is_terminal,
         speed_estimate_period=3600,
     )
     with bar:
-        task = bar.add_task("", total=source.count() if shown.is_terminal else None, aside="")
+        task = bar.add_task("", total=source.count() if stderr.is_terminal else None, aside="")
         for progress in run:
             aside = f"{progress.aside} could not be scored" if progress.aside else ""
             bar.update(task, completed=progress.rows, aside=aside)

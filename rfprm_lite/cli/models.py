@@ -1,4 +1,4 @@
-"""`rfprm models`: bundles on the hub. What the cache holds is shown and removed by huggingface-hub's `hf cache`."""
+"""The command `rfprm models`, for bundles on the hub. huggingface-hub's `hf cache` shows and removes cached ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rfprm score`."""
+"""The command `rfprm score`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from rfprm_lite.cli.files import Source, reads
+from rfprm_lite.cli.files import Source, input_options
 from rfprm_lite.cli.shared import Session, console, line_number, scores
 from rfprm_lite.data import columns, tables
-from rfprm_lite.data.rows import ScoreRow, batches, read_rows, read_text
+from rfprm_lite.data.rows import ScoreRow, batches, plain_text, typed_rows
 from rfprm_lite.errors import InputError
 from rfprm_lite.results import Score
 from rfprm_lite.show.terminal import score_view, tokens_view
@@ -23,7 +23,7 @@ from rfprm_lite.show.terminal import score_view, tokens_view
 @click.command()
 @click.argument("input", type=click.File("rb"), default="-")
 @click.option("--problem", help="Take INPUT as one plain-text response to this problem, without its last line break.")
-@reads("response")
+@input_options("response")
 @click.option(
     "-o",
     "--output",
@@ -44,9 +44,9 @@ def score(session: Session, input: BinaryIO, problem: str | None, source: Source
         _write(session, source, input, output)
         return
     rows = (
-        read_rows(source.rows(input), ScoreRow, source.columns)
+        typed_rows(source.rows(input), ScoreRow, source.columns)
         if problem is None
-        else iter([(1, ScoreRow(problem, read_text(input)))])
+        else iter([(1, ScoreRow(problem, plain_text(input)))])
     )
     for batch in batches(rows):
         for (number, row), result in zip(batch, _scored(session, batch), strict=False):
@@ -58,26 +58,26 @@ def score(session: Session, input: BinaryIO, problem: str | None, source: Source
 
 
 def _write(session: Session, source: Source, input: BinaryIO, output: Path) -> None:
-    """All rows with their rewards, at once or not at all; they are held until then."""
+    """Write all rows with their rewards, at once or not at all; they are in memory until then."""
     format = tables.format_of(output)
     tables.require(format)
     if str(output) != "-":
         tables.require_place(output, Path(getattr(input, "name", "-")))
-    held = list(source.rows(input))
-    rows = list(read_rows(held, ScoreRow, source.columns))
-    for row in held:
+    file_rows = list(source.rows(input))
+    rows = list(typed_rows(file_rows, ScoreRow, source.columns))
+    for row in file_rows:
         with line_number(row.number):
             columns.require_free(row.columns)
     results: list[Score] = []
-    shown = Console(stderr=True)
-    with Progress(*Progress.get_default_columns(), console=shown, disable=not shown.is_terminal) as bar:
+    stderr = Console(stderr=True)
+    with Progress(*Progress.get_default_columns(), console=stderr, disable=not stderr.is_terminal) as bar:
         task = bar.add_task("scoring", total=len(rows))
         for batch in batches(iter(rows)):
             results += _scored(session, batch)
             bar.update(task, completed=len(results))
-    made = [{**_values(row.values), **columns.of(result)} for row, result in zip(held, results, strict=True)]
-    written = tables.write(output, lambda: made, format)
-    click.echo(f"{output}: {written} rows", err=True)
+    rewarded = [{**_values(row.values), **columns.of(result)} for row, result in zip(file_rows, results, strict=True)]
+    count = tables.write(output, lambda: rewarded, format)
+    click.echo(f"{output}: {count} rows", err=True)
 
 
 def _values(values: Mapping[str, Any] | InputError) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What the commands share: a PRM from options, errors as a line, standard output."""
+"""The parts that commands share: a PRM from options, errors as a line, standard output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from rfprm_lite.show.text import visible
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What every command that scores has: a PRM, and how its rewards are made one and shown."""
+    """The state of a command that scores.
+
+    Attributes:
+        prm: The loaded model.
+        aggregate: What makes one reward of a trace's.
+        as_json: Whether to print JSON in place of tables.
+    """
 
     prm: PRM
     aggregate: Aggregate
@@ -33,6 +39,7 @@ class ModelName(click.types.StringParamType):
     """A bundle's folder, a hub id, or demo; where none is given, the error says so."""
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002
+        """The text of the error where no model is named."""
         return "A bundle's folder or a hub id is needed; --model demo is the bundled one, for grade-school arithmetic"
 
 
@@ -52,7 +59,7 @@ OPTIONS = (
 
 
 def scores(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options above, and the Session that they ask for as its first argument."""
+    """Give a command the options above, and the Session that they describe as its first argument."""
 
     @functools.wraps(command)
     def run(model: str, aggregate: str | None, alpha: float | None, final: Any, as_json: bool, **others: Any) -> None:
@@ -61,8 +68,8 @@ def scores(command: Callable[..., None]) -> Callable[..., None]:
             prm = PRM.load(model, LoadOptions(**options))
             default = prm.manifest.recipe.aggregate
             name: Any = aggregate or default.name
-            how = Aggregate(name, default.alpha if alpha is None else alpha, final or default.final)
-            command(Session(prm, how, as_json), **others)
+            chosen_aggregate = Aggregate(name, default.alpha if alpha is None else alpha, final or default.final)
+            command(Session(prm, chosen_aggregate, as_json), **others)
 
     for option in reversed(OPTIONS):
         run = option(run)
@@ -70,13 +77,13 @@ def scores(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def console() -> Console:
-    """Standard output, as it is now: tests and pipes put others in its place."""
+    """A console on standard output, as it is now: tests and pipes put others in its place."""
     return Console(file=sys.stdout, highlight=False)
 
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """An error of ours as one line and exit code 1, not a traceback."""
+    """Report an error of ours as one line and exit code 1, not as a traceback."""
     try:
         yield
     except RfprmError as error:
@@ -87,7 +94,11 @@ def reported_errors() -> Iterator[None]:
 
 @contextmanager
 def line_number(number: int | None) -> Iterator[None]:
-    """Errors of a row say which line it stands on; None where the input has no rows."""
+    """Make the errors of a row say which line it stands on.
+
+    Args:
+        number: The line; None where the input has no rows.
+    """
     try:
         yield
     except InputError as error:

@@ -1,4 +1,4 @@
-"""`rfprm view`: scores as a page."""
+"""The command `rfprm view`, which shows scores as a page."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from rfprm_lite.show.page import Page
 from rfprm_lite.show.record import BestOfNRecord, ScoreLine
 
 MOST_TRACES = 500
+"""Traces that a page shows by default."""
 
 
 class _Kind(msgspec.Struct):
     scores: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def read_records(lines: Iterable[bytes]) -> Iterator[tuple[int, ScoreLine | BestOfNRecord]]:
-    """Line number (from 1) and record of each line that `rfprm score --json` or `rfprm best-of-n --json` wrote.
+def records_of(lines: Iterable[bytes]) -> Iterator[tuple[int, ScoreLine | BestOfNRecord]]:
+    """The records of lines that `rfprm score --json` or `rfprm best-of-n --json` wrote, with their numbers from 1.
 
-    Raises InputError.
+    Raises:
+        InputError: If a line is none of theirs.
     """
     for number, line in numbered(lines):
         try:
@@ -76,10 +78,10 @@ def view(files: Sequence[BinaryIO], output: Path | None, title: str | None, limi
 
 
 def _rows(files: Sequence[BinaryIO]) -> Iterator[tuple[str, ScoreLine | BestOfNRecord]]:
-    """Each row and where it stands."""
+    """The rows of all files, each with the place where it stands, in words."""
     for file in files:
         try:
-            for number, row in read_records(file):
+            for number, row in records_of(file):
                 yield f"line {number}" if len(files) == 1 else f"{_name(file)}, line {number}", row
         except InputError as error:
             error.add_note(_name(file))

@@ -1,4 +1,4 @@
-"""The columns that rewards have beside their rows, in every file and data set that rfprm-lite writes."""
+"""The columns of rewards beside their rows, in every file and data set that rfprm-lite writes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ ALL = (REWARD, FINAL, STEP_REWARDS, KEPT, ERROR)
 
 
 class Rewards(Protocol):
-    """What a `Score` and its like have."""
+    """The rewards of a trace, as a `Score` has them."""
 
     @property
-    def reward(self) -> float: ...
+    def reward(self) -> float:
+        """The reward of the trace."""
+
     @property
-    def final(self) -> float: ...
+    def final(self) -> float:
+        """The final reward, in [0, 1]."""
+
     @property
-    def step_rewards(self) -> NDArray[np.float32]: ...
+    def step_rewards(self) -> NDArray[np.float32]:
+        """The reward of each step, float32 [num_steps]."""
 
 
 def of(rewards: Rewards) -> dict[str, object]:
-    """The values of its columns."""
+    """The columns of a trace's rewards, with their values."""
     return {
         REWARD: rewards.reward,
         FINAL: rewards.final,
@@ -40,7 +45,11 @@ def of(rewards: Rewards) -> dict[str, object]:
 
 
 def require_free(names: Iterable[str]) -> None:
-    """Raise InputError where a column has one of these names already."""
-    taken = sorted(set(ALL) & set(names))
-    if taken:
-        raise InputError(f"the input has {', '.join(taken)} already: rename or drop what an earlier run wrote")
+    """Check that no column of the input has the name of one that is added.
+
+    Raises:
+        InputError: If one has.
+    """
+    clashes = sorted(set(ALL) & set(names))
+    if clashes:
+        raise InputError(f"the input has {', '.join(clashes)} already: rename or drop what an earlier run wrote")

@@ -1,8 +1,8 @@
-"""What a long run has scored so far, in one SQLite file: written batch by batch, each as a whole or not at all.
+"""The record of a long run in one SQLite file, written batch by batch, each as a whole or not at all.
 
-In: rows' numbers and rewards. Out: what is there already, and what a selection keeps. A run that was killed at any
-point, by SIGKILL or a power cut too, finds every batch that it had finished. One process writes at a time. The file
-belongs on a local disk: SQLite's locks can't be relied on over a network.
+In: rows' numbers and rewards. Out: which rows are recorded already, and which of them a selection keeps. A run that was
+killed at any point, by SIGKILL or a power cut too, finds every batch that it had finished. One process writes at a
+time. The file belongs on a local disk: SQLite's locks can't be relied on over a network.
 """
 
 from __future__ import annotations
@@ -46,20 +46,36 @@ _EVERY = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which problem a row asks, and which row it is: digests of its texts, so that a changed input is seen."""
+    """Digests of a row's texts, so that a changed input is seen.
+
+    Attributes:
+        problem: Of the problem; equal for rows of one problem.
+        row: Of problem and response.
+    """
 
     problem: bytes
     row: bytes
 
     @classmethod
     def of(cls, problem: object, response: object) -> Key:
-        """Of anything that JSON holds."""
+        """The key of a problem and a response, each anything that JSON holds.
+
+        Raises:
+            InputError: If a text is no valid unicode.
+        """
         return cls(_digest(problem), _digest([problem, response]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """The rewards of a row and what they cost, as in `Score`. step_rewards: float32 [num_steps]."""
+    """The rewards of a row and what they cost, as in `Score`.
+
+    Attributes:
+        reward: The reward of the trace.
+        final: Its final reward, in [0, 1].
+        step_rewards: float32 [num_steps], in [0, 1].
+        tokens: Token counts.
+    """
 
     reward: float
     final: float
@@ -69,7 +85,14 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """A row that is recorded, and whether a selection keeps it. digest: of the row, as `Key.row`."""
+    """A row that is recorded, and whether a selection keeps it.
+
+    Attributes:
+        row: The row's number.
+        digest: The digest of its texts, as `Key.row`.
+        scored: Its rewards.
+        kept: Whether the selection keeps it.
+    """
 
     row: int
     digest: bytes
@@ -79,7 +102,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of all scored rows: their number, and their tokens, of which some were computed."""
+    """Sums over all scored rows.
+
+    Attributes:
+        rows: How many there are.
+        tokens: Tokens of their texts.
+        computed: Tokens that went through the model; the others were shared.
+    """
 
     rows: int
     tokens: int
@@ -87,11 +116,18 @@ class Totals:
 
 
 class Ledger:
-    """Open for one job, which is what the rewards depend on, in words. Closed by `close`."""
+    """A record that is open for one job, until `close`.
+
+    Args:
+        path: The file, which is made where there is none.
+        job: All that the rewards depend on, in words.
+        restart: Whether to forget the rows that are recorded.
+
+    Raises:
+        LedgerError: If the file is another job's, is in use, or is no ledger.
+    """
 
     def __init__(self, path: Path, job: Mapping[str, str], *, restart: bool = False) -> None:
-        """restart: forget what is recorded. Raises LedgerError where the file is another job's, is in use, or is no
-        ledger."""
         self._path = path
         try:
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -117,7 +153,14 @@ class Ledger:
         self._database.close()
 
     def new(self, keys: Mapping[int, Key]) -> list[int]:
-        """The rows that are not scored yet, in order. Raises LedgerError where a scored row has changed since."""
+        """The rows that are not scored yet, in order.
+
+        Args:
+            keys: The keys of rows, by their numbers.
+
+        Raises:
+            LedgerError: If a scored row has changed since.
+        """
         if not keys:
             return []
         between = "SELECT row, digest FROM rewards WHERE row BETWEEN ? AND ?"
@@ -127,7 +170,16 @@ class Ledger:
         return sorted(keys.keys() - scored.keys())
 
     def require_same(self, row: int, digest: bytes, key: Key | None) -> None:
-        """Raises LedgerError where a recorded row is now another, or none that can be scored (None)."""
+        """Check that a recorded row is still the same.
+
+        Args:
+            row: Its number.
+            digest: The digest that is recorded.
+            key: Its key now; None if it can't be scored any more.
+
+        Raises:
+            LedgerError: If it is another row now.
+        """
         if key is None or digest != key.row:
             raise LedgerError(
                 f"row {row} is not what it was when {self._path} recorded its reward: the input has changed. "
@@ -135,7 +187,7 @@ class Ledger:
             )
 
     def add(self, scores: Sequence[tuple[int, Key, Scored]]) -> None:
-        """Record a batch: all of it or, where the process dies, nothing."""
+        """Record a batch of rows, each with its key and rewards: all of it or, where the process dies, nothing."""
         values = [
             (
                 *(row, key.row, key.problem, score.reward, score.final),
@@ -153,7 +205,7 @@ class Ledger:
             self._database.executemany("INSERT OR REPLACE INTO aside VALUES (?, ?, ?)", rows)
 
     def aside(self) -> Iterator[tuple[int, str, str]]:
-        """Row, error and content of each that is set aside, in order."""
+        """The rows that are set aside, in order: number, error and content of each."""
         yield from self._execute("SELECT row, error, content FROM aside ORDER BY row")
 
     def entries(self, selection: Selection) -> Iterator[Entry]:
@@ -169,22 +221,26 @@ class Ledger:
                 "most": _EVERY if most is None else min(most, _EVERY),
             },
         )
-        found = self._execute(
+        records = self._execute(
             "SELECT rewards.row, digest, reward, final, step_rewards, tokens, computed, "
             "kept.row IS NOT NULL FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
         )
-        for row, digest, reward, final, steps, tokens, computed, kept in found:
+        for row, digest, reward, final, steps, tokens, computed, kept in records:
             step_rewards = np.frombuffer(steps, "<f4").astype(np.float32)
             scored = Scored(reward, final, step_rewards, Usage(tokens, computed))
             yield Entry(row, digest, scored, bool(kept))
 
     def totals(self) -> Totals:
-        """Of all that is recorded."""
+        """Sums over all rows that are recorded."""
         sums = "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(computed), 0) FROM rewards"
         return Totals(*self._execute(sums).fetchone())
 
     def _claim(self, job: Mapping[str, str]) -> None:
-        """Make an empty ledger the job's. Raises LedgerError where it is another's."""
+        """Make an empty ledger the job's.
+
+        Raises:
+            LedgerError: If it is another job's.
+        """
         recorded = dict(self._database.execute("SELECT name, value FROM job").fetchall())
         if not recorded:
             with self._transaction():

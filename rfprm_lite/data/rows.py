@@ -1,4 +1,4 @@
-"""Rows of input as what is scored, validated; errors name the line.
+"""Rows of input in the types that are scored, validated; errors name the line.
 
 In: rows of a file. Out: problems with their responses or candidates.
 """
@@ -20,44 +20,72 @@ def _response(value: str | list[str]) -> Response:
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
-    """A problem (text, or a conversation) and a response: text, or a list of steps."""
+    """A problem and a response.
+
+    Attributes:
+        problem: Text, or a conversation.
+        response: Text, or a list of steps.
+    """
 
     problem: str | list[dict[str, Any]]
     response: str | list[str]
 
     @property
     def trace(self) -> Response:
-        """The response as text, or its steps as a trace. Raises InputError where a step is empty."""
+        """The response as text, or its steps as a trace.
+
+        Raises:
+            InputError: If a step is empty.
+        """
         return _response(self.response)
 
 
 class BestOfNRow(msgspec.Struct, frozen=True):
-    """A problem and its candidates, each a text or a list of steps. In CSV they are a list in JSON."""
+    """A problem and its candidates.
+
+    Attributes:
+        problem: Text, or a conversation.
+        candidates: Each a text or a list of steps. In CSV they are a list in JSON.
+    """
 
     problem: str | list[dict[str, Any]]
     candidates: list[str | list[str]]
 
     @property
     def responses(self) -> list[Response]:
-        """Each candidate as text, or its steps as a trace. Raises InputError where a step is empty."""
+        """The candidates, each as text, or its steps as a trace.
+
+        Raises:
+            InputError: If a step is empty.
+        """
         return [_response(candidate) for candidate in self.candidates]
 
 
-Asked = TypeVar("Asked", ScoreRow, BestOfNRow)
+TypedRow = TypeVar("TypedRow", ScoreRow, BestOfNRow)
 Columns = Mapping[str, str]
 """The column of a file for each field above."""
 
 ROWS_A_BATCH = 64
+"""Rows that are scored together, and shown before the next ones are."""
 
 
-def read_row(row: Row, kind: type[Asked], columns: Columns) -> Asked:
-    """Raises InputError, which names the line."""
+def typed_row(row: Row, kind: type[TypedRow], columns: Columns) -> TypedRow:
+    """A row of a file in the types of a ScoreRow or a BestOfNRow.
+
+    Args:
+        row: The row.
+        kind: ScoreRow or BestOfNRow.
+        columns: The column for each field.
+
+    Raises:
+        InputError: If it has no such column, or something of another type; the message names the line.
+    """
     if isinstance(row.values, InputError):
         raise row.values
     missing = [repr(name) for name in columns.values() if name not in row.values]
     if missing:
-        found = ", ".join(row.values) or "nothing"
-        raise InputError(f"line {row.number} has no {' and no '.join(missing)}: it has {found}")
+        names = ", ".join(row.values) or "nothing"
+        raise InputError(f"line {row.number} has no {' and no '.join(missing)}: it has {names}")
     values = {field: row.values[name] for field, name in columns.items()}
     try:
         if isinstance(values.get("candidates"), str):
@@ -67,22 +95,26 @@ def read_row(row: Row, kind: type[Asked], columns: Columns) -> Asked:
         raise InputError(f"line {row.number}: {error}") from error
 
 
-def read_rows(rows: Iterable[Row], kind: type[Asked], columns: Columns) -> Iterator[tuple[int, Asked]]:
-    """Line number and row; raises InputError at the first that is none."""
-    return ((row.number, read_row(row, kind, columns)) for row in rows)
+def typed_rows(rows: Iterable[Row], kind: type[TypedRow], columns: Columns) -> Iterator[tuple[int, TypedRow]]:
+    """The number and the types of each row, as `typed_row`; the first wrong one raises InputError."""
+    return ((row.number, typed_row(row, kind, columns)) for row in rows)
 
 
-def read_text(file: BinaryIO) -> str:
-    """A plain text in UTF-8 without a byte order mark and the line break that ends it. Raises InputError."""
+def plain_text(file: BinaryIO) -> str:
+    """The text of a file in UTF-8, without a byte order mark and the line break that ends it.
+
+    Raises:
+        InputError: If it is no UTF-8.
+    """
     try:
         return file.read().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise InputError(f"the plain-text input is no UTF-8 text: {error}") from error
 
 
-def batches(rows: Iterator[tuple[int, Asked]]) -> Iterator[list[tuple[int, Asked]]]:
-    """ROWS_A_BATCH rows at a time; the rows before a malformed line are yielded before its error is raised."""
-    batch: list[tuple[int, Asked]] = []
+def batches(rows: Iterator[tuple[int, TypedRow]]) -> Iterator[list[tuple[int, TypedRow]]]:
+    """The rows in batches of ROWS_A_BATCH; those before a malformed line are yielded before its error is raised."""
+    batch: list[tuple[int, TypedRow]] = []
     try:
         for row in rows:
             batch.append(row)

@@ -1,7 +1,7 @@
-"""Which traces of many are kept: the offline data selection of arXiv 2506.18896, section 4.
+"""The selection of traces to keep: the offline data selection of arXiv 2506.18896, section 4.
 
-A trace's reward is what its aggregate makes of its rewards: the paper's r_hat = mean of the step rewards + alpha * the
-final reward, where the recipe or the caller says mean+final.
+A trace's reward is the one that its aggregate makes: the paper's r_hat = mean of the step rewards + alpha * the final
+reward, where the recipe or the caller says mean+final.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ _TOP = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is kept: the traces that meet all of these.
+    """The conditions that a kept trace meets, all of them. Of equal rewards the first in the input is the better.
 
-    per_problem: among the best so many of its problem. min_reward: a reward of at least so much. top: among the best so
-    many of those that meet the two before: a number, or with share=True a part of all scored traces, rounded down, but
-    one at least. Of equal rewards the one that comes first in the input is the better.
+    Attributes:
+        top: It is among the best `top` of the traces that meet the other two conditions.
+        share: Whether `top` is a part of all scored traces, rounded down, but one at least, instead of a number.
+        min_reward: Its reward is at least this.
+        per_problem: It is among the best `per_problem` of its problem.
+
+    Raises:
+        InputError: If there is no condition, or one that makes no sense.
     """
 
     top: Fraction | None = None
@@ -39,18 +44,27 @@ class Selection:
 
     @classmethod
     def of(cls, top: str | None, min_reward: float | None, per_problem: int | None) -> Selection:
-        """top: a number of traces ("500") or a part of them ("10%"). Raises InputError."""
+        """The selection of options as users write them.
+
+        Args:
+            top: A number of traces ("500") or a part of them ("10%"); None for no such condition.
+            min_reward: As the attribute.
+            per_problem: As the attribute.
+
+        Raises:
+            InputError: If there is no condition, or one that makes no sense.
+        """
         if top is None:
             return cls(None, False, min_reward, per_problem)
-        found = _TOP.fullmatch(top.strip())
-        if found is None or not Fraction(found[1]) > 0 or (found[2] and Fraction(found[1]) > 100):
+        match = _TOP.fullmatch(top.strip())
+        if match is None or not Fraction(match[1]) > 0 or (match[2] and Fraction(match[1]) > 100):
             raise InputError(f"top={top!r}: a number of traces such as 500, or a part such as 10%, is needed")
-        if not found[2] and "." in found[1]:
+        if not match[2] and "." in match[1]:
             raise InputError(f"top={top!r}: a whole number of traces is needed; a part of them has a %")
-        return cls(Fraction(found[1]) / (100 if found[2] else 1), bool(found[2]), min_reward, per_problem)
+        return cls(Fraction(match[1]) / (100 if match[2] else 1), bool(match[2]), min_reward, per_problem)
 
     def limit(self, scored: int) -> int | None:
-        """At most so many of `scored` traces; None for any number."""
+        """The most traces that `top` keeps of `scored` ones; None for any number."""
         if self.top is None:
             return None
         return max(int(self.top * scored), 1) if self.share else int(self.top)

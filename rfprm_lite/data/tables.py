@@ -36,14 +36,20 @@ SUFFIXES: dict[str, Format] = {
     ".pq": "parquet",
 }
 ROWS_A_BATCH = 1024
+"""Rows of a Parquet file that are in memory at once."""
 PREFIX = "rfprm_"
-"""Of the columns that rfprm-lite adds."""
+"""The beginning of the columns that rfprm-lite adds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """number: the line (JSON lines, CSV) or row (Parquet) of the file, from 1. values: by column, or what is wrong, and
-    then content: as it stands there."""
+    """A row of a file.
+
+    Attributes:
+        number: Its line (JSON lines, CSV) or row (Parquet) in the file, from 1.
+        values: By column; or an error that says what is wrong with the row.
+        content: The row as it stands in the file, if it is wrong; otherwise empty.
+    """
 
     number: int
     values: Values | InputError
@@ -51,42 +57,63 @@ class Row:
 
     @property
     def columns(self) -> Sequence[str]:
-        """Their names; none where the row can't be read."""
+        """The names of the columns; none where the row is wrong."""
         return [] if isinstance(self.values, InputError) else list(self.values)
 
 
 def format_of(path: str | Path) -> Format:
-    """By the end of its name; JSON lines where that is "-". Raises InputError."""
+    """The format of a file by the end of its name; JSON lines for "-".
+
+    Raises:
+        InputError: If the name tells no format.
+    """
     if str(path) == "-":
         return "jsonl"
-    found = SUFFIXES.get(Path(path).suffix.lower())
-    if found is None:
+    format = SUFFIXES.get(Path(path).suffix.lower())
+    if format is None:
         raise InputError(f"{path}: what it holds can't be told from its name, which ends with none of {[*SUFFIXES]}")
-    return found
+    return format
 
 
-def read(file: BinaryIO, format: Format) -> Iterator[Row]:
-    """The rows in order; blank lines are passed over. A row that can't be read carries an InputError that names it."""
-    return {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[format](file)
+def rows_of(file: BinaryIO, format: Format) -> Iterator[Row]:
+    """The rows of a file in order, without blank lines. A wrong row carries an InputError that names it.
+
+    Raises:
+        InputError: If the file as a whole is of another format, or has two columns of one name.
+        MissingExtraError: If it is Parquet and pyarrow is not installed.
+    """
+    return {"jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows}[format](file)
 
 
 def count(file: BinaryIO, format: Format) -> int:
-    """How many rows `read` gives."""
+    """The number of rows that `rows_of` gives."""
     if format == "parquet":
         return int(_pyarrow("parquet").ParquetFile(file).metadata.num_rows)
     if format == "csv":
-        return sum(1 for _ in _read_csv(file))
+        return sum(1 for _ in _csv_rows(file))
     return sum(1 for line in file if line.strip())
 
 
 def require(format: Format) -> None:
-    """Raises MissingExtraError where what the format needs is not installed."""
+    """Check that the library of a format is installed.
+
+    Raises:
+        MissingExtraError: If it is not.
+    """
     if format == "parquet":
         _pyarrow()
 
 
 def require_place(path: Path, source: Path) -> None:
-    """Raises InputError where an output can't be written there, or would overwrite the input."""
+    """Check that an output can be written to a place.
+
+    Args:
+        path: The output.
+        source: The input.
+
+    Raises:
+        InputError: If there is no such folder, or if the output would overwrite the input.
+    """
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}")
     if path.resolve() == source.resolve():
@@ -94,8 +121,21 @@ def require_place(path: Path, source: Path) -> None:
 
 
 def write(path: Path, rows: Callable[[], Iterable[Values]], format: Format, schema: Any = None) -> int:
-    """Write a file at once or not at all; returns the number of rows. `rows` may be called twice: CSV and Parquet need
-    to know all columns before the first row. schema: of those that Parquet is to keep as they are, pyarrow's."""
+    """Write a file at once or not at all.
+
+    Args:
+        path: The file; "-" is standard output.
+        rows: Gives the rows. It may be called twice: CSV and Parquet need all columns before the first row.
+        format: The file's format.
+        schema: The types of the columns that Parquet is to keep as they are, pyarrow's.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        InputError: If the file can't be written, or if the format can't hold a value.
+        MissingExtraError: If it is Parquet and pyarrow is not installed.
+    """
     with replaced(path) as file:
         if format == "parquet":
             return _write_parquet(file, rows, schema)
@@ -103,7 +143,11 @@ def write(path: Path, rows: Callable[[], Iterable[Values]], format: Format, sche
 
 
 def schema_of(file: BinaryIO) -> Any:
-    """The schema of a Parquet file, pyarrow's. Raises InputError."""
+    """The types of a Parquet file's columns, pyarrow's.
+
+    Raises:
+        InputError: If it is no Parquet.
+    """
     try:
         return _pyarrow("parquet").ParquetFile(file).schema_arrow
     except (_pyarrow("lib").ArrowException, OSError) as error:
@@ -111,16 +155,22 @@ def schema_of(file: BinaryIO) -> Any:
 
 
 def clear_partial(paths: Iterable[Path]) -> None:
-    """Remove what writes that were killed have left of these. Nobody else may be writing them."""
+    """Remove the partial files that killed writes have left of these. Nobody else may be writing them."""
     for path in paths:
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-            left.unlink(missing_ok=True)
+        for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when all is written and on the disk; an error leaves what was there.
-    "-" is standard output. Raises InputError where it can't be written."""
+
+    Args:
+        path: The file; "-" is standard output.
+
+    Raises:
+        InputError: If it can't be written.
+    """
     if str(path) == "-":
         yield sys.stdout.buffer
         return
@@ -139,7 +189,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 
 def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers (from 1), without blank ones and without a byte order mark."""
+    """The lines with their numbers (from 1), without blank ones and without a byte order mark."""
     for number, line in enumerate(lines, start=1):
         line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if line.strip():
@@ -147,13 +197,13 @@ def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """`size` at a time, the last ones fewer."""
+    """The items in lists of `size`, the last one shorter."""
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
 
 
-def _read_jsonl(file: BinaryIO) -> Iterator[Row]:
+def _jsonl_rows(file: BinaryIO) -> Iterator[Row]:
     for number, line in numbered(file):
         try:
             yield Row(number, msgspec.json.decode(line, type=dict[str, Any]))
@@ -162,23 +212,23 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Row]:
             yield Row(number, wrong, line.decode(errors="backslashreplace"))
 
 
-def _read_csv(file: BinaryIO) -> Iterator[Row]:
+def _csv_rows(file: BinaryIO) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the module's own limit is shorter than traces are; Windows takes no higher one
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
-        taken: list[str] = []  # the lines of the row at hand
-        reader = csv.reader(_noted(text, taken), strict=True)
+        row_lines: list[str] = []  # of the row at hand, for messages; a quoted field may span lines
+        reader = csv.reader(_noted(text, row_lines), strict=True)
         names = next(reader, [])
         _require_single(names)
         while True:
             number = reader.line_num + 1
-            taken.clear()
+            row_lines.clear()
             try:
                 values = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield Row(number, InputError(f"line {number} is no CSV: {error}"), _legible("".join(taken)))
+                yield Row(number, InputError(f"line {number} is no CSV: {error}"), _legible("".join(row_lines)))
             else:
                 if values:
                     yield _csv_row(number, names, values)
@@ -196,15 +246,15 @@ def _csv_row(number: int, names: Sequence[str], values: Sequence[str]) -> Row:
     return Row(number, dict(zip(names, values, strict=True)))
 
 
-def _noted(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """The lines, each put down as it is taken."""
+def _noted(lines: Iterable[str], notes: list[str]) -> Iterator[str]:
+    """The same lines, each appended to `notes` as it is consumed."""
     for line in lines:
-        taken.append(line)
+        notes.append(line)
         yield line
 
 
 def _legible(text: str) -> str:
-    """With the bytes that are no UTF-8 written as escapes."""
+    """The text with the bytes that are no UTF-8 written as escapes."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -214,18 +264,18 @@ def _has_surrogate(text: str) -> bool:
 
 def _require_single(names: Sequence[str]) -> None:
     """Raise InputError where two columns have one name: a row can't hold both."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"several columns are called {', '.join(map(repr, twice))}: rename or drop all but one")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"several columns are called {', '.join(map(repr, repeated))}: rename or drop all but one")
 
 
-def _read_parquet(file: BinaryIO) -> Iterator[Row]:
+def _parquet_rows(file: BinaryIO) -> Iterator[Row]:
     parquet, pa = _pyarrow("parquet"), _pyarrow()
     try:
-        opened = parquet.ParquetFile(file if file.seekable() else io.BytesIO(file.read()))
-        _require_single(opened.schema_arrow.names)
+        table = parquet.ParquetFile(file if file.seekable() else io.BytesIO(file.read()))
+        _require_single(table.schema_arrow.names)
         number = 0
-        for batch in opened.iter_batches(batch_size=ROWS_A_BATCH):
+        for batch in table.iter_batches(batch_size=ROWS_A_BATCH):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(number, values)
@@ -254,7 +304,7 @@ def _write_csv(file: BinaryIO, rows: Callable[[], Iterable[Values]]) -> int:
 
 
 def _cell(value: Any) -> Any:
-    """Lists and objects as JSON."""
+    """The value, or JSON of a list or an object."""
     return msgspec.json.encode(value).decode() if isinstance(value, (list, dict)) else value
 
 
@@ -268,11 +318,11 @@ def _write_parquet(file: BinaryIO, rows: Callable[[], Iterable[Values]], known: 
     pa, parquet = _pyarrow(), _pyarrow("parquet")
     known = pa.schema([]) if known is None else known
     try:
-        found = pa.unify_schemas(
+        others = pa.unify_schemas(
             [pa.schema([]), *(_columns(pa, batch, known.names).schema for batch in chunks(rows(), ROWS_A_BATCH))],
             promote_options="permissive",
         )
-        schema = pa.schema([*known, *found])
+        schema = pa.schema([*known, *others])
         written = 0
         with parquet.ParquetWriter(file, schema) as writer:
             for batch in chunks(rows(), ROWS_A_BATCH):

@@ -1,1 +1,1 @@
-"""How tokens are computed. The only room that imports ONNX Runtime."""
+"""The engine, which computes tokens. Only this package imports ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""What the processor can do, as far as it decides which kernels give right numbers.
+"""The abilities of the processor, as far as they decide which kernels give right numbers.
 
 Linux tells it in /proc/cpuinfo and macOS by sysctl. Windows tells too little without its registry: there it is unknown.
 """
@@ -22,7 +22,7 @@ INSTRUCTIONS = (
     "asimddp",
     "i8mm",
 )
-"""By the names that Linux has for them."""
+"""The instructions that matter to ONNX Runtime's kernels, by the names that Linux has for them."""
 ON_MACOS = {
     "avx2_0": "avx2",
     "avx512vnni": "avx512_vnni",
@@ -31,7 +31,7 @@ ON_MACOS = {
     "feat_dotprod": "asimddp",
     "feat_i8mm": "i8mm",
 }
-"""Those that macOS calls otherwise."""
+"""Instructions that macOS calls otherwise."""
 EXACT_ON_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
 """With one of these, ONNX Runtime's products of u8 by s8 are summed in 32 bits; without, in saturating 16 bits."""
 
@@ -42,7 +42,7 @@ FEATURES = ("flags", "Features", "machdep.cpu.features", "machdep.cpu.leaf7_feat
 
 
 def instructions() -> list[str] | None:
-    """Those of INSTRUCTIONS that the first CPU has; None where the system does not tell."""
+    """The INSTRUCTIONS that the first CPU has; None where the system does not tell."""
     fields = _fields()
     words = {word.lower() for name in FEATURES for word in fields.get(name, "").split()}
     words |= {name.rpartition(".")[2].lower() for name, value in fields.items() if value == "1"}
@@ -56,20 +56,24 @@ def model_name() -> str:
     return next((fields[name] for name in NAMES if fields.get(name)), "") or platform.processor() or "unknown"
 
 
-def int8_products_saturate(machine: str | None = None, found: list[str] | None = None) -> bool:
+def int8_products_saturate(machine: str | None = None, known: list[str] | None = None) -> bool:
     """Whether u8 x s8 products may be wrong here, so that ONNX Runtime must take its slower u8 x u8 kernels.
 
     True for an x86 processor without VNNI and for one of which the system does not tell. Arm is exact.
+
+    Args:
+        machine: The architecture, as `platform.machine` gives it; this machine's where None.
+        known: The instructions that it has, as `instructions` gives them; this machine's where None.
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64", "x86", "i686"):
         return False
-    found = instructions() if found is None else found
-    return found is None or not any(name in found for name in EXACT_ON_X86)
+    known = instructions() if known is None else known
+    return known is None or not any(name in known for name in EXACT_ON_X86)
 
 
 @functools.cache
 def _fields() -> dict[str, str]:
-    """What the system says of the first CPU, by name; nothing where it says nothing."""
+    """The fields that the system gives of the first CPU, by name; empty where it gives none."""
     try:
         text = _sysctl() if sys.platform == "darwin" else CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:

@@ -3,14 +3,14 @@
 In: token ids on top of a lane's KV cache, and positions, for one or more lanes. Out: rewards at those positions. Knows
 nothing of text, recipes, steps or plans.
 
-The graph has a number of lanes, each with a cache of its own. For T tokens in all its L lanes, R of them read:
+The graph has a number of lanes, each with a cache of its own. For T tokens in all its L lanes, R of them read out:
 
     input_ids        int64 [T]      lane after lane
     positions        int64 [T]      each token's place in its own sequence
     lane_tokens      int64 [L]      at least 1 each
     lane_totals      int64 [L]      tokens in each lane's cache after the run
-    read_rows        int64 [R]      which of the T tokens are read, ascending
-    lane_reads       int64 [L]
+    read_rows        int64 [R]      which of the T tokens are read out, ascending
+    lane_reads       int64 [L]      read-outs of each lane
     past.i.key.l, past.i.value.l                    present.i.key.l, present.i.value.l, the same buffers
     rewards          float32 [R], in [0, 1]
 
@@ -18,7 +18,7 @@ Layer i but the last: past and present are one buffer [1, num_kv_heads, capacity
 [cached tokens, num_kv_heads * head_size] and present [lane's tokens, num_kv_heads * head_size], which the engine binds
 to the two neighbouring parts of one buffer.
 
-Products run over all rows at once, which is what short segments need: weights are read from memory once a run. Nothing
+Products run over all rows at once, which is what short segments need: weights come from memory once a run. Nothing
 else mixes rows, so that what stands in one lane changes no reward of another.
 """
 
@@ -44,11 +44,19 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 ROWS = 16
+"""Rows of a block of ONNX Runtime's attention kernel; see `_not_one_row`."""
 KINDS = ("key", "value")
 
 
 class KVLanes:
-    """The KV caches of one call, and what binds them to the graph. Owned by one call, used by one thread."""
+    """The KV caches of one call, and what binds them to the graph. Owned by one call, used by one thread.
+
+    Attributes:
+        caches: One a lane.
+        idle: An empty cache for the lanes that a run does not use.
+        binding: ONNX Runtime's, kept between runs.
+        bound: The cache that each lane of the graph is bound to, by lane.
+    """
 
     def __init__(self, caches: Sequence[KVCache], idle: KVCache, binding: ort.IOBinding) -> None:
         self.caches = caches
@@ -66,10 +74,10 @@ class Engine:
         """An engine on an open session.
 
         Args:
-            session: Of the graph.
+            session: The graph's session.
             layout: Shapes of its keys and values.
             device: Where the session runs.
-            lanes: Of the graph.
+            lanes: Lanes of the graph.
             least_readouts: Rows that the last layer's attention computes at least for a lane; see `least_readouts`.
 
         Raises:
@@ -87,19 +95,51 @@ class Engine:
     def open(
         cls, graph: Path, layout: Layout, device: DeviceSpec, lanes: int, threads: int | None, least_readouts: int
     ) -> Engine:
-        """The engine of a graph file. Raises DeviceError, BundleFileError, BundleFormatError."""
+        """The engine of a graph file.
+
+        Args:
+            graph: The file.
+            layout: Shapes of its keys and values.
+            device: Where it runs.
+            lanes: Lanes of the graph.
+            threads: Within an operator; None for one a physical core.
+            least_readouts: Rows that the last layer's attention computes at least for a lane; see `least_readouts`.
+
+        Raises:
+            DeviceError: If the device can't be had.
+            BundleFileError: If ONNX Runtime refuses the graph.
+            BundleFormatError: If the graph is not of this layout or has other lanes.
+        """
         return cls(open_session(graph, device, threads), layout, device, lanes, least_readouts)
 
     def new_lanes(self, count: int, capacity: int) -> KVLanes:
-        """1 to `max_lanes` lanes with empty caches for up to `capacity` tokens each, on the engine's device."""
+        """New lanes on the engine's device, with empty caches.
+
+        Args:
+            count: How many, from 1 to `max_lanes`.
+            capacity: Tokens that each has room for.
+        """
         caches = [KVCache(self._layout, capacity, self._memory) for _ in range(count)]
         return KVLanes(caches, KVCache(self._layout, 0, self._memory), self._session.io_binding())
 
     def prefill(self, lanes: KVLanes, chunks: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
-        """Append each chunk to the cache of its lane; at least one, at most one a lane.
+        """Append each chunk to the cache of its lane, and compute its rewards.
 
-        Returns float32 [R] for each, in [0, 1]. Raises ValueError where a cache is too small, NumericalError where a
-        reward is no number, StoppedError where `cancel` said so. After any error the caches are as they were.
+        Args:
+            lanes: The lanes of the call.
+            chunks: At least one, at most one a lane.
+            cancel: Ends the run from another thread.
+
+        Returns:
+            The rewards at each chunk's read-outs, float32 [R] in [0, 1].
+
+        Raises:
+            ValueError: If a cache is too small.
+            NumericalError: If a reward is no number.
+            EngineError: If ONNX Runtime failed.
+            StoppedError: If the call was cancelled.
+
+        After any error the caches are as they were.
         """
         caches = [lanes.caches[chunk.lane] for chunk in chunks]
         pasts = [cache.length for cache in caches]
@@ -122,10 +162,10 @@ class Engine:
             self._bind(lanes, lane, cache, int(inputs["lane_tokens"][lane]), int(inputs["lane_totals"][lane]))
         lanes.binding.bind_output("rewards", "cpu")
         self._run_session(lanes.binding, cancel)
-        found: Rewards = lanes.binding.get_outputs()[-1].numpy()
-        _check_numbers(found, inputs["positions"][inputs["read_rows"]])
+        rewards: Rewards = lanes.binding.get_outputs()[-1].numpy()
+        _check_numbers(rewards, inputs["positions"][inputs["read_rows"]])
         starts = np.cumsum(inputs["lane_reads"]) - inputs["lane_reads"]
-        return [found[starts[lane] :][: len(c.read_at)] for lane, (_, c) in chunks.items()]
+        return [rewards[starts[lane] :][: len(c.read_at)] for lane, (_, c) in chunks.items()]
 
     def _run_session(self, binding: ort.IOBinding, cancel: Cancellation) -> None:
         """One run, which a request to cancel ends within milliseconds. Raises StoppedError, EngineError."""
@@ -144,7 +184,7 @@ class Engine:
                 raise EngineError(f"ONNX Runtime failed: {error}") from error
 
     def _bind(self, lanes: KVLanes, lane: int, cache: KVCache, tokens: int, total: int) -> None:
-        """Past and present of a lane; what is bound since an earlier run is left alone."""
+        """Bind past and present of a lane; what is bound since an earlier run is left alone."""
         last = self._layout.num_layers - 1
         if lanes.bound.get(lane) is not cache:
             lanes.bound[lane] = cache
@@ -167,9 +207,12 @@ def run_inputs(
     than it has: only its first ones count.
 
     Args:
-        lanes: Of the graph.
+        lanes: Lanes of the graph.
         chunks: Cached tokens, ids and read_at, by lane.
         least: Read-outs of a lane that has any, at least.
+
+    Returns:
+        The arrays of the module's table, by name.
     """
     idle = (0, np.zeros(1, np.int64), np.zeros(0, np.int64))
     used = {at: (past, _not_one_row(ids), _repeated(read_at, least)) for at, (past, ids, read_at) in chunks.items()}
@@ -192,13 +235,15 @@ def run_inputs(
 
 
 def _not_one_row(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """GroupQueryAttention takes rows in blocks of a multiple of ROWS: where one would be left over, a token that nobody
-    sees is put behind it."""
+    """The same ids, with a token behind them that nobody sees where one row would be left over.
+
+    GroupQueryAttention takes rows in blocks of a multiple of ROWS.
+    """
     return np.append(ids, 0) if len(ids) % ROWS == 1 else ids
 
 
 def least_readouts(head_size: int, num_heads: int, num_kv_heads: int) -> int:
-    """How many read-outs a lane needs for the same bits whatever their number.
+    """The read-outs that a lane needs at least for the same bits whatever their number.
 
     In the last layer the product of attention's weights and values has group rows a read-out, [read-outs * group,
     tokens] x [tokens, head_size]. ONNX Runtime divides it among threads by columns if it has more columns than rows,
@@ -209,7 +254,7 @@ def least_readouts(head_size: int, num_heads: int, num_kv_heads: int) -> int:
 
 
 def _repeated(read_at: NDArray[np.int64], least: int) -> NDArray[np.int64]:
-    """The last read-out is repeated until there are as many as are needed; none stays none."""
+    """The same read-outs, the last repeated until there are `least`; none stays none."""
     return np.append(read_at, np.repeat(read_at[-1:], max(0, least - len(read_at))))
 
 
@@ -234,8 +279,8 @@ def _check_contract(session: ort.InferenceSession, layout: Layout, lanes: int) -
         for part in KINDS
         for lane in range(lanes)
     }
-    found = {i.name: (i.type, [n for n in i.shape if isinstance(n, int)]) for i in session.get_inputs()}
-    cache = {name: value for name, value in found.items() if name.startswith("past.")}
+    inputs = {i.name: (i.type, [n for n in i.shape if isinstance(n, int)]) for i in session.get_inputs()}
+    cache = {name: value for name, value in inputs.items() if name.startswith("past.")}
     if cache != expected:
         wrong = sorted(name for name in cache.keys() | expected if cache.get(name) != expected.get(name))
         raise BundleFormatError(

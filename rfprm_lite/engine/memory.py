@@ -1,7 +1,7 @@
-"""Where keys and values live: arrays of a device, and copies of tokens between them.
+"""The memory that keys and values live in: arrays of a device, and copies of tokens between them.
 
 In: shapes. Out: arrays whose last two axes are tokens and features, their addresses, and copies of token ranges from
-one to another that stay on the device. Knows nothing of layers or models.
+one to another that stay on the device. It knows nothing of layers or models.
 """
 
 from __future__ import annotations
@@ -26,49 +26,59 @@ Dtype = np.dtype[np.floating]
 
 
 class Memory(Protocol[A]):
-    """A device's memory. A: its arrays."""
+    """A device's memory, whose arrays are of the type A."""
 
     def empty(self, shape: Shape, dtype: Dtype) -> A:
-        """An array, its contents undefined."""
+        """An array of undefined contents."""
 
     def address(self, array: A) -> int:
-        """Of its first element."""
+        """The address of an array's first element."""
 
     def copy(self, target: A, at: int, source: A, start: int, tokens: int) -> None:
-        """target[..., at : at + tokens, :] = source[..., start : start + tokens, :]"""
+        """Set target[..., at : at + tokens, :] to source[..., start : start + tokens, :]."""
 
 
 class HostMemory:
-    """The CPU's: numpy arrays."""
+    """The CPU's memory, as numpy arrays."""
 
     def empty(self, shape: Shape, dtype: Dtype) -> NDArray[np.floating]:
+        """An array of undefined contents."""
         return np.empty(shape, dtype)
 
     def address(self, array: NDArray[np.floating]) -> int:
+        """The address of an array's first element."""
         return array.ctypes.data
 
     def copy(
         self, target: NDArray[np.floating], at: int, source: NDArray[np.floating], start: int, tokens: int
     ) -> None:
+        """Copy tokens; see `Memory.copy`."""
         target[..., at : at + tokens, :] = source[..., start : start + tokens, :]
 
 
 class DeviceMemory:
-    """Any device of ONNX Runtime: OrtValues, copied on the device in contiguous pieces. On CUDA it was never run."""
+    """The memory of any device of ONNX Runtime, as OrtValues. On CUDA it was never run.
+
+    ONNX Runtime's Python API has no call that copies a part of an OrtValue on its device. So a copy is a run of a graph
+    of one Identity, whose input and output are bound to addresses within the two arrays.
+    """
 
     def __init__(self, device: DeviceSpec) -> None:
         self._device = device
         self._copiers: dict[str, ort.InferenceSession] = {}
 
     def empty(self, shape: Shape, dtype: Dtype) -> ort.OrtValue:
+        """An array of undefined contents."""
         from onnxruntime import OrtValue
 
         return OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device.kind, self._device.index)
 
     def address(self, array: ort.OrtValue) -> int:
+        """The address of an array's first element."""
         return int(array.data_ptr())
 
     def copy(self, target: ort.OrtValue, at: int, source: ort.OrtValue, start: int, tokens: int) -> None:
+        """Copy tokens, a run of the copying graph for each contiguous piece; see `Memory.copy`."""
         if not tokens:
             return
         dtype = _dtype(source)
@@ -92,7 +102,11 @@ def _dtype(array: ort.OrtValue) -> Dtype:
 
 
 def _pieces(array: ort.OrtValue, start: int) -> list[int]:
-    """The addresses of array[..., start, :], each the beginning of contiguous tokens."""
+    """The addresses of array[..., start, :], each the beginning of contiguous tokens.
+
+    Tokens are contiguous within an index of the outer axes: within a head in the inner array, within keys or values in
+    the last layer's.
+    """
     *outer, capacity, features = array.shape()
     row = features * _dtype(array).itemsize
     first = int(array.data_ptr()) + start * row

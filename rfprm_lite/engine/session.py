@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def require_available(device: DeviceSpec) -> None:
-    """Raise DeviceError where this ONNX Runtime was built without the device."""
+    """Check that this ONNX Runtime was built with the device.
+
+    Raises:
+        DeviceError: If it was not.
+    """
     if device.kind == "cpu":
         return
     available = available_providers()
@@ -49,10 +53,16 @@ def available_providers() -> list[str]:
 
 
 def open_session(graph: Path | bytes, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
-    """A session on `device`, of a file or of the model's own bytes. threads: within an operator, None for one a
-    physical core.
+    """Open a session on a device.
 
-    Raises DeviceError where the device can't be had, BundleFileError where ONNX Runtime refuses the graph.
+    Args:
+        graph: A file, or the bytes of a graph without external data.
+        device: Where it runs.
+        threads: Within an operator; None for one a physical core.
+
+    Raises:
+        DeviceError: If the device can't be had.
+        BundleFileError: If ONNX Runtime refuses the graph.
     """
     require_available(device)
     load_onnxruntime()
@@ -76,16 +86,22 @@ def open_session(graph: Path | bytes, device: DeviceSpec, threads: int | None) -
 
 
 def session_options(threads: int | None) -> ort.SessionOptions:
-    """What every session of rfprm-lite is opened with. Raises DeviceError where `threads` is not a count."""
+    """The options that every session of rfprm-lite is opened with.
+
+    Args:
+        threads: Within an operator; None for one a physical core.
+
+    Raises:
+        DeviceError: If `threads` is not a count.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     if int8_products_saturate():
-        options.add_session_config_entry(
-            "session.x64quantprecision", "1"
-        )  # s8 weights become u8 at load: exact, slower
+        # s8 weights become u8 at load: exact, but slower.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         if not isinstance(threads, int) or threads < 1:
             raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")

@@ -1,12 +1,12 @@
-"""Rewards for the inference-time scaling algorithms of its_hub: `pip install 'rfprm-lite[its-hub]'`.
+r"""Rewards for the inference-time scaling algorithms of its_hub: `pip install 'rfprm-lite[its-hub]'`.
 
     from its_hub.core.algorithms.beam_search import BeamSearch
     from rfprm_lite.integrations.its_hub import ProcessRewardModel
 
-    search = BeamSearch(StepGeneration(max_steps=20, step_token="\\n\\n"), ProcessRewardModel(prm), beam_width=4)
+    search = BeamSearch(StepGeneration(max_steps=20, step_token="\n\n"), ProcessRewardModel(prm), beam_width=4)
 
 Its searches re-score whole paths at every level. Prefixes are kept between calls, so that only the new steps are
-computed. Steps are told apart by blank lines, as everywhere: give a step generation the step token "\\n\\n".
+computed. Steps are told apart by blank lines, as everywhere: give a step generation the step token "\n\n".
 """
 
 from __future__ import annotations
@@ -36,39 +36,55 @@ from rfprm_lite.results import Score
 from rfprm_lite.trace import Problem
 
 Conversation: TypeAlias = str | list[ChatMessage] | ChatMessages
+"""The forms in which its_hub passes a conversation."""
 ProblemOf: TypeAlias = Callable[[Sequence[ChatMessage]], Problem]
-"""How a conversation becomes the problem that the PRM reads."""
+"""The way from a conversation to the problem of a PRM."""
 
 
-def as_it_is(messages: Sequence[ChatMessage]) -> Problem:
-    """The conversation in the problem's place, as `PRM.score` takes it."""
+def whole_conversation(messages: Sequence[ChatMessage]) -> Problem:
+    """The whole conversation as the problem, in the form that `PRM.score` takes."""
     return [{"role": message.role, "content": message.extract_text_content()} for message in messages]
 
 
 class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # its_hub has no types
     """Rewards of responses as far as they have come, for beam search and particle filtering.
 
-    aggregate: as in `PRM.score`. tokens: of all calls so far.
+    Args:
+        prm: A loaded model.
+        aggregate: As in `PRM.score`.
+        problem_of: The way from a conversation to the problem.
+
+    Attributes:
+        tokens: Token counts of all calls so far.
     """
 
-    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = as_it_is) -> None:
+    def __init__(
+        self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation
+    ) -> None:
         self._prm = prm
         self._aggregate = aggregate
         self._problem_of = problem_of
         self.tokens = Usage(0, 0)
 
     def score(self, prompt_or_messages: Conversation | list[list[ChatMessage]], steps: str | list[str]) -> list[float]:
-        """The reward of each response in `steps`, each the steps so far in one text; of a single one, a list of one.
+        """The reward of each response; of a single one, a list of one.
 
-        prompt_or_messages: one problem for all, or a conversation for each. Raises InputError, InputTypeError and what
-        `PRM.score_many` raises.
+        Args:
+            prompt_or_messages: One problem for all, or a conversation for each.
+            steps: One response or several, each the steps so far in one text.
+
+        Raises:
+            InputError: If there are several conversations, but not as many as responses.
+            InputTypeError: If the problem is no conversation.
+
+        Otherwise raises as `PRM.score_many` does.
         """
         return self._counted(self._prm.score_many(self._pairs(prompt_or_messages, steps), aggregate=self._aggregate))
 
     async def ascore(
         self, prompt_or_messages: Conversation | list[list[ChatMessage]], steps: str | list[str]
     ) -> list[float]:
-        """`score` in a thread of its own; cancelled, it ends."""
+        """The same as `score`, in a thread of its own, which ends if this is cancelled."""
         pairs = self._pairs(prompt_or_messages, steps)
         return self._counted(await self._prm.aio.score_many(pairs, aggregate=self._aggregate))
 
@@ -89,18 +105,33 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
 
 
 class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
-    """Rewards of whole conversations, whose last message is the response, for best-of-N. Otherwise the same."""
+    """Rewards of whole conversations, whose last message is the response, for best-of-N.
 
-    def __init__(self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = as_it_is) -> None:
+    Args:
+        prm: A loaded model.
+        aggregate: As in `PRM.score`.
+        problem_of: The way from a conversation, without its last message, to the problem.
+    """
+
+    def __init__(
+        self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation
+    ) -> None:
         self._process = ProcessRewardModel(prm, aggregate=aggregate, problem_of=problem_of)
 
     @property
     def tokens(self) -> Usage:
-        """Of all calls so far."""
+        """Token counts of all calls so far."""
         return self._process.tokens
 
     def score(self, messages: Conversation | list[list[ChatMessage]]) -> list[float] | float:
-        """The reward of a conversation, or a list of them for several."""
+        """The reward of a conversation, or a list of them for several.
+
+        Raises:
+            InputError: If a conversation does not end with a message of the assistant.
+            InputTypeError: If it is none.
+
+        Otherwise raises as `PRM.score_many` does.
+        """
         prompts, responses, single = _apart(messages)
         rewards = self._process.score(prompts, responses)
         return rewards[0] if single else rewards
@@ -110,7 +141,7 @@ class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
         messages: Conversation | list[list[ChatMessage]],
         orchestrator: AbstractOrchestrator | None = None,  # noqa: ARG002  # its_hub passes one; nothing is generated here
     ) -> list[float] | float:
-        """`score` in a thread of its own; cancelled, it ends."""
+        """The same as `score`, in a thread of its own, which ends if this is cancelled."""
         prompts, responses, single = _apart(messages)
         rewards = await self._process.ascore(prompts, responses)
         return rewards[0] if single else rewards
@@ -118,7 +149,7 @@ class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
 
 @dataclass
 class RaceResult(AbstractScalingResult):  # type: ignore[misc]
-    """What a race has found.
+    """The result of a race.
 
     Attributes:
         responses: Every candidate as far as it was written, as messages.
@@ -139,13 +170,13 @@ class RaceResult(AbstractScalingResult):  # type: ignore[misc]
 
 
 class RacingBestOfN(AbstractScalingAlgorithm):  # type: ignore[misc]
-    """Best of N that stops writing candidates that can't win any more; the choice is that of writing all to their ends.
+    r"""Best of N that stops writing candidates that can't win any more; the choice is that of writing all to the end.
 
     Args:
-        sg: its_hub's step generation, with the step token "\\n\\n".
+        sg: its_hub's step generation, with the step token "\n\n".
         prm: The judge.
         aggregate: As in `PRM.race`; min and product stop earliest.
-        problem_of: How a conversation becomes the problem.
+        problem_of: The way from a conversation to the problem.
         width: Candidates that are written at once. With fewer, more of the later ones are stopped early.
     """
 
@@ -155,7 +186,7 @@ class RacingBestOfN(AbstractScalingAlgorithm):  # type: ignore[misc]
         prm: PRM,
         *,
         aggregate: AggregateLike = "min",
-        problem_of: ProblemOf = as_it_is,
+        problem_of: ProblemOf = whole_conversation,
         width: int = 4,
     ) -> None:
         self._sg = sg
@@ -174,6 +205,17 @@ class RacingBestOfN(AbstractScalingAlgorithm):  # type: ignore[misc]
         tool_choice: str | dict[str, Any] | None = None,
     ) -> dict[str, str] | RaceResult:
         """Write `budget` candidates step by step until one is sure to win.
+
+        Args:
+            lm: The model that writes.
+            prompt_or_messages: The question.
+            budget: How many candidates there are.
+            return_response_only: Whether to return the winner's message alone.
+            tools: For the model.
+            tool_choice: For the model.
+
+        Returns:
+            The winner's message, or all of the race.
 
         Raises:
             InputError: If a candidate's first step is empty, and what `PRM.race` raises.
@@ -202,16 +244,16 @@ class RacingBestOfN(AbstractScalingAlgorithm):  # type: ignore[misc]
 
 
 def _conversations(value: Conversation | list[list[ChatMessage]]) -> list[list[ChatMessage]]:
-    """As a list of conversations."""
+    """The value as a list of conversations."""
     if isinstance(value, (str, ChatMessages)):
         return [ChatMessages.from_prompt_or_messages(value).to_chat_messages()]
     if not isinstance(value, list) or not value:
         raise InputTypeError(f"a prompt, a conversation or several are needed, not {type(value).__name__}")
-    return [_messages(own) for own in value] if isinstance(value[0], list) else [_messages(value)]
+    return [_messages(one) for one in value] if isinstance(value[0], list) else [_messages(value)]
 
 
 def _messages(value: Sequence[object]) -> list[ChatMessage]:
-    """Messages, which may also come as dicts of role and content."""
+    """The messages, which may also come as dicts of role and content."""
     return [ChatMessage.from_dict(message) if isinstance(message, dict) else message for message in value]
 
 

@@ -1,7 +1,7 @@
-"""r_hat for training runs, which a completion that can't be scored must not end.
+"""The judge of training runs: r_hat of completions, where one that can't be scored does not end the run.
 
 A policy writes nothing at times, or more than the PRM reads. Such completions have no score; they are counted, and
-logged as a warning. What is wrong with anything but a completion is raised.
+logged as a warning. An error of anything but a completion is raised.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.rl import BETA, checked
-from rfprm_lite.text.conversation import asked
+from rfprm_lite.rl import BETA, require_weight
+from rfprm_lite.text.conversation import prompt_pieces
 from rfprm_lite.trace import Problem, Response
 
 _log = logging.getLogger("rfprm_lite")
 
 
 class Judge:
-    """Scores completions; may be called from several threads.
+    """A judge of completions. Several threads may call it.
 
-    unscorable: what `r_hat` gives for a completion without a score.
-    judged, unscored, tokens: of all calls so far: completions, those without a score, and what the others cost.
+    Args:
+        prm: A loaded model.
+        aggregate: As in `PRM.score`.
+        unscorable: The r_hat of a completion without a score.
+
+    Attributes:
+        judged: Completions of all calls so far.
+        unscored: Those of them without a score.
+        tokens: Token counts of the others.
     """
 
     def __init__(self, prm: PRM, aggregate: AggregateLike | None, unscorable: float | None) -> None:
@@ -44,20 +51,24 @@ class Judge:
     def __call__(self, pairs: Sequence[tuple[Problem, Response]]) -> list[Score | None]:
         """The score of each problem and response; None where the response is empty, or too long with its problem.
 
-        Raises InputError where a problem is none, and what `PRM.score_many` raises otherwise.
+        Raises:
+            InputError: If a problem can't be judged.
+            InputTypeError: If it is neither text nor a list of messages.
+
+        Otherwise raises as `PRM.score_many` does.
         """
         for i, (problem, _) in enumerate(pairs):
             try:
-                asked(problem, self.prm.manifest.recipe)
+                prompt_pieces(problem, self.prm.manifest.recipe)
             except RfprmError as wrong:
                 wrong.add_note(f"in the prompt of completion {i}")
                 raise
-        found = self.prm.score_many(pairs, aggregate=self.aggregate, on_error="return")
-        errors = [result for result in found if isinstance(result, RfprmError)]
+        results = self.prm.score_many(pairs, aggregate=self.aggregate, on_error="return")
+        errors = [result for result in results if isinstance(result, RfprmError)]
         for error in errors:
             if not isinstance(error, (InputError, MemoryLimitError)):
                 raise error
-        scores = [result if isinstance(result, Score) else None for result in found]
+        scores = [result if isinstance(result, Score) else None for result in results]
         with self._counting:
             self.judged += len(pairs)
             self.unscored += len(errors)
@@ -70,12 +81,20 @@ class Judge:
         return scores
 
     def r_hat(self, score: Score | None) -> float | None:
-        """The reward of a score."""
+        """The reward of a score; `unscorable` where there is none."""
         return self.unscorable if score is None else score.reward
 
 
 def weight_of(outcome: object | None, beta: float | None) -> float:
-    """The weight of r_hat: beta, or upstream's. Raises InputError where beta has no outcome to weigh against."""
+    """The weight of r_hat: beta, or upstream's where None.
+
+    Args:
+        outcome: What r_hat is weighed against; None if nothing.
+        beta: A number in [0, 1], or None.
+
+    Raises:
+        InputError: If beta is not in [0, 1], or if there is no outcome to weigh against.
+    """
     if outcome is None and beta is not None:
         raise InputError(f"beta={beta} weighs r_hat against an outcome, and none is given: give one, or no beta")
-    return checked(BETA if beta is None else beta)
+    return require_weight(BETA if beta is None else beta)

@@ -1,17 +1,19 @@
-"""A reward function for OpenRLHF, in a file of yours that `--reward.remote_url` names:
+r"""A reward function for OpenRLHF.
+
+It goes into a file of yours that `--reward.remote_url` names:
 
     from rfprm_lite import PRM
     from rfprm_lite.integrations.openrlhf import RewardFunction, between
 
-    problem_of = between("<|im_start|>user\\n", "<|im_end|>")
+    problem_of = between("<|im_start|>user\n", "<|im_end|>")
     reward_func = RewardFunction(PRM.from_pretrained("bundles/reasonflux-7b"), problem_of=problem_of)
 
 `reward_func` of this module is one without any option, for prompts that are the problem itself; its model is named by
 the environment variable RFPRM_MODEL.
 
 Follows `SingleTurnAgentExecutor` (openrlhf/utils/agent.py) of OpenRLHF 0.11.2, which calls it in threads, a response at
-a time. It logs an exception of a reward function as information only, and goes on without a reward: so what is raised
-here is logged as an error first.
+a time. It logs an exception of a reward function as information only, and goes on without a reward. So every exception
+is logged here as an error first.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 __all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
 
@@ -37,21 +39,28 @@ Outcome: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[Any]], Map
 """A reward function in OpenRLHF's signature: `(queries, prompts, labels) -> {"rewards": ...}`."""
 
 ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", "<｜end▁of▁sentence｜>", "</s>")
-"""What may end a response and is no part of it: OpenRLHF does not skip special tokens."""
+"""Ends of responses that are no part of them: OpenRLHF does not skip special tokens."""
 
 _log = logging.getLogger("rfprm_lite")
 
 
 class RewardFunction:
-    """r = (1 - beta) * outcome + beta * r_hat of each response (`rfprm_lite.rl.mixed`); without an outcome, r_hat.
+    """A reward function in OpenRLHF's signature: r = (1 - beta) * outcome + beta * r_hat, or r_hat without an outcome.
 
-    outcome: a reward function as OpenRLHF takes it.
-    beta: weight of r_hat, 0.75 where None, as upstream; only with an outcome.
-    aggregate: as in `PRM.score`: r_hat is `Score.reward`.
-    unscorable: r_hat of a response that is empty or too long to be read. Each is logged as a warning.
-    problem_of: how a prompt, as the chat template rendered it, becomes the problem. By default it is the problem, and
-        a rendered one raises InputError: `between` finds it.
-    ends: stripped from the end of a response.
+    The formula is that of `rfprm_lite.rl.mix_rewards`.
+
+    Args:
+        prm: A loaded model.
+        outcome: A reward function as OpenRLHF takes it.
+        beta: The weight of r_hat, 0.75 where None, as upstream; only with an outcome.
+        aggregate: As in `PRM.score`: r_hat is `Score.reward`.
+        unscorable: The r_hat of a response that is empty or too long. Each is logged as a warning.
+        problem_of: The way from a prompt, as the chat template rendered it, to the problem. By default the prompt is
+            the problem, and a rendered one raises InputError: `between` finds the problem in it.
+        ends: Texts that are stripped from the end of a response.
+
+    Raises:
+        InputError: If beta is not in [0, 1], or is given without an outcome.
     """
 
     def __init__(
@@ -74,21 +83,31 @@ class RewardFunction:
 
     @property
     def tokens(self) -> Usage:
-        """Of all calls so far."""
+        """Token counts of all calls so far."""
         return self._judge.tokens
 
     @property
     def unscored(self) -> int:
-        """How many responses of all calls so far could not be scored."""
+        """The number of responses of all calls so far that could not be scored."""
         return self._judge.unscored
 
     def __call__(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
-        """queries: prompt and response in one text each.
+        """The rewards of responses.
 
-        Returns float32 tensors [num_queries]: "rewards"; "scores", by which OpenRLHF filters groups that are all alike,
-        in [0, 1]: the outcome, or r_hat divided by the highest value of its range; and in "extra_logs" r_hat and
-        whether it could not be scored. Raises InputError where a query does not begin with its prompt (OpenRLHF cuts
-        prompts that are too long), and what `PRM.score_many` raises.
+        Args:
+            queries: Prompt and response of each, in one text.
+            prompts: The prompt of each.
+            labels: For the outcome.
+
+        Returns:
+            float32 tensors [num_queries]: "rewards"; "scores", by which OpenRLHF filters groups that are all alike, in
+            [0, 1]: the outcome, or r_hat divided by the highest value of its range; and in "extra_logs" r_hat and
+            whether it could not be scored.
+
+        Raises:
+            InputError: If a query does not begin with its prompt: OpenRLHF cuts prompts that are too long.
+
+        Otherwise raises as `PRM.score_many` does.
         """
         try:
             return self._rewards(queries, prompts, labels)
@@ -111,7 +130,7 @@ class RewardFunction:
             filtered = [min(1.0, max(0.0, r_hat / top)) for r_hat, top in zip(r_hats, highest, strict=True)]
         else:
             filtered = [float(reward) for reward in self._outcome(queries, prompts, labels)["rewards"]]
-            rewards = [mixed(outcome, r_hat, self._beta) for outcome, r_hat in zip(filtered, r_hats, strict=True)]
+            rewards = [mix_rewards(outcome, r_hat, self._beta) for outcome, r_hat in zip(filtered, r_hats, strict=True)]
         return {
             "rewards": torch.tensor(rewards),
             "scores": torch.tensor(filtered),
@@ -142,7 +161,11 @@ def _highest(score: Score) -> float:
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
-    """`RewardFunction` without options, of the model that RFPRM_MODEL names. Raises InputError where it names none."""
+    """The `RewardFunction` without options, of the model that RFPRM_MODEL names.
+
+    Raises:
+        InputError: If RFPRM_MODEL is not set, or as `RewardFunction`.
+    """
     return _default()(queries, prompts, labels)
 
 

@@ -1,4 +1,4 @@
-"""What a trainer calls a prompt and a completion, as the problem and the response that a PRM reads.
+"""The way from a trainer's prompts and completions to the problems and responses of a PRM.
 
 A prompt is text or a conversation (messages as dicts of role and content). Needs no other library.
 """
@@ -15,16 +15,17 @@ from rfprm_lite.trace import Problem, Response, Trace
 Message: TypeAlias = Mapping[str, object]
 Prompt: TypeAlias = str | Sequence[Message]
 ProblemOf: TypeAlias = Callable[[Prompt], Problem]
-"""How a prompt becomes the problem that the PRM reads."""
+"""The way from a prompt to the problem of a PRM."""
 
 _RENDERED = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<｜User｜>")
 
 
 def plain_problem(prompt: Prompt) -> Problem:
-    """A prompt that is the problem: its text, or the conversation as it is, which `PRM.score` takes in its place.
+    """The prompt itself as the problem: a text, or a conversation, which `PRM.score` takes in its place.
 
-    Raises InputError for text that a chat template has rendered, since the PRM would read the template's words as part
-    of the problem.
+    Raises:
+        InputError: If a chat template has rendered the text, since the PRM would take the template's words as part of
+            the problem.
     """
     if not isinstance(prompt, str):
         return prompt
@@ -40,7 +41,11 @@ def plain_problem(prompt: Prompt) -> Problem:
 def between(before: str, after: str) -> ProblemOf:
     """A `problem_of` for rendered prompts: the text from the last `before` to the next `after`.
 
-    It raises InputError for a prompt without them.
+    It raises InputError for a prompt without them, and InputTypeError for a conversation.
+
+    Args:
+        before: The end of the template's text before the problem.
+        after: The beginning of the template's text after it.
     """
 
     def problem_of(prompt: Prompt) -> str:
@@ -56,10 +61,12 @@ def between(before: str, after: str) -> ProblemOf:
 
 
 def response_of(completion: Prompt) -> Response:
-    """A completion as a response: its text, or its one message of the assistant. Thinking that a chat template's
-    parser took apart (`reasoning_content`, `thinking`) is the thinking part.
+    """A completion as a response: its text, or its one message of the assistant.
 
-    Raises InputError for several messages: what tools said is nothing that the policy is rewarded for.
+    Thinking that a chat template's parser took apart (`reasoning_content`, `thinking`) is the thinking part.
+
+    Raises:
+        InputError: If there are several messages: the policy is not rewarded for what tools said.
     """
     if isinstance(completion, str):
         return completion

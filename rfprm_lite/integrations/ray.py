@@ -1,4 +1,4 @@
-"""Scoring where one machine is not enough: Ray Data over PRMs in actors. `pip install 'rfprm-lite[ray]'`.
+"""Scoring on several machines: Ray Data over PRMs in actors. `pip install 'rfprm-lite[ray]'`.
 
 In: a Ray dataset with a problem and a response in each row. Out: the same rows in the same order, with their rewards.
 
@@ -48,7 +48,7 @@ REWARDS: dict[str, tuple[pa.DataType, Callable[[Score], object]]] = {
     columns.FINAL: (pa.float64(), lambda score: score.final),
     columns.STEP_REWARDS: (pa.list_(pa.float32()), lambda score: score.step_rewards),
 }
-"""Columns that every row gets, their types, and what of a score stands in them; null where there is an error."""
+"""The columns that every row gets, their types, and their values of a score; null where there is an error."""
 
 _ROW, _GROUP = "rfprm_row", "rfprm_group"
 _MOST_SHOWN = 60
@@ -74,26 +74,35 @@ def score_dataset(
 
     Columns that are added: `rfprm_reward` and `rfprm_final`, float64; `rfprm_step_rewards`, a list of
     float32; with on_error="return" also `rfprm_error`, the message of a row that could not be scored and has none,
-    else null. Lazy as all of Ray Data: nothing runs before the result is read. Order is kept from the source on, which
+    else null. Lazy as all of Ray Data: nothing runs before the result is used. Order is kept from the source on, which
     is a setting of the dataset's context (`ds.context.execution_options.preserve_order`): it is set.
 
-    model, variant, revision: as in `PRM.from_pretrained`. A folder must be there on every node.
-    workers: actors, each with a model of its own; (least, most) for a pool that grows with its work, on a cluster
-        that grows with it. Reading and sorting take a CPU besides.
-    threads: of one actor, which reserves as many CPUs.
-    problem, response: names of columns; a problem is text or a conversation, a response text or a list of steps.
-    aggregate: as in `PRM.score`.
-    device: "cpu"; or "cuda", where each actor takes the GPU that Ray gives it. (Never run on CUDA.)
-    batch_rows: that an actor takes at a time. Where one dies, the batches that it held, two at most, are scored again.
-    group: bring rows of equal problems together, however far apart, so that their prefix is computed once: the rows,
-        texts and all, are sorted over the cluster before the first is scored and again after the last. False where
-        they are neighbours already, or where problems do not come again: then rows stream through.
-    on_error: "raise" ends the job at a row that can't be scored, with a note that shows the row. "return" goes on.
+    The job's errors are those of `PRM.score_many`, each also a ray.exceptions.RayTaskError with the plain one as its
+    `cause` (the context's `raise_original_map_exception` is set).
 
-    Raises InputError where an option is wrong, where the least workers leave the cluster no CPU to read with, or where
-    a column is missing or in the way (if columns are known before anything runs; else the job raises it), DeviceError
-    where no device is called so. The job's errors are those of `PRM.score_many`, each also a
-    ray.exceptions.RayTaskError with the plain one as its `cause` (the context's `raise_original_map_exception` is set).
+    Args:
+        ds: Rows with a problem and a response.
+        model: As in `PRM.from_pretrained`. A folder must be there on every node.
+        workers: Actors, each with a model of its own; (least, most) for a pool that grows with its work, on a cluster
+            that grows with it. Input and sorting take a CPU besides.
+        threads: Threads of one actor, which reserves as many CPUs.
+        problem: The name of the problems' column; a problem is text or a conversation.
+        response: The name of the responses' column; a response is text or a list of steps.
+        aggregate: As in `PRM.score`.
+        variant: As in `PRM.from_pretrained`.
+        device: "cpu"; or "cuda", where each actor takes the GPU that Ray gives it. (Never run on CUDA.)
+        revision: As in `PRM.from_pretrained`.
+        batch_rows: Rows that an actor takes at a time. Where one dies, the batches that it held, two at most, are
+            scored again.
+        group: Bring rows of equal problems together, however far apart, so that their prefix is computed once: the
+            rows, texts and all, are sorted over the cluster before the first is scored and again after the last. False
+            where they are neighbours already, or where problems do not come again: then rows stream through.
+        on_error: "raise" ends the job at a row that can't be scored, with a note that shows the row. "return" goes on.
+
+    Raises:
+        InputError: If an option is wrong, if the least workers leave the cluster no CPU for its input, or if a column
+            is missing or in the way (if columns are known before anything runs; else the job raises it).
+        DeviceError: If no device is called so.
     """
     _require_options(workers, threads, batch_rows, on_error)
     if isinstance(aggregate, str):
@@ -129,7 +138,7 @@ def score_dataset(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What an actor needs to know."""
+    """The options of an actor."""
 
     model: str
     options: LoadOptions
@@ -156,14 +165,14 @@ class _Scorer:
         order = sorted(range(len(pairs)), key=lambda i: [str(part) for part in pairs[i]])  # prefixes meet in a window
         scored = self._prm.score_many([pairs[i] for i in order], aggregate=job.aggregate, on_error="return")
         results: dict[int, Score | RfprmError] = dict(zip(order, scored, strict=True))
-        found = [results[i] for i in range(len(pairs))]
+        in_order = [results[i] for i in range(len(pairs))]
         if job.on_error == "raise":
-            _raise_first(batch, found)
-        return _with_rewards(batch, found, job.on_error)
+            _raise_first(batch, in_order)
+        return _with_rewards(batch, in_order, job.on_error)
 
 
 def _response(value: str | list[str]) -> Response:
-    """What a row holds: text, or a list of steps."""
+    """The response of a row, which is text or a list of steps."""
     return Trace.from_steps(value) if isinstance(value, list) else value
 
 
@@ -191,13 +200,16 @@ def _raise_first(batch: pa.Table, results: Sequence[Score | RfprmError]) -> None
     for i, result in enumerate(results):
         if isinstance(result, RfprmError):
             row = batch.slice(i, 1).to_pylist()[0]
-            shown = (f"{name}={value!r:.{_MOST_SHOWN}}" for name, value in row.items() if name not in (_ROW, _GROUP))
-            result.add_note(f"in the row {', '.join(shown)}")
+            cells = (f"{name}={value!r:.{_MOST_SHOWN}}" for name, value in row.items() if name not in (_ROW, _GROUP))
+            result.add_note(f"in the row {', '.join(cells)}")
             raise result
 
 
 def _pool(workers: int | tuple[int, int]) -> ActorPoolStrategy:
-    """At most two batches wait at an actor: enough to hide their coming, few enough that all actors end together."""
+    """A pool in which at most two batches wait at an actor.
+
+    That is enough to hide their coming, and few enough that all actors end together.
+    """
     least, most = _bounds(workers)
     return ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2)
 
@@ -218,7 +230,7 @@ def _bounds(workers: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _require_cpus(workers: int | tuple[int, int], threads: int) -> None:
-    """A job whose actors hold every CPU waits forever for its input."""
+    """Raise InputError where actors would hold every CPU: such a job waits forever for its input."""
     least = _bounds(workers)[0]
     cpus = int(ray.cluster_resources().get("CPU", 0))
     if least * threads >= cpus:
@@ -229,10 +241,10 @@ def _require_cpus(workers: int | tuple[int, int], threads: int) -> None:
 
 
 def _require_columns(names: Iterable[str], needed: tuple[str, str]) -> None:
-    found = list(names)
+    existing = list(names)
     for name in needed:
-        if name not in found:
-            raise InputError(f"there is no column {name!r}: there are {', '.join(found) or 'none'}")
+        if name not in existing:
+            raise InputError(f"there is no column {name!r}: there are {', '.join(existing) or 'none'}")
     for name in (*REWARDS, columns.ERROR, _ROW, _GROUP):
-        if name in found:
+        if name in existing:
             raise InputError(f"there is a column {name!r} already: drop or rename it")

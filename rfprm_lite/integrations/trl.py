@@ -22,24 +22,33 @@ from rfprm_lite.integrations.prompts import ProblemOf, Prompt, plain_problem, re
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 Outcome: TypeAlias = Callable[..., Sequence[float | None]]
 """A reward function in TRL's signature: `(prompts, completions, **columns) -> list[float | None]`."""
 
 
 class RewardFunction:
-    """r = (1 - beta) * outcome + beta * r_hat of each completion (`rfprm_lite.rl.mixed`); without an outcome, r_hat.
+    """A reward function in TRL's signature: r = (1 - beta) * outcome + beta * r_hat, or r_hat without an outcome.
 
-    outcome: a reward function as TRL takes it. Where it gives None, "not applicable", so does this one, unread.
-    beta: weight of r_hat, 0.75 where None, as upstream; only with an outcome.
-    aggregate: as in `PRM.score`: r_hat is `Score.reward`.
-    unscorable: r_hat of a completion that is empty or too long to be read: 0.0, the lowest there is, or None, which
-        TRL leaves out of the group. They are counted in `unscored`, and each call that has one logs a warning.
-    problem_of: how a prompt, text or a conversation, becomes the problem. By default it is the problem as it is.
-    name: under which TRL logs: `rewards/NAME/mean`, and, as far as the installed TRL lets reward functions log, the
-        means `NAME/r_hat`, `NAME/step_reward`, `NAME/unscorable`, and each completion's `NAME/step_rewards` in its
-        table of completions.
+    The formula is that of `rfprm_lite.rl.mix_rewards`.
+
+    Args:
+        prm: A loaded model.
+        outcome: A reward function as TRL takes it. Where it gives None, "not applicable", so does this one, and the
+            completion is not scored.
+        beta: The weight of r_hat, 0.75 where None, as upstream; only with an outcome.
+        aggregate: As in `PRM.score`: r_hat is `Score.reward`.
+        unscorable: The r_hat of a completion that is empty or too long: 0.0, the lowest there is, or None, which TRL
+            leaves out of the group. They are counted in `unscored`, and each call that has one logs a warning.
+        problem_of: The way from a prompt, text or a conversation, to the problem. By default the prompt is the problem.
+        name: The name under which TRL logs: `rewards/NAME/mean`, and, as far as the installed TRL lets reward functions
+            log, the means `NAME/r_hat`, `NAME/step_reward`, `NAME/unscorable`, and each completion's
+            `NAME/step_rewards` in its table of completions.
+
+    Raises:
+        InputError: If beta is not in [0, 1], or is given without an outcome.
+        InputTypeError: If the outcome is asynchronous.
     """
 
     def __init__(
@@ -63,12 +72,12 @@ class RewardFunction:
 
     @property
     def tokens(self) -> Usage:
-        """Of all calls so far."""
+        """Token counts of all calls so far."""
         return self._judge.tokens
 
     @property
     def unscored(self) -> int:
-        """How many completions of all calls so far could not be scored."""
+        """The number of completions of all calls so far that could not be scored."""
         return self._judge.unscored
 
     def __call__(
@@ -77,17 +86,32 @@ class RewardFunction:
         completions: Sequence[Prompt],
         **columns: Any,  # TRL's own: the data set's columns, and its callables
     ) -> list[float | None]:
-        """The reward of each completion. Raises InputError, InputTypeError, and what `PRM.score_many` raises."""
+        """The reward of each completion.
+
+        Args:
+            prompts: The prompt of each.
+            completions: Texts, or conversations of one message of the assistant.
+            **columns: The data set's other columns, for the outcome, and TRL's callables for logs.
+
+        Returns:
+            A reward each; None where the outcome is None, or where `unscorable` is None and it could not be scored.
+
+        Raises:
+            InputError: If a prompt or a completion can't be judged.
+            InputTypeError: If one is of the wrong type.
+
+        Otherwise raises as `PRM.score_many` does.
+        """
         outcomes = self._outcomes(prompts, completions, columns)
-        read = [i for i in range(len(completions)) if outcomes is None or outcomes[i] is not None]
-        pairs = [(self._problem_of(prompts[i]), response_of(completions[i])) for i in read]
-        scores = dict(zip(read, self._judge(pairs), strict=True))
+        applicable = [i for i in range(len(completions)) if outcomes is None or outcomes[i] is not None]
+        pairs = [(self._problem_of(prompts[i]), response_of(completions[i])) for i in applicable]
+        scores = dict(zip(applicable, self._judge(pairs), strict=True))
         _report(self.__name__, len(completions), scores, columns.get("log_metric"), columns.get("log_extra"))
         rewards: list[float | None] = [None] * len(completions)
         for i, score in scores.items():
             r_hat = self._judge.r_hat(score)
             outcome = None if outcomes is None else outcomes[i]
-            rewards[i] = r_hat if r_hat is None or outcome is None else mixed(float(outcome), r_hat, self._beta)
+            rewards[i] = r_hat if r_hat is None or outcome is None else mix_rewards(float(outcome), r_hat, self._beta)
         return rewards
 
     def _outcomes(

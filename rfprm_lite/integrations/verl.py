@@ -1,4 +1,6 @@
-"""A reward function for verl, named in its configuration:
+"""A reward function for verl.
+
+Its configuration names it:
 
     reward.custom_reward_function.path=pkg://rfprm_lite.integrations.verl
     reward.custom_reward_function.name=compute_score
@@ -8,7 +10,7 @@
 Follows `NaiveRewardManager.run_single` (verl/experimental/reward_loop/reward_manager/naive.py) and
 `get_custom_reward_fn` (verl/trainer/ppo/reward.py) of verl 0.9.1, which call it in threads, a response at a time, in
 `reward.num_workers` processes: each loads the model once. verl puts the one number it returns at the response's last
-token; step rewards at tokens of their own take a reward manager of one's own, and `rfprm_lite.rl.token_rewards`.
+token; step rewards at their own tokens take a reward manager of yours, and `rfprm_lite.rl.token_rewards`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 Outcome: TypeAlias = Callable[..., float | Mapping[str, Any]]
 """A reward function in verl's signature: `(data_source, solution_str, ground_truth, extra_info) -> float | dict`."""
@@ -51,17 +53,32 @@ def compute_score(
 ) -> dict[str, Any]:
     """The reward of one response, r = (1 - beta) * outcome + beta * r_hat; without an outcome, r_hat.
 
-    model, variant, device, threads: as in `PRM.from_pretrained`.
-    outcome: a reward function in verl's own signature, or where it is: "module:function". Of the dict that it may
-        give, "score" is the outcome, and the rest is passed on.
-    beta: weight of r_hat, 0.75 where None, as upstream; only with an outcome.
-    aggregate: a name, as in `PRM.score`: r_hat is `Score.reward`.
-    unscorable: r_hat of a response that is empty or too long to be read. Each is logged as a warning.
-    problem_key: of `extra_info`, where the problem is. verl passes no prompt to reward functions; its own gsm8k.py puts
-        the "question" there, other data sets must be preprocessed so.
+    Args:
+        data_source: For the outcome.
+        solution_str: The response.
+        ground_truth: For the outcome.
+        extra_info: Holds the problem; also for the outcome.
+        model: As in `PRM.from_pretrained`.
+        variant: As in `PRM.from_pretrained`.
+        device: As in `PRM.from_pretrained`.
+        threads: As in `PRM.from_pretrained`.
+        outcome: A reward function in verl's own signature, or where it is: "module:function". Of the dict that it may
+            give, "score" is the outcome, and the rest is passed on.
+        beta: The weight of r_hat, 0.75 where None, as upstream; only with an outcome.
+        aggregate: A name, as in `PRM.score`: r_hat is `Score.reward`.
+        unscorable: The r_hat of a response that is empty or too long. Each is logged as a warning.
+        problem_key: The key of `extra_info` under which the problem stands. verl passes no prompt to reward functions;
+            its own gsm8k.py puts the "question" there, other data sets must be preprocessed so.
 
-    Returns "score", "r_hat", "num_steps" and "unscorable" (0 or 1), with an outcome also "outcome": numbers, which verl
-    logs. Raises InputError, InputTypeError, and what `PRM.from_pretrained` and `PRM.score` raise.
+    Returns:
+        Numbers, which verl logs: "score", "r_hat", "num_steps" and "unscorable" (0 or 1), with an outcome also
+        "outcome".
+
+    Raises:
+        InputError: If `extra_info` has no problem, or if beta or the outcome is wrong.
+        InputTypeError: If the outcome is asynchronous.
+
+    Otherwise raises as `PRM.from_pretrained` and `PRM.score` do.
     """
     weight = weight_of(outcome, beta)
     problem = _problem(extra_info or {}, problem_key)
@@ -74,7 +91,7 @@ def compute_score(
         return {"score": r_hat, **numbers}
     rule = _imported(outcome) if isinstance(outcome, str) else outcome
     more = _outcome(rule(data_source, solution_str, ground_truth, extra_info))
-    return {**more, "score": mixed(more["outcome"], r_hat, weight), **numbers}
+    return {**more, "score": mix_rewards(more["outcome"], r_hat, weight), **numbers}
 
 
 def _problem(extra_info: Mapping[str, Any], key: str) -> str:
@@ -94,7 +111,7 @@ def _outcome(result: float | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _loaded_once(model: str, options: LoadOptions, aggregate: AggregateName | None, unscorable: float) -> Judge:
-    """verl's threads call at the same time, and the first to come loads the model for all."""
+    """The judge of a model. verl's threads call at the same time, and the first to come loads the model for all."""
     with _loading:
         return _load(model, options, aggregate, unscorable)
 

@@ -1,1 +1,1 @@
-"""Which tokens are computed, once, and when. Pure: numpy alone."""
+"""The plan of a call: which tokens are computed, once, and when. Pure: numpy alone."""

@@ -24,9 +24,10 @@ WIDTH = 4
 """Candidates that are read further at once. With this and HALFWAY real pools took the least time
 (bench/log/2026-11-23-lazy-best-of-n-policy.md)."""
 HALFWAY = 0.5
+"""The share of a promising candidate's read-outs from which on it is read to its end at once."""
 
 Advance = Callable[[Sequence[tuple[int, int]]], Sequence[Rewards]]
-"""Given candidates and numbers of read-outs: the candidates' first rewards, so many."""
+"""A function of pairs of a candidate and a number of read-outs, which gives that many first rewards of each."""
 
 
 class Bounded(Protocol):
@@ -41,7 +42,7 @@ class Bounded(Protocol):
 
 
 def nothing(candidates: Sequence[Bounded]) -> list[Rewards]:
-    """What is known of each candidate before anything is read."""
+    """The known rewards of each candidate before anything is read out: none."""
     return [np.zeros(0, np.float32) for _ in candidates]
 
 

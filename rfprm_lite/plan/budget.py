@@ -1,4 +1,4 @@
-"""How much one run of the graph computes, and what a call takes in memory, told before it starts.
+"""The limits of one run of the graph, and the memory that a call takes, told before it starts.
 
 In: a model's sizes and a limit, as numbers. Out: bytes beside the loaded model, and how many lanes keep within the
 limit.
@@ -14,6 +14,7 @@ RUN_BYTES = 250
 """Bytes of temporary arrays per token and hidden feature in one run; measured with bench/memory.py
 (bench/log/2026-11-23-memory-prediction.md)."""
 FLOAT_BYTES = 4
+"""Bytes of a float32."""
 DEFAULT_PINNED_BYTES = 2**31
 """Without memory_bytes, live traces, races and lazy calls may pin this much KV beside the shared cache."""
 SCORE_COPIES, LAST_LAYER_COPIES = 4, 4
@@ -25,7 +26,7 @@ class RunBudget:
     """The most that one run computes.
 
     Attributes:
-        chunk_tokens: Usage of one run. What a run needs beside the caches grows with this, not with the traces.
+        chunk_tokens: Tokens of one run. What a run needs beside the caches grows with this, not with the traces.
         read_scores: Attention scores of one head in the last layer: the read-outs of a run times the tokens that they
             attend to.
         least_readouts: Read-outs that a run computes at least for a segment that has any.
@@ -36,7 +37,7 @@ class RunBudget:
     least_readouts: int = 1
 
     def scores(self, readouts: int, tokens: int) -> int:
-        """Attention scores of so many read-outs, each of which attends to at most so many tokens."""
+        """Attention scores of one head for some read-outs, each of which attends to at most `tokens` tokens."""
         return max(readouts, self.least_readouts) * tokens if readouts else 0
 
 
@@ -52,7 +53,7 @@ class ModelSizes:
         num_heads: Query heads.
         kv_size: Features of one layer's keys: num_kv_heads * head_size.
         token_bytes: Bytes of one token's keys and values in all layers.
-        spare_tokens: Usage that a lane has room for beyond its longest sequence.
+        spare_tokens: Tokens that a lane has room for beyond its longest sequence.
     """
 
     hidden_size: int
@@ -64,10 +65,10 @@ class ModelSizes:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What calls may take in memory beside the loaded model.
+    """The memory that calls may take beside the loaded model.
 
     Attributes:
-        sizes: Of the model.
+        sizes: The model's.
         max_lanes: Lanes of the graph.
         cache_bytes: KV that is kept between calls without a lease, at most.
         limit: Bytes of one call, what is kept included; None for no limit.
@@ -90,8 +91,9 @@ class Footprint:
         lane = (longest + sizes.spare_tokens) * sizes.token_bytes
         shared = lane if lanes > 1 else 0
         layers = budget.chunk_tokens * sizes.hidden_size * RUN_BYTES
-        read = max(budget.scores(1, longest), min(budget.read_scores, budget.scores(budget.chunk_tokens, longest)))
-        scores = read * sizes.num_heads * FLOAT_BYTES * SCORE_COPIES
+        # The budget limits a run's scores, but a run computes one read-out in any case.
+        one_head = max(budget.scores(1, longest), min(budget.read_scores, budget.scores(budget.chunk_tokens, longest)))
+        scores = one_head * sizes.num_heads * FLOAT_BYTES * SCORE_COPIES
         joined = longest * sizes.kv_size * FLOAT_BYTES * LAST_LAYER_COPIES
         return lanes * lane + shared + max(layers, scores + joined) + self.cache_bytes
 
@@ -101,7 +103,7 @@ class Footprint:
         return DEFAULT_PINNED_BYTES if self.limit is None else self.limit // 2
 
     def may_pin(self, longest: int, nbytes: int) -> bool:
-        """Whether a call may pin so many bytes besides."""
+        """Whether a call whose longest sequence has `longest` tokens may pin `nbytes` bytes besides."""
         return nbytes <= self.pin_capacity and (self.limit is None or self.bytes(longest, 1) + nbytes <= self.limit)
 
     def lanes(self, longest: int) -> int:
@@ -113,9 +115,13 @@ class Footprint:
         return self.admit(longest, 0)[0]
 
     def admit(self, longest: int, pinned: int) -> tuple[int, int]:
-        """How many lanes a call may use beside what is pinned, and how many bytes may stay pinned.
+        """The lanes that a call may use beside what is pinned, and the bytes that may stay pinned.
 
         Pins yield to a call that needs their room: what they held is computed again when it is needed.
+
+        Args:
+            longest: Tokens of the call's longest sequence.
+            pinned: Bytes that are pinned now.
 
         Raises:
             MemoryLimitError: If not one lane keeps within the limit without any pins.

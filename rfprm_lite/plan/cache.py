@@ -28,6 +28,7 @@ from rfprm_lite.plan.ports import B
 from rfprm_lite.plan.tree import shared_length
 
 UNLIMITED = 2**62
+"""Bytes that no machine has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def within(slices: Sequence[BlockSlice[B]], start: int, end: int) -> list[BlockS
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[B]):
-    """What is kept of a sequence: its first `length` tokens, in consecutive slices, and all rewards among them."""
+    """The kept part of a sequence: its first `length` tokens, in consecutive slices, and all rewards among them."""
 
     length: int
     slices: Sequence[BlockSlice[B]]
@@ -60,7 +61,7 @@ class Match(Generic[B]):
 
 
 class Store(Protocol[B]):
-    """Where a call looks prefixes up and leaves them: the cache itself, or a lease on it."""
+    """The place where a call looks prefixes up and leaves them: the cache itself, or a lease on it."""
 
     @property
     def enabled(self) -> bool:
@@ -74,7 +75,7 @@ class Store(Protocol[B]):
 
 
 class _Branch(Generic[B]):
-    """Where nodes hang, by the first token of each."""
+    """A branching of the tree: the nodes that hang there, by the first token of each."""
 
     def __init__(self) -> None:
         self.children: dict[int, _Node[B]] = {}
@@ -135,7 +136,7 @@ class _Pool(Generic[B]):
 
 
 class PrefixCache(Generic[B]):
-    """What calls computed, for the calls after them.
+    """Keys, values and rewards that calls computed, for the calls after them.
 
     Args:
         capacity: Bytes kept without a lease; with 0 nothing is.
@@ -183,7 +184,7 @@ class PrefixCache(Generic[B]):
             self._evict(0)
 
     def lease(self) -> Lease[B]:
-        """A hold on prefixes: what is matched or inserted through it stays until it ends."""
+        """A new hold on prefixes: those that are matched or inserted through it stay until it ends."""
         return Lease(self, next(self._lease_numbers))
 
     def lift_pins(self, most: int) -> None:
@@ -202,7 +203,7 @@ class PrefixCache(Generic[B]):
         Args:
             ids: int64 [num_tokens].
             read_at: int64 [num_readouts], ascending.
-            lease: The number of the lease that pins what is found.
+            lease: The number of the lease that pins the prefix.
         """
         slices: list[BlockSlice[B]] = []
         known: dict[int, float] = {}
@@ -227,6 +228,12 @@ class PrefixCache(Generic[B]):
         """Keep the KV of tokens [new.start, new.end), the last of `ids`, and the rewards among them.
 
         What is kept already stays. Where the tokens before `new.start` are not kept, neither are these.
+
+        Args:
+            ids: int64 [num_tokens], the sequence up to `new.end`.
+            new: The tokens to keep, with their block.
+            rewards: Rewards by their positions in the sequence.
+            lease: The number of the lease that pins them; without one they fall under the cache's capacity.
         """
         if not self.enabled and lease is None:
             return
@@ -350,15 +357,15 @@ class Lease(Generic[B]):
 
     @property
     def enabled(self) -> bool:
-        """Always: a lease keeps whatever the cache's own capacity is."""
+        """Always True: a lease keeps tokens whatever the cache's own capacity is."""
         return True
 
     def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
-        """As `PrefixCache.match`, and pins what is found."""
+        """The longest kept prefix, pinned; see `PrefixCache.match`."""
         return self._cache.match(ids, read_at, self._number)
 
     def insert(self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float]) -> None:
-        """As `PrefixCache.insert`, and pins what is kept."""
+        """Keep tokens, pinned; see `PrefixCache.insert`."""
         self._cache.insert(ids, new, rewards, self._number)
 
     def count_buffers(self, nbytes: int) -> None:

@@ -74,11 +74,11 @@ class Call(Generic[L]):
             NumericalError: If a reward is no number.
             EngineError: If the engine failed.
         """
-        made = plan(sequences)
-        admitted = self._admit(made.capacity)
-        schedule: Schedule[Any] = Schedule(made, sequences, self._store, self._budget)
+        tree = plan(sequences)
+        admitted = self._admit(tree.capacity)
+        schedule: Schedule[Any] = Schedule(tree, sequences, self._store, self._budget)
         if schedule.num_open:
-            opened = self._open(min(admitted, self._engine.max_lanes, schedule.num_open), made.capacity)
+            opened = self._open(min(admitted, self._engine.max_lanes, schedule.num_open), tree.capacity)
             schedule.start(self._lanes[:admitted], self._packing)
             while run := schedule.next_run():
                 self._cancel.check()
@@ -86,7 +86,7 @@ class Call(Generic[L]):
         return schedule.results()
 
     def _open(self, count: int, capacity: int) -> L:
-        """At least `count` lanes of at least `capacity` tokens: those that there are, or new ones in their place."""
+        """Lanes, at least `count` with room for `capacity` tokens: those that there are, or new ones in their place."""
         if self._opened is None or count > len(self._lanes) or capacity > self._capacity:
             if self._lanes and capacity > self._capacity:
                 capacity = self._roomy(count, capacity)
@@ -97,7 +97,7 @@ class Call(Generic[L]):
         return self._opened
 
     def _roomy(self, count: int, capacity: int) -> int:
-        """More room than is needed now, if memory allows as many lanes of it."""
+        """A capacity beyond what is needed now, if memory allows as many lanes of it."""
         roomy = max(capacity, GROWTH * self._capacity)
         try:
             return roomy if self._admit(roomy) >= count else capacity

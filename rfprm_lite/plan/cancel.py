@@ -1,4 +1,4 @@
-"""Cancelling a call that runs in another thread. Knows nothing of what runs."""
+"""The request to end a call that runs in another thread. It knows nothing of what runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rfprm_lite.errors import StoppedError
 
 
 class Cancellation:
-    """The request to end one call. `request` may come from any thread, at any time, more than once."""
+    """The request to end one call. Any thread may call `request`, at any time and more than once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

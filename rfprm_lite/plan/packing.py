@@ -15,23 +15,28 @@ bench/copying.py (bench/log/2026-11-23-when-a-lane-pays.md)."""
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """When copying a prefix pays.
+    """The price of a copied prefix, compared with that of a run.
 
     Attributes:
-        run_tokens: Usage whose keys and values can be copied in the time that a run takes to read its weights.
+        run_tokens: Tokens whose keys and values can be copied in the time that a run takes to read its weights.
     """
 
     run_tokens: float
 
     @classmethod
     def of(cls, weight_bytes: int, token_bytes: int) -> Packing:
-        """From the bytes of weights that a run reads, and the bytes of one token's keys and values in all layers."""
+        """The packing of a model.
+
+        Args:
+            weight_bytes: Weights that a run reads.
+            token_bytes: Keys and values of one token in all layers.
+        """
         return cls(weight_bytes / (COPY_COST * token_bytes))
 
     def pays(self, copied: int, saved_runs: int) -> bool:
-        """Whether copying so many tokens once is worth so many runs."""
+        """Whether copying `copied` tokens once costs at most as much as `saved_runs` runs."""
         return copied <= self.run_tokens * saved_runs
 
 
 ALWAYS = Packing(float("inf"))
-"""Copies cost nothing."""
+"""The packing under which copies cost nothing."""

@@ -1,4 +1,4 @@
-"""What a plan asks of an engine and its KV caches. Tests put fakes in their places.
+"""The protocols by which a plan uses an engine and its KV caches. Tests put fakes in their places.
 
 Nothing here knows what keys and values are, or where they live.
 """
@@ -23,7 +23,13 @@ L = TypeVar("L", bound="Lanes[Any]")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """Tokens to append to a lane's cache. ids: int64 [S], S >= 1. read_at: int64 [R], 0 <= position < S, ascending."""
+    """Tokens to append to a lane's cache.
+
+    Attributes:
+        lane: The lane's number.
+        ids: int64 [S], S >= 1.
+        read_at: int64 [R], ascending positions in `ids` whose rewards are wanted.
+    """
 
     lane: int
     ids: NDArray[np.int64]
@@ -31,11 +37,11 @@ class Chunk:
 
 
 class Kept(Protocol):
-    """Kept tokens."""
+    """A block of kept tokens."""
 
     @property
     def length(self) -> int:
-        """Tokens kept."""
+        """Its tokens."""
 
     @property
     def nbytes(self) -> int:
@@ -47,7 +53,7 @@ class Cache(Protocol[B]):
 
     @property
     def length(self) -> int:
-        """Tokens held."""
+        """Tokens that it holds."""
 
     def trim(self, length: int) -> None:
         """Roll back to the first `length` tokens."""
@@ -64,7 +70,7 @@ class Lanes(Protocol[C_co]):
 
     @property
     def caches(self) -> Sequence[C_co]:
-        """Of each lane, its own."""
+        """The KV cache of each lane."""
 
 
 class Prefill(Protocol[L]):
@@ -78,4 +84,13 @@ class Prefill(Protocol[L]):
         """Lanes with empty caches for up to `capacity` tokens each."""
 
     def prefill(self, lanes: L, chunks: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
-        """Append each chunk to its lane's cache; the rewards at its read-outs."""
+        """Append each chunk to its lane's cache.
+
+        Args:
+            lanes: The lanes of the call.
+            chunks: At least one, at most one a lane.
+            cancel: Ends the run from another thread.
+
+        Returns:
+            The rewards at each chunk's read-outs, in [0, 1].
+        """

@@ -1,4 +1,4 @@
-"""Segments to runs: which tokens are computed next, in which lane, and what becomes of their keys and values.
+"""The way from segments to runs: which tokens are computed next, in which lane, and who keeps their keys and values.
 
 In: a plan, the lanes of a call, and a store of prefixes. Out: runs of chunks, and the rewards that they gave. Knows
 nothing of text.
@@ -102,11 +102,16 @@ class Schedule(Generic[C]):
 
     @property
     def num_open(self) -> int:
-        """Segments that are not finished: more lanes than that are of no use."""
+        """Segments that are not finished. More lanes than that are of no use."""
         return len(self._open)
 
     def start(self, lanes: Sequence[Lane[C]], packing: Packing) -> None:
-        """Take the lanes of the call; what they hold already is used. packing: when a further one pays."""
+        """Take the lanes of the call. Tokens that they hold already are not computed again.
+
+        Args:
+            lanes: At least one.
+            packing: When a further lane pays.
+        """
         self._lanes = lanes
         self._packing = packing
         for lane in lanes:
@@ -133,7 +138,7 @@ class Schedule(Generic[C]):
         return [chunk for _, chunk in self._run]
 
     def collect(self, rewards: Sequence[Rewards]) -> None:
-        """Take what the run gave: the rewards of each chunk."""
+        """Take the results of the run: the rewards of each chunk."""
         for (i, chunk), of_chunk in zip(self._run, rewards, strict=True):
             self._advance(self._lanes[chunk.lane], i, chunk, of_chunk)
         self._open = [i for i in self._open if not self._states[i].done]
@@ -149,7 +154,10 @@ class Schedule(Generic[C]):
         ]
 
     def _ready(self) -> list[int]:
-        """Open segments whose past is computed: those in a lane first, then in the plan's order, at most one a lane."""
+        """Open segments whose past is computed: those in a lane first, then others in the plan's order.
+
+        There are at most as many others as lanes.
+        """
         under_way = [lane.segment for lane in self._lanes if lane.segment is not None]
         others = (i for i in self._open if i not in under_way and self._has_past(i))
         return [*sorted(under_way), *islice(others, len(self._lanes))]
@@ -174,6 +182,7 @@ class Schedule(Generic[C]):
         the copy serves this lane's share of them. The segment's own run is one more.
 
         Args:
+            i: The segment.
             alone: Whether the run has no other segment; then any lane will do, since nothing else can be computed.
         """
         for lane in self._lanes:

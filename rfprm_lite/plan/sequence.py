@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rewards = NDArray[np.float32]
-"""float32 [num_read], in [0, 1]."""
+"""float32 [num_readouts], in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
-    """What the model reads from its first position on.
+    """A sequence of tokens, from the model's first position on.
 
-    ids: int64 [num_tokens]. read_at: int64 [num_read], positions in ids whose rewards are wanted, ascending; the last
-    is num_tokens - 1, since nothing behind the last read-out changes a reward.
+    Attributes:
+        ids: int64 [num_tokens].
+        read_at: int64 [num_readouts], positions in `ids` whose rewards are wanted, ascending; the last is
+            num_tokens - 1, since nothing behind the last read-out changes a reward.
     """
 
     ids: NDArray[np.int64]
@@ -25,7 +27,12 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SequenceRewards:
-    """rewards: float32 [num_read] in [0, 1]. computed: tokens computed for this sequence first."""
+    """The rewards of a sequence.
+
+    Attributes:
+        rewards: float32 [num_readouts], in [0, 1].
+        computed: Tokens that were computed for this sequence first; others shared them, or they were cached.
+    """
 
     rewards: Rewards
     computed: int

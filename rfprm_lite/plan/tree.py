@@ -1,12 +1,13 @@
 """The prefix plan: every prefix that sequences share is computed once.
 
-In: token sequences and the positions to read in each. Out: a `Plan`. Pure; knows nothing of ONNX, text or memory.
+In: token sequences and the read-outs of each. Out: a `Plan`. Pure; knows nothing of ONNX, text or memory.
 
 The distinct prefixes of all sequences form a radix tree. Sorting the sequences and walking them in that order is
 the tree's depth-first walk: each sequence leaves the path of the one before it where they differ, and only the rest is
 computed. The tokens computed are exactly the tree's distinct prefixes, and in this order one path at a time is
 needed. A read-out inside a shared prefix is done when that prefix is computed, since a cached token has no hidden
-state any more."""
+state any more.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +25,15 @@ from rfprm_lite.plan.sequence import TokenSequence
 class Segment:
     """Tokens to compute on top of the first `start` tokens of their sequence.
 
-    sequence: whose tokens these are, an index into the sequences planned. parent: the segment that has the token before
-    `start`, None where start is 0; an earlier one of the plan, which may go on behind. ids: int64 [num_tokens].
-    read_at: int64 [num_read], ascending positions counted from the sequence's beginning, start <= position < start +
-    num_tokens."""
+    Attributes:
+        sequence: The index of the planned sequence whose tokens these are.
+        parent: The segment that has the token before `start`: an earlier one of the plan, which may go on behind. None
+            where `start` is 0.
+        start: Tokens before it, counted from the sequence's beginning.
+        ids: int64 [num_tokens].
+        read_at: int64 [num_readouts], ascending positions counted from the sequence's beginning,
+            start <= position < start + num_tokens.
+    """
 
     sequence: int
     parent: int | None
@@ -37,13 +43,13 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Behind its last token, counted from the sequence's beginning."""
+        """The position behind its last token, counted from the sequence's beginning."""
         return self.start + len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """Where a wanted reward comes from: a segment of the plan, and the index among its read-outs."""
+    """The place of a wanted reward: a segment of the plan, and the index among its read-outs."""
 
     segment: int
     index: int
@@ -51,8 +57,12 @@ class Readout:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """segments: in the order to compute, a parent before its children. readouts: for each sequence, one for each of its
-    read_at, in order."""
+    """All tokens to compute, and the places of all rewards.
+
+    Attributes:
+        segments: In the order to compute, a parent before its children.
+        readouts: For each sequence, one for each of its `read_at`, in order.
+    """
 
     segments: tuple[Segment, ...]
     readouts: tuple[tuple[Readout, ...], ...]
@@ -80,7 +90,7 @@ def plan(sequences: Sequence[TokenSequence]) -> Plan:
         if start < len(sequences[i].ids):
             drafts.append(_Draft(i, path[-1] if path else None, start))
             path.append(len(drafts) - 1)
-        wanted[i] = _assign_reads(sequences[i].read_at.tolist(), drafts, path)
+        wanted[i] = _assign_readouts(sequences[i].read_at.tolist(), drafts, path)
 
     segments = [
         Segment(
@@ -104,25 +114,25 @@ class _Draft:
     read_at: set[int] = field(default_factory=set)
 
 
-def _assign_reads(read_at: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:
+def _assign_readouts(read_at: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:
     """Give each position to the segment on the path that computes it: the last that starts at or before it."""
-    found: list[tuple[int, int]] = []
+    assigned: list[tuple[int, int]] = []
     at = 0
     for position in read_at:
         while at + 1 < len(path) and drafts[path[at + 1]].start <= position:
             at += 1
         drafts[path[at]].read_at.add(position)
-        found.append((path[at], position))
-    return found
+        assigned.append((path[at], position))
+    return assigned
 
 
 def _shared_lengths(ordered: list[NDArray[np.int64]]) -> list[int]:
-    """How many tokens each sequence shares with the one before it."""
+    """The number of tokens that each sequence shares with the one before it."""
     return [0, *(shared_length(a, b) for a, b in itertools.pairwise(ordered))][: len(ordered)]
 
 
 def shared_length(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
-    """How many tokens both begin with."""
+    """The number of tokens that both begin with."""
     length = min(len(a), len(b))
     different = np.flatnonzero(a[:length] != b[:length])
     return int(different[0]) if len(different) else length

@@ -10,9 +10,9 @@ class Usage:
     """Token counts: total = computed + reused + skipped.
 
     Attributes:
-        total: Usage of the text, every read of it counted.
-        computed: Usage that went through the model for this result.
-        skipped: Usage that were not needed to decide (best_of_n stops early).
+        total: Tokens of the text, counted once for each sequence that it is read out from.
+        computed: Tokens that went through the model for this result.
+        skipped: Tokens that were not needed to decide (best_of_n stops early).
     """
 
     total: int
@@ -28,6 +28,6 @@ class Usage:
         return Usage(self.total + other.total, self.computed + other.computed, self.skipped + other.skipped)
 
     def to_dict(self) -> dict[str, int]:
-        """For JSON; `skipped` only where there is any."""
+        """The counts in types that JSON has; `skipped` only where there is any."""
         counts = {"total": self.total, "computed": self.computed, "reused": self.reused}
         return counts | {"skipped": self.skipped} if self.skipped else counts

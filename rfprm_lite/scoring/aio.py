@@ -43,10 +43,12 @@ class AsyncCalls:
         aggregate: AggregateLike | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """As `PRM.score`."""
-        scorer, how = self._scorer, self._scorer.aggregate(aggregate)
+        """Reward every step of a response, and the whole of it; see `PRM.score`."""
+        scorer, chosen_aggregate = self._scorer, self._scorer.aggregate(aggregate)
         trace = as_trace(response, steps)
-        return await run(lambda cancel: scorer.score([scorer.request(problem, trace, how)], cancel)[0], timeout)
+        return await run(
+            lambda cancel: scorer.score([scorer.request(problem, trace, chosen_aggregate)], cancel)[0], timeout
+        )
 
     @overload
     async def score_many(
@@ -76,10 +78,10 @@ class AsyncCalls:
         on_error: OnError = "raise",
         timeout: float | None = None,
     ) -> list[Score] | list[Score | RfprmError]:
-        """As `PRM.score_many`."""
-        scorer, how, given = self._scorer, self._scorer.aggregate(aggregate), list(pairs)
+        """Reward many responses, in the order given; see `PRM.score_many`."""
+        scorer, chosen_aggregate, all_pairs = self._scorer, self._scorer.aggregate(aggregate), list(pairs)
         return await run(
-            lambda cancel: list(batches.score_all(scorer, given, how, on_error, cancel)),
+            lambda cancel: list(batches.score_all(scorer, all_pairs, chosen_aggregate, on_error, cancel)),
             timeout,
         )
 
@@ -114,7 +116,7 @@ class AsyncCalls:
         exhaustive: bool = False,
         timeout: float | None = None,
     ) -> BestOfN[Candidate, Score] | BestOfN[Candidate, Score | Unfinished]:
-        """As `PRM.best_of_n`."""
+        """Choose the candidate with the highest reward; see `PRM.best_of_n`."""
         return await self.top_k(problem, candidates, 1, aggregate=aggregate, exhaustive=exhaustive, timeout=timeout)
 
     async def top_k(
@@ -127,17 +129,27 @@ class AsyncCalls:
         exhaustive: bool = False,
         timeout: float | None = None,
     ) -> BestOfN[Candidate, Score | Unfinished]:
-        """As `PRM.top_k`."""
-        scorer, how = self._scorer, self._scorer.aggregate(aggregate)
+        """Choose the k candidates with the highest rewards; see `PRM.top_k`."""
+        scorer, chosen_aggregate = self._scorer, self._scorer.aggregate(aggregate)
         return await run(
-            lambda cancel: choose.best(scorer, problem, candidates, k, how, exhaustive=exhaustive, cancel=cancel),
+            lambda cancel: choose.best(
+                scorer, problem, candidates, k, chosen_aggregate, exhaustive=exhaustive, cancel=cancel
+            ),
             timeout,
         )
 
 
 async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
-    """What the call gives. When it is cancelled or out of time, its thread has ended, or never begun, before this
-    returns.
+    """Run a call in a thread of its own.
+
+    When it is cancelled or out of time, its thread has ended, or never begun, before this returns.
+
+    Args:
+        call: Given the request to end it.
+        timeout: Seconds, waiting included; None for no limit.
+
+    Returns:
+        The call's result.
 
     Raises:
         TimeoutError: After `timeout` seconds, waiting included.

@@ -1,4 +1,4 @@
-"""Any number of responses: a few at a time, in order, each error in its place."""
+"""The scores of any number of responses: a few at a time, in order, each error in its place."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def score_each(
 def score_all(
     scorer: Scorer, pairs: Pairs, aggregate: AnyAggregate, on_error: OnError, cancel: Cancellation | None = None
 ) -> Iterator[Score | RfprmError]:
-    """As `score_each`, but with on_error="raise" a wrong pair is found before anything runs."""
+    """The score of each pair in order; with on_error="raise", a wrong pair raises before anything runs."""
     if on_error != "raise":
         return score_each(scorer, pairs, aggregate, on_error, cancel)
     requests = scorer.requests(pairs, aggregate)
@@ -57,7 +57,18 @@ def in_windows(
     on_error: OnError,
     window: int = WINDOW,
 ) -> Iterator[Score | RfprmError]:
-    """`window` items at a time. Raises InputError at once where `on_error` is neither of its two values."""
+    """The score of each item in order, or its error; `window` items are scored together.
+
+    Args:
+        items: Any number of them.
+        request_of: Makes a request of an item, or raises what is wrong with it.
+        score: Scores requests together.
+        on_error: "raise" or "return".
+        window: How many are scored together.
+
+    Raises:
+        InputError: At once if `on_error` is neither of its two values.
+    """
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={on_error!r}: it is 'raise' or 'return'")
     return _in_windows(items, request_of, score, on_error, window)

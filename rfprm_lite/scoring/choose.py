@@ -1,4 +1,4 @@
-"""Best of N: the candidates with the highest rewards, and no more computed than it takes to know them."""
+"""Best of N: the choice of the candidates with the highest rewards, with no more computed than that takes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ def best(
 ) -> BestOfN[Candidate, Score | Unfinished]:
     """The `count` best candidates.
 
+    Args:
+        scorer: The loaded model.
+        problem: The question.
+        candidates: Responses to it.
+        count: How many are wanted, at least 1; all if it exceeds their number.
+        aggregate: What makes one reward of a candidate's.
+        exhaustive: Whether to read every candidate to its end.
+        cancel: Ends the call from another thread.
+
     Raises:
         InputError: If there is no candidate, if `count` is below 1, or if the aggregate can't be bounded and the call
             is not exhaustive.
@@ -36,8 +45,8 @@ def best(
     """
     if isinstance(candidates, (str, bytes, Trace)):
         raise InputTypeError(f"candidates are several responses, not one {type(candidates).__name__}")
-    given = tuple(candidates)
-    if not given:
+    responses = tuple(candidates)
+    if not responses:
         raise InputError("no candidates: there is nothing to choose from")
     if not isinstance(count, int) or count < 1:
         raise InputError(f"k={count!r}: a whole number from 1 on is needed")
@@ -46,10 +55,10 @@ def best(
             f"the aggregate {aggregate} may fall when a step reward rises, so that candidates can't be bounded: take "
             "exhaustive=True, or say CustomAggregate(function, monotone=True)"
         )
-    requests = scorer.requests([(problem, candidate) for candidate in given], aggregate)
+    requests = scorer.requests([(problem, candidate) for candidate in responses], aggregate)
     ranking, rewards, computed = _ranked(scorer, requests, count, exhaustive, cancel)
     scores = tuple(request.result(r, tokens) for request, r, tokens in zip(requests, rewards, computed, strict=True))
-    return BestOfN(tuple(ranking), given, scores, sum((score.tokens for score in scores), Usage(0, 0)))
+    return BestOfN(tuple(ranking), responses, scores, sum((score.tokens for score in scores), Usage(0, 0)))
 
 
 def _ranked(

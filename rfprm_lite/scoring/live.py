@@ -71,7 +71,7 @@ class LiveTrace:
         return other
 
     def score(self) -> Score:
-        """The score of the trace so far: that of `PRM.score`.
+        """The score of the trace so far, the same as `PRM.score` gives it.
 
         Raises:
             InputError: If the trace has no step, or no response that the aggregate scores as one step.
@@ -89,6 +89,10 @@ class LiveTrace:
     @staticmethod
     def append_all(steps: Mapping[int, tuple[LiveTrace, str]], *, thinking: bool = False) -> dict[int, float]:
         """Add a step to each of several forks of one trace, all in the same runs.
+
+        Args:
+            steps: A fork and its step, by keys of yours.
+            thinking: Whether they are of the thinking trajectories.
 
         Returns:
             The rewards, under the keys of `steps`.

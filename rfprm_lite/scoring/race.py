@@ -65,7 +65,15 @@ class Race:
         self._scores: dict[int, Score] = {}
 
     def append(self, i: int, step: str, *, thinking: bool = False) -> float:
-        """Add a step to candidate i and return its reward in [0, 1]. Raises as `LiveTrace.append`, and as `extend`."""
+        """Add a step to candidate i and return its reward in [0, 1].
+
+        Args:
+            i: The candidate's index.
+            step: The step's text.
+            thinking: Whether it is of the thinking trajectory.
+
+        Raises as `extend` does.
+        """
         return self.extend({i: step}, thinking=thinking)[i]
 
     def extend(self, steps: Mapping[int, str], *, thinking: bool = False) -> dict[int, float]:
@@ -76,8 +84,11 @@ class Race:
             thinking: Whether they are of the thinking trajectories.
 
         Raises:
-            InputError: If there is no such candidate, if it is finished, or if it has `max_steps` steps already.
-            InputTypeError, ContextLengthError, MemoryLimitError: As `LiveTrace.append`.
+            InputError: If there is no such candidate, if it is finished, if it has `max_steps` steps already, or if a
+                step is empty.
+            InputTypeError: If a step is no text.
+            ContextLengthError: If a trace has become longer than the model reads.
+            MemoryLimitError: If it would take too much memory.
 
         After any error the race is as it was.
         """
@@ -125,7 +136,11 @@ class Race:
         return dict(self._scores)
 
     def trace(self, i: int) -> LiveTrace:
-        """Candidate i so far. Raises InputError if there is none."""
+        """The trace of candidate i so far.
+
+        Raises:
+            InputError: If there is no such candidate.
+        """
         self._require(i)
         return self._traces[i]
 

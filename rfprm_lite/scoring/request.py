@@ -1,4 +1,4 @@
-"""A trace on its way: what the model reads of it, and the `Score` that its rewards make.
+"""A trace on its way: the sequences that the model sees, and the `Score` that their rewards make.
 
 In: a trace and its token sequences. Out: the part of them up to any read-out, and a result of their rewards. Knows
 nothing of engines.
@@ -21,10 +21,15 @@ from rfprm_lite.trace import Problem, Trace
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """A trace and what the model reads of it.
+    """A trace and its token sequences.
 
     There is one read-out a step, and behind them one for the final reward where the aggregate has the response read
     out as one step.
+
+    Attributes:
+        trace: The trace.
+        sequences: What the model sees of it.
+        aggregate: What makes one reward of its rewards.
     """
 
     trace: Trace
@@ -84,7 +89,12 @@ class Request:
         return self._reward(low), self._reward(high)
 
     def score(self, rewards: Rewards, computed: int) -> Score:
-        """The score of all rewards. computed: tokens that went through the model for it."""
+        """The score of a trace whose rewards are all known.
+
+        Args:
+            rewards: float32 [num_readouts].
+            computed: Tokens that went through the model for it.
+        """
         return Score(
             step_rewards=rewards[: len(self.trace.steps)],
             aggregate=self.aggregate,
@@ -95,7 +105,12 @@ class Request:
         )
 
     def result(self, rewards: Rewards, computed: int) -> Score | Unfinished:
-        """A `Score` if every reward is known, otherwise an `Unfinished` with bounds."""
+        """A `Score` if every reward is known, otherwise an `Unfinished` with bounds.
+
+        Args:
+            rewards: The first rewards, or all: float32.
+            computed: Tokens that went through the model for them.
+        """
         if len(rewards) == self.num_readouts:
             return self.score(rewards, computed)
         skipped = self.num_tokens - sum(len(sequence.ids) for sequence in self.first(len(rewards)))

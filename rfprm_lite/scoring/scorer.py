@@ -27,7 +27,7 @@ from rfprm_lite.trace import Problem, Response, Trace, as_trace
 
 
 class Scorer:
-    """What every call needs of a loaded model. Several threads may use one.
+    """A loaded model with all that calls need of it. Several threads may use one.
 
     Args:
         bundle: The variant that is loaded.
@@ -52,17 +52,17 @@ class Scorer:
         self._process = os.getpid()
 
     def aggregate(self, value: AggregateLike | None) -> AnyAggregate:
-        """What a caller gave, as an aggregate; the recipe's own where None."""
+        """The aggregate that a caller named or gave; the recipe's own where None."""
         return as_aggregate(value, self._default)
 
     def request(self, problem: Problem, trace: Trace, aggregate: AnyAggregate) -> Request:
-        """A trace, encoded, and refused before anything runs where it is too long for the model or for memory."""
+        """The request of a trace, refused before anything runs where it is too long for the model or for memory."""
         request = Request.of(self.encoder, problem, trace, aggregate)
         self.footprint.lanes(request.longest)
         return request
 
     def requests(self, pairs: Iterable[tuple[Problem, Response]], aggregate: AnyAggregate) -> list[Request]:
-        """All pairs, encoded; the first wrong one raises, with a note that names it."""
+        """The requests of all pairs; the first wrong one raises, with a note that names it."""
         requests: list[Request] = []
         for i, pair in enumerate(pairs):
             try:
@@ -73,7 +73,7 @@ class Scorer:
         return requests
 
     def pair_request(self, pair: tuple[Problem, Response], aggregate: AnyAggregate) -> Request:
-        """A pair of problem and response, encoded."""
+        """The request of a pair of problem and response."""
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise InputTypeError(f"a pair of problem and response is needed, not {type(pair).__name__} {pair!r:.60}")
         return self.request(pair[0], as_trace(pair[1]), aggregate)
@@ -85,7 +85,7 @@ class Scorer:
 
         Args:
             cancel: Ends it from another thread.
-            lease: What it pins prefixes by; without one, what it computes goes to the shared cache.
+            lease: The lease that pins its prefixes; without one they go to the shared cache.
             capacity: Tokens that its lanes have room for from the beginning, where it is known.
         """
 
@@ -109,7 +109,7 @@ class Scorer:
     def score(self, requests: Sequence[Request], cancel: Cancellation | None = None) -> list[Score]:
         """The scores of requests, planned together."""
         rewards = grouped(self.call(cancel), [request.sequences for request in requests])
-        return [request.score(*own) for request, own in zip(requests, rewards, strict=True)]
+        return [request.score(*pair) for request, pair in zip(requests, rewards, strict=True)]
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
@@ -135,7 +135,7 @@ class CallPool:
 
     @contextmanager
     def call(self) -> Iterator[Call[KVLanes]]:
-        """A call for one use. What it leaves in its lanes is there for the next."""
+        """Lend a call for one use. The tokens that it leaves in its lanes are there for the next use."""
         try:
             call = self._idle.pop()
             self._lease.count_buffers(0)  # the call counts its lanes itself

@@ -1,4 +1,4 @@
-"""What a bundle's variant needs to run: its engine, and the numbers that plan and memory depend on."""
+"""The wiring of a bundle's variant: its engine, and the numbers that plan and memory depend on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ tokens."""
 
 
 def open_engine(bundle: Bundle, device: DeviceSpec, threads: int | None) -> Engine:
-    """The engine of a bundle's variant.
-
-    Raises:
-        DeviceError, BundleFileError, BundleFormatError: As `Engine.open`.
-    """
+    """The engine of a bundle's variant. Raises as `Engine.open` does."""
     manifest, variant = bundle.manifest, bundle.variant
     least = least_readouts_of(manifest)
     return Engine.open(bundle.graph, layout_of(manifest, variant), device, variant.lanes, threads, least)
@@ -56,7 +52,7 @@ def sizes_of(manifest: Manifest, variant: Variant) -> ModelSizes:
 
 
 def packing_of(manifest: Manifest, variant: Variant) -> Packing:
-    """When a further lane pays for a variant."""
+    """The packing of a variant, which says when a further lane pays."""
     sizes = manifest.dimensions
     embedding = sizes.vocab_size * sizes.hidden_size * EMBEDDING_BYTES[variant.dtype]
     weights = sum(file.bytes for file in variant.files) - embedding

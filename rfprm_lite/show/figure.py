@@ -1,4 +1,4 @@
-"""Scores as figures for a paper: `pip install 'rfprm-lite[plot]'`.
+"""Figures of scores for a paper: `pip install 'rfprm-lite[plot]'`.
 
 Figures are made without pyplot, so that no global state is touched and none has to be closed.
 """
@@ -16,19 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEST, WEAK, OTHER, SHADE = "#0072B2", "#D55E00", "#8A8A8A", "#E4E6EA"
-"""Of Okabe and Ito's palette, which the colour-blind can tell apart."""
+"""Colours of Okabe and Ito's palette, which the colour-blind can tell apart."""
 
 NAMED = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 MARKS = "os^DvP"
 
 MOST_MARKS = 60
-"""Marks of more steps would run into one another."""
+"""The most steps with a mark each; those of more would run into one another."""
 
 
 def plot_score(record: ScoreRecord) -> Figure:
-    """Steps on x, their rewards on y; the thinking shaded, the first weak step marked, steps not read left blank.
+    """A figure of one trace: steps on x, their rewards on y.
 
-    Raises MissingExtraError where matplotlib is missing.
+    The thinking is shaded, the first weak step marked; steps that were not read are left blank.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
     """
     figure, axes = _figure(len(record.steps))
     for part, steps in record.parts:
@@ -51,10 +54,13 @@ def plot_score(record: ScoreRecord) -> Figure:
 
 
 def plot_best_of_n(record: BestOfNRecord) -> Figure:
-    """The candidates' rewards in one figure: the ranking and then the highest others named, up to six, the rest grey;
-    thinking is dotted, first weak steps are marked.
+    """A figure of all candidates' rewards.
 
-    Raises MissingExtraError where matplotlib is missing.
+    The ranking and then the highest others are named, up to six, the rest is grey; thinking is dotted, first weak steps
+    are marked.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
     """
     figure, axes = _figure(max(len(score.steps) for score in record.scores))
     others = [i for i in range(len(record.scores)) if i not in record.ranking]
@@ -93,7 +99,7 @@ def _figure(num_steps: int) -> tuple[Figure, Axes]:
 def _plot(
     axes: Axes, record: ScoreRecord, colour: str, mark: str, label: str, width: float = 1.4, zorder: float = 2.0
 ) -> None:
-    """A line with a mark a step, dotted up to the last step of the thinking."""
+    """Plot a line with a mark a step, dotted up to the last step of the thinking."""
     for part, steps in record.parts:
         first = max(steps.start - 1, 0)  # joined to the part before
         rewards = record.step_rewards[first : steps.stop]
@@ -123,7 +129,7 @@ def _mark_first_weak(axes: Axes, records: Sequence[ScoreRecord]) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, title: str | None = None) -> None:
-    """Beside the axes, where it can't hide a step."""
+    """Put the legend beside the axes, where it can't hide a step."""
     handles, labels = axes.get_legend_handles_labels()
     seen = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
     figure.legend(seen.values(), seen.keys(), loc="outside right upper", fontsize="small", frameon=False, title=title)

@@ -1,4 +1,4 @@
-"""How rewards are spread, for people in a terminal.
+"""The distribution of rewards, for people in a terminal.
 
 In: rewards, and those that are kept. Out: bins; a rich renderable.
 """
@@ -18,7 +18,13 @@ BAR_CELLS = 40
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
-    """edges: float64 [BINS + 1], over the range that rewards can have. traces, kept: int64 [BINS], how many of them."""
+    """The numbers of traces by their rewards.
+
+    Attributes:
+        edges: float64 [BINS + 1], over the range that rewards can have.
+        traces: int64 [BINS], all traces.
+        kept: int64 [BINS], those that are kept.
+    """
 
     edges: NDArray[np.float64]
     traces: NDArray[np.int64]
@@ -28,12 +34,18 @@ class Histogram:
     def of(
         cls, rewards: NDArray[np.float64], kept: NDArray[np.float64], reward_range: tuple[float, float]
     ) -> Histogram:
-        """kept: the rewards of the traces that are kept."""
+        """The histogram of rewards.
+
+        Args:
+            rewards: float64 [num_traces].
+            kept: float64, the rewards of the traces that are kept.
+            reward_range: Lowest and highest reward that there can be.
+        """
         traces, edges = np.histogram(rewards, BINS, reward_range)
         return cls(edges, traces, np.histogram(kept, BINS, reward_range)[0])
 
     def view(self) -> Table:
-        """Bars for a terminal; what is kept is drawn full, and told as a number."""
+        """A table with bars, in which kept traces are drawn full, and told as a number."""
         table = Table(box=None, padding=(0, 1))
         for name in ("reward", "traces", "kept"):
             table.add_column(name, justify="right")
@@ -46,5 +58,5 @@ class Histogram:
         return table
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The histogram in types that JSON has."""
         return {"edges": self.edges.tolist(), "traces": self.traces.tolist(), "kept": self.kept.tolist()}

@@ -19,12 +19,12 @@ WIDTH, HEIGHT, MARGIN = 240.0, 40.0, 3.0
 
 
 def score_html(record: ScoreRecord) -> str:
-    """A score with the style that it needs."""
+    """The card of a score as HTML, with the style that it needs."""
     return _styled(score_element(record, ""))
 
 
 def best_of_n_html(record: BestOfNRecord) -> str:
-    """The candidates side by side, with the style that they need."""
+    """The candidates side by side as HTML, with the style that they need."""
     whole = Element("div")
     add(whole, "p", f"best: candidate {record.ranking[0]}", {"class": "rfprm-summary"})
     whole.append(candidates_element([best_of_n_card(record, i) for i in range(len(record.scores))]))
@@ -33,19 +33,25 @@ def best_of_n_html(record: BestOfNRecord) -> str:
 
 
 def best_of_n_card(record: BestOfNRecord, candidate: int) -> Element:
-    """One of the candidates."""
+    """The card of one of the candidates."""
     return score_element(record.scores[candidate], f"candidate {candidate}", record.rank(candidate))
 
 
 def candidates_element(cards: list[Element]) -> Element:
-    """Cards side by side, as many as the width takes."""
+    """An element of cards side by side, as many as the width takes."""
     grid = Element("div", {"class": "rfprm rfprm-candidates"})
     grid.extend(cards)
     return grid
 
 
 def score_element(record: ScoreRecord, name: str, rank: str = "") -> Element:
-    """A card: the reward, a sparkline, and every step of every part with its reward."""
+    """A card: the reward, a sparkline, and every step of every part with its reward.
+
+    Args:
+        record: What is shown.
+        name: The heading; none where empty.
+        rank: A word beside the heading, such as "best"; none where empty.
+    """
     card = Element("article", {"class": "rfprm rfprm-card", "aria-label": visible(name) or "score"})
     if name:
         heading = add(card, "h3", name, {"class": "rfprm-name"})
@@ -65,11 +71,11 @@ def score_element(record: ScoreRecord, name: str, rank: str = "") -> Element:
 
 
 def add(parent: Element, tag: str, text: str = "", attributes: Mapping[str, str] | None = None) -> Element:
-    """Add an element with a text, whose control characters are shown escaped."""
-    made = Element(tag, dict(attributes or {}))
-    made.text = visible(text)
-    parent.append(made)
-    return made
+    """Add an element with a text, whose control characters are shown escaped; returns the element."""
+    child = Element(tag, dict(attributes or {}))
+    child.text = visible(text)
+    parent.append(child)
+    return child
 
 
 def _add_step(listed: Element, record: ScoreRecord, i: int) -> None:
@@ -127,7 +133,7 @@ def _sparkline(record: ScoreRecord) -> Element:
 
 
 def _x(record: ScoreRecord, step: float) -> float:
-    """Each step has the same share of the width, and stands in its middle."""
+    """The place of a step on x: each has the same share of the width, and stands in its middle."""
     return MARGIN + (step + 0.5) * (WIDTH - 2 * MARGIN) / len(record.steps)
 
 
@@ -143,10 +149,10 @@ def _styled(element: Element) -> str:
 
 
 def score_css() -> str:
-    """The style of cards."""
+    """The style of cards, as CSS."""
     return (STATIC / "score.css").read_text(encoding="utf-8")
 
 
 def to_html(element: Element) -> str:
-    """Serialise: text and attributes are escaped here, and nowhere else."""
+    """The element as HTML: text and attributes are escaped here, and nowhere else."""
     return tostring(element, encoding="unicode", method="html")

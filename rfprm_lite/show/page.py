@@ -26,7 +26,12 @@ SORTS = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem and the cards of its candidates."""
+    """A problem and the cards of its candidates.
+
+    Attributes:
+        text: The heading.
+        cards: In the order they came.
+    """
 
     text: str
     cards: list[Element] = field(default_factory=list)
@@ -36,8 +41,14 @@ class Problem:
 class Page:
     """The problems of a page, in the order they came, up to `limit` traces.
 
-    A line of best-of-N is taken as a whole, so that the last may exceed the limit. shown, left_out: in traces.
-    bounded: whether a candidate has bounds in place of a reward.
+    A line of best-of-N is taken as a whole, so that the last may exceed the limit.
+
+    Attributes:
+        limit: Traces that are shown at most.
+        problems: By their text, or by a key of their own.
+        shown: Traces that are shown.
+        left_out: Traces beyond the limit.
+        bounded: Whether a candidate has bounds in place of a reward.
     """
 
     limit: int
@@ -49,7 +60,9 @@ class Page:
     def add(self, where: str, row: ScoreLine | BestOfNRecord) -> None:
         """Put a row on the page. Lines of scores with the same problem come to stand side by side.
 
-        where: the row stands in its file.
+        Args:
+            where: The row's place in its file, in words.
+            row: A line of scores, or of best-of-N.
         """
         scores = row.scores if isinstance(row, BestOfNRecord) else (row,)
         if self.shown >= self.limit:

@@ -35,9 +35,19 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class ScoreRecord(msgspec.Struct, frozen=True):
-    """What is shown of a `Score`, or of a `Unfinished`, which has bounds in place of a reward.
+    """The plain values of a `Score`, or of an `Unfinished`, which has bounds in place of a reward.
 
-    Raises ValueError where its numbers don't fit each other.
+    Attributes:
+        steps: All steps, in order.
+        step_rewards: Rewards of all steps, or of the first ones, in [0, 1].
+        aggregate: The name of what makes one reward of them.
+        reward_range: Lowest and highest reward that there can be; None if there are none.
+        tokens: Token counts.
+        reward: The reward; None where there are bounds.
+        bounds: The lowest and highest reward that it can have; None where there is a reward.
+
+    Raises:
+        ValueError: If its numbers don't fit each other.
     """
 
     steps: Annotated[tuple[StepRecord, ...], msgspec.Meta(min_length=1)]
@@ -58,7 +68,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
 
     @property
     def first_weak(self) -> int | None:
-        """Index of the first step whose reward is below GOOD."""
+        """The index of the first step whose reward is below GOOD; None if there is none."""
         return next((i for i, reward in enumerate(self.step_rewards) if reward < GOOD), None)
 
     @property
@@ -68,35 +78,35 @@ class ScoreRecord(msgspec.Struct, frozen=True):
 
     @property
     def reward_text(self) -> str:
-        """The reward, or what it lies between."""
+        """The reward, or its bounds, as text."""
         return f"{self.reward:.3f}" if self.bounds is None else "{:.3f} to {:.3f}".format(*self.bounds)
 
     @property
     def summary(self) -> str:
-        """The aggregate, the reward and its range."""
+        """The aggregate, the reward and its range, as text."""
         span = f" (from {self.reward_range[0]:g} to {self.reward_range[1]:g})" if self.reward_range else ""
         return f"{self.aggregate}: {self.reward_text}{span}"
 
     @property
     def trajectory(self) -> str:
-        """How the rewards went, in words."""
+        """The course of the rewards, in words."""
         if not self.step_rewards:
             return f"none of {counted(len(self.steps), 'step')} was read"
         lowest = min(range(len(self.step_rewards)), key=self.step_rewards.__getitem__)
-        read = f"{len(self.step_rewards)} of " if len(self.step_rewards) < len(self.steps) else ""
+        share = f"{len(self.step_rewards)} of " if len(self.step_rewards) < len(self.steps) else ""
         return (
-            f"{read}{counted(len(self.steps), 'step')}, lowest {self.step_rewards[lowest]:.3f} at step {lowest + 1}, "
+            f"{share}{counted(len(self.steps), 'step')}, lowest {self.step_rewards[lowest]:.3f} at step {lowest + 1}, "
             f"last {self.step_rewards[-1]:.3f}"
         )
 
     @property
     def parts(self) -> list[tuple[Part, range]]:
         """The parts of the trace in order, each with the indices of its steps."""
-        found: list[tuple[Part, range]] = []
+        parts: list[tuple[Part, range]] = []
         for part, steps in groupby(self.steps, key=lambda step: step.part):
-            start = found[-1][1].stop if found else 0
-            found.append((part, range(start, start + sum(1 for _ in steps))))
-        return found
+            start = parts[-1][1].stop if parts else 0
+            parts.append((part, range(start, start + sum(1 for _ in steps))))
+        return parts
 
 
 class ScoreLine(ScoreRecord, frozen=True):
@@ -106,7 +116,17 @@ class ScoreLine(ScoreRecord, frozen=True):
 
 
 class BestOfNRecord(msgspec.Struct, frozen=True):
-    """What is shown of a `BestOfN`, and a line of `rfprm best-of-n --json`. Raises ValueError as ScoreRecord does."""
+    """The plain values of a `BestOfN`, and a line of `rfprm best-of-n --json`.
+
+    Attributes:
+        ranking: Indices of the best candidates, best first.
+        scores: One a candidate.
+        tokens: Token counts of all together.
+        problem: The question, where a line has it.
+
+    Raises:
+        ValueError: If the ranking names a candidate that there is not.
+    """
 
     ranking: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
     scores: Annotated[tuple[ScoreRecord, ...], msgspec.Meta(min_length=1)]
@@ -119,7 +139,7 @@ class BestOfNRecord(msgspec.Struct, frozen=True):
             raise ValueError(f"the ranking names candidate {wrong[0]}, but there are {len(self.scores)} scores")
 
     def rank(self, candidate: int) -> str:
-        """`best` or, from the second on, `rank 2`; nothing where the candidate is not in the ranking."""
+        """The rank of a candidate: `best` or, from the second on, `rank 2`; empty where it is not in the ranking."""
         if candidate not in self.ranking:
             return ""
         place = self.ranking.index(candidate)

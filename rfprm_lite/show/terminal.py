@@ -1,4 +1,4 @@
-"""Scores for people: rich renderables for a terminal.
+"""Views of scores for a terminal, as rich renderables.
 
 A reward is always shown as a number and a bar, never by colour alone. Text of problems and candidates is shown as it
 is: no markup in it is interpreted, and control characters are shown escaped.
@@ -17,13 +17,14 @@ from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
 from rfprm_lite.show.text import counted, tokens_line, visible
 
 DOUBTFUL = 0.25
+"""The reward below which a step is shown in red."""
 BAR_CELLS = 10
 SPARK_CELLS = 60
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def score_view(record: ScoreRecord, title: str | None = None) -> RenderableType:
-    """Each step with its reward, and the trace's own; bounds where it was not read to its end."""
+    """A view of each step with its reward, and of the trace's reward; bounds where it was not read to its end."""
     table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
     table.add_column("", justify="right", style="dim")
     table.add_column("step", overflow="fold")
@@ -38,7 +39,7 @@ def score_view(record: ScoreRecord, title: str | None = None) -> RenderableType:
 
 
 def best_of_n_view(record: BestOfNRecord) -> RenderableType:
-    """Every candidate's steps, and the winner."""
+    """A view of every candidate's steps, and of the winner."""
     views: list[RenderableType] = []
     for i, score in enumerate(record.scores):
         views += [score_view(score, _title(record, i)), Text()]
@@ -46,12 +47,12 @@ def best_of_n_view(record: BestOfNRecord) -> RenderableType:
 
 
 def tokens_view(tokens: Usage) -> Text:
-    """What it took."""
+    """A line that tells the token counts."""
     return Text(tokens_line(tokens), "dim")
 
 
 def plain(text: str) -> Text:
-    """Text for a terminal, with what could drive it (escape and other control characters) made visible."""
+    """The text for a terminal, with all that could drive it (escape and other control characters) made visible."""
     return Text(visible(text))
 
 
@@ -69,7 +70,7 @@ def _reward(record: ScoreRecord, i: int) -> tuple[Text, Text]:
 
 
 def _spark(record: ScoreRecord) -> Text:
-    """A character a step, or for each few steps their lowest, so that no weak one is lost."""
+    """A line with a character a step, or for each few steps their lowest, so that no weak one is lost."""
     together = -(-len(record.steps) // SPARK_CELLS)
     line = Text("   ")
     for part, steps in record.parts:

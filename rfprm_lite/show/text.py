@@ -10,7 +10,7 @@ _UNSEEN = ("Cc", "Cf", "Cs")
 
 
 def tokens_line(tokens: Usage) -> str:
-    """What a result took."""
+    """The token counts of a result, in words."""
     saved = tokens.reused / tokens.total if tokens.total else 0.0
     skipped = f", {tokens.skipped} not read" if tokens.skipped else ""
     return (
@@ -20,11 +20,13 @@ def tokens_line(tokens: Usage) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """`1 step`, `2 steps`."""
+    """A number and its noun: `1 step`, `2 steps`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def visible(text: str) -> str:
-    """A text in which whatever could drive a terminal or reorder a line is shown escaped: control and format
-    characters but newlines and tabs, and lone surrogates."""
+    """The text with everything escaped that could drive a terminal or reorder a line.
+
+    These are control and format characters but newlines and tabs, and lone surrogates.
+    """
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else f"\\x{ord(c):02x}" for c in text)

@@ -1,1 +1,1 @@
-"""Text to token ids and read-outs. The only room that imports tokenizers."""
+"""The way from text to token ids and read-outs. Only this package imports tokenizers."""

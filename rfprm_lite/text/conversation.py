@@ -1,12 +1,12 @@
-"""What a PRM is asked about: a problem as text, or a chat conversation in its place.
+"""The question that a PRM judges answers to: a problem as text, or a chat conversation in its place.
 
 In: a problem or a conversation, and a recipe. Out: the pieces of the template up to where the steps begin. Knows
 nothing of tokens.
 
 A conversation is a list of messages, each a mapping of `role` (system, user or assistant) and `content` (text, or parts
-of type text), as chat APIs have them; what else a message has is passed over. It ends with a message of the user: the
-response to it is what is judged. It is written as the checkpoint's own chat template writes it: a system message of its
-own takes the place of the recipe's.
+of type text), as chat APIs have them; what else a message has is passed over. It ends with a message of the user, and
+the response to that is judged. It is written as the checkpoint's own chat template writes it: a system message of the
+conversation takes the place of the recipe's.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from rfprm_lite.trace import Problem, require_text
 ROLES = ("system", "user", "assistant")
 
 
-def asked(problem: Problem, recipe: Recipe) -> list[Piece]:
+def prompt_pieces(problem: Problem, recipe: Recipe) -> list[Piece]:
     """The recipe's template with the problem in it, without the slot of the steps.
 
-    Raises InputError and InputTypeError where it is no problem, and where it is a conversation of more than a user's
-    message and the recipe knows no chat template.
+    Args:
+        problem: Text, or a conversation.
+        recipe: How the PRM is scored.
+
+    Raises:
+        InputError: If the problem is empty, if the conversation can't be judged, or if it has more than one message and
+            the recipe knows no chat template.
+        InputTypeError: If it is neither text nor a list of messages.
     """
     if isinstance(problem, str):
         return _filled(recipe.template, problem)
@@ -74,8 +80,12 @@ def _message(i: int, message: object) -> tuple[str, str]:
 
 
 def text_of(content: object) -> str:
-    """The text of a message, which may come in parts; of one without content, none. Raises InputError and
-    InputTypeError."""
+    """The text of a message, which may come in parts; empty for a message without content.
+
+    Raises:
+        InputError: If a part is no text.
+        InputTypeError: If the content is neither text nor a list of parts.
+    """
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):

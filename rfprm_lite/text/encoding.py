@@ -1,4 +1,4 @@
-"""A problem and a trace as the token ids that the model reads, and where its rewards stand.
+"""A problem and a trace as the token ids that the model sees, and the positions of their rewards.
 
 In: text. Out: `TokenSequence`s. Knows nothing of graphs or prefixes.
 
@@ -19,12 +19,21 @@ from tokenizers import Tokenizer
 from rfprm_lite.bundle.recipe import Recipe, Special, Text
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.plan.sequence import TokenSequence
-from rfprm_lite.text.conversation import asked
+from rfprm_lite.text.conversation import prompt_pieces
 from rfprm_lite.trace import Problem, Trace
 
 
 class Encoder:
-    """Encodes for one recipe. May be used from several threads at once."""
+    """The way from text to token ids for one recipe. Several threads may use one at once.
+
+    Args:
+        tokenizer: The checkpoint's; it is changed so that special tokens in a text are plain text.
+        recipe: How the PRM is scored.
+        max_tokens: The most tokens of one sequence.
+
+    Raises:
+        BundleFormatError: If the tokenizer lacks a special token of the recipe.
+    """
 
     def __init__(self, tokenizer: Tokenizer, recipe: Recipe, max_tokens: int) -> None:
         tokenizer.no_truncation()
@@ -38,14 +47,28 @@ class Encoder:
 
     @classmethod
     def from_file(cls, path: Path, recipe: Recipe, max_tokens: int) -> Encoder:
-        """Raises BundleFormatError where the tokenizer lacks a special token of the recipe."""
+        """The encoder of a tokenizer.json.
+
+        Args:
+            path: The file.
+            recipe: How the PRM is scored.
+            max_tokens: The most tokens of one sequence.
+
+        Raises:
+            BundleFormatError: If the tokenizer lacks a special token of the recipe.
+        """
         return cls(Tokenizer.from_file(str(path)), recipe, max_tokens)
 
     def step_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
         """Sequences whose read-outs, in order, are the rewards of the trace's steps.
 
-        One sequence with a read-out at every separator, or without a separator one for each step, which ends there.
-        Raises ContextLengthError, InputError, InputTypeError.
+        With a separator it is one sequence, with a read-out at every separator. Without one there is a sequence for
+        each step, the text cut off after it, with a read-out at its last token.
+
+        Raises:
+            ContextLengthError: If a sequence has more than `max_tokens` tokens.
+            InputError: If the problem can't be judged.
+            InputTypeError: If it is neither text nor a list of messages.
         """
         texts = [step.text for step in trace.steps]
         if self._separator is not None:
@@ -54,7 +77,7 @@ class Encoder:
         return [*(self._unseparated(problem, trace.text[: step.text_end]) for step in trace.steps[:-1]), whole]
 
     def last_step_sequence(self, problem: Problem, trace: Trace) -> TokenSequence:
-        """The last of `step_sequences`, read for the last step alone."""
+        """The last of `step_sequences`, read out at the last step alone. Raises as it does."""
         if self._separator is None:
             return self._unseparated(problem, trace.text)
         whole = self._separated(problem, [step.text for step in trace.steps])
@@ -63,8 +86,11 @@ class Encoder:
     def response_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
         """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.
 
-        Empty without a separator, where the last step's sequence is just that. Raises InputError where the trace has
-        no response.
+        There is none without a separator, where the last step's sequence is just that.
+
+        Raises:
+            InputError: If the trace has no response, or as `step_sequences`.
+            ContextLengthError: If the sequence has more than `max_tokens` tokens.
         """
         if not trace.response:
             raise InputError("final='response' needs a response, but the trace ends within its thinking part")
@@ -78,6 +104,8 @@ class Encoder:
         ids, pending = self._prompt(problem)
         read_at: list[int] = []
         for step in steps:
+            # The first step is encoded together with the text before it, as the authors' tokenizer sees it: their
+            # characters may merge into one token. Behind a separator nothing merges.
             ids += self._encode(pending + step)
             read_at.append(len(ids))
             ids.append(self._separator)  # type: ignore[arg-type]  # only called with a separator
@@ -93,7 +121,7 @@ class Encoder:
         """The ids before the run of text in which the steps begin, and that run's own beginning."""
         ids: list[int] = []
         run = ""
-        for piece in asked(problem, self._recipe):
+        for piece in prompt_pieces(problem, self._recipe):
             if isinstance(piece, Special):
                 ids += self._encode(run)
                 ids.append(self._specials[piece.token])
@@ -112,7 +140,7 @@ class Encoder:
         return ids
 
     def _special(self, token: str) -> int:
-        found: int | None = self._tokenizer.token_to_id(token)
-        if found is None:
+        token_id: int | None = self._tokenizer.token_to_id(token)
+        if token_id is None:
             raise BundleFormatError(f"the tokenizer has no token {token!r}, which the recipe's template needs")
-        return found
+        return token_id

@@ -1,6 +1,6 @@
-"""Final answers of mathematics, found and compared by math-verify: `pip install 'rfprm-lite[voting]'`.
+r"""Final answers of mathematics, found and compared by math-verify: `pip install 'rfprm-lite[voting]'`.
 
-In: candidates. Out: their answers, and whether two are equal as mathematics: 1/2, 0.5 and \\frac{1}{2} are.
+In: candidates. Out: their answers, and whether two are equal as mathematics: 1/2, 0.5 and \frac{1}{2} are.
 
 Candidates are hostile: a boxed 9^{9^{9^9}} keeps a computer algebra system busy for ever, in places where no signal
 reaches it. So math-verify runs in a process of its own, which is ended where it takes too long.
@@ -26,14 +26,22 @@ STARTING = 60.0
 
 
 class MathAnswers:
-    """Use it in a `with`, for many votes one: the process takes a second or two to start. Not for several threads.
+    """The answers of mathematics, found and compared in a process of their own. Not for several threads.
 
-    seconds: that one candidate or one comparison may take. What takes longer has no answer, or is another one. What
-        can't be compared with a plain number in that time is no answer, so that a hostile one costs its time once.
+    Use it in a `with`, one for many votes: the process takes a second or two to start.
+
+    `find` also compares each answer with a small number. An expression that takes too long there is rejected at once,
+    instead of in every later comparison, so that a hostile one costs its time once.
+
+    Args:
+        seconds: The time that one candidate or one comparison may take. A candidate that takes longer has no answer;
+            answers that take longer to compare are different.
+
+    Raises:
+        MissingExtraError: If math-verify is not installed.
     """
 
     def __init__(self, seconds: float = 5.0) -> None:
-        """Raises MissingExtraError."""
         if find_spec("math_verify") is None:
             raise MissingExtraError("answers are found and compared by math-verify", "voting")
         self._seconds = seconds
@@ -46,12 +54,22 @@ class MathAnswers:
         self.close()
 
     def find(self, candidate: str) -> str | None:
-        """What is boxed, else the last expression near an "answer is", else the last one; None where there is none."""
-        found: str | None = self._ask("find", candidate[-TAIL:])
-        return found
+        """The final answer of a candidate; None where it gives none.
+
+        It is the boxed expression, else the last one near an "answer is", else the last one of all.
+
+        Raises:
+            EngineError: If math-verify does not start.
+        """
+        answer: str | None = self._ask("find", candidate[-TAIL:])
+        return answer
 
     def same(self, candidate: str, other: str) -> bool:
-        """Whether the answers of two candidates are equal."""
+        """Whether the answers of two candidates are equal as mathematics.
+
+        Raises:
+            EngineError: If math-verify does not start.
+        """
         return self._ask("same", candidate[-TAIL:], other[-TAIL:]) is True
 
     def close(self) -> None:
@@ -71,22 +89,22 @@ class MathAnswers:
         return json.loads(answer)
 
     def _start(self) -> subprocess.Popen[str]:
-        """Raises EngineError where it says anything but that it is ready."""
+        """Start the process. Raises EngineError where it says anything but that it is ready."""
         command = [sys.executable, "-P", "-m", "rfprm_lite.voting.worker"]  # no module of the current folder
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as stderr:
             process = subprocess.Popen(  # noqa: S603  # our own module
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, encoding="ascii"
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, encoding="ascii"
             )
             if self._line(process, "", STARTING).strip() != json.dumps(READY):
                 process.kill()
                 process.communicate()
-                said.seek(0)
-                wrong = said.read().decode(errors="backslashreplace").strip()
+                stderr.seek(0)
+                wrong = stderr.read().decode(errors="backslashreplace").strip()
                 raise EngineError(f"the process of math-verify did not start: {wrong[-500:] or 'it was too slow'}")
         return process
 
     def _line(self, process: subprocess.Popen[str], request: str, seconds: float) -> str:
-        """What the process says to a request; nothing where it takes longer."""
+        """The line with which the process answers a request; empty where it takes longer, and is killed."""
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the process has no pipes")
         late = threading.Timer(seconds, process.kill)

@@ -17,12 +17,13 @@ from typing import Any
 
 READY = "ready"
 PROBE = "7919"
+"""A number that each answer is compared with, to reject those that can't be compared in time."""
 MEMORY = 2 * 2**30
 """Bytes of address space: a number with as many digits as there are atoms ends here. Not on Windows."""
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Answer requests until standard input ends."""
     _limit_memory()
     logging.disable()
     from math_verify import verify
@@ -33,9 +34,7 @@ def main() -> None:
         parsed = [_parse(text) for text in texts]
         if kind == "find":
             answer: Any = (str(parsed[0][-1]) or None) if parsed[0] else None
-            verify(
-                parsed[0], _parse(PROBE), timeout_seconds=0
-            )  # what can't be compared in time is no answer to vote for
+            verify(parsed[0], _parse(PROBE), timeout_seconds=0)  # an answer that can't be compared in time is none
         else:
             answer = bool(verify(*parsed, timeout_seconds=0))
         print(json.dumps(answer), flush=True)

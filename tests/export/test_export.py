@@ -25,7 +25,7 @@ from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export, plan
 from rfprm_export.variants import VARIANTS
 from rfprm_lite import PRM, Trace
-from rfprm_lite.bundle.manifest import read
+from rfprm_lite.bundle.manifest import load
 from rfprm_lite.text.encoding import Encoder
 
 Get = Callable[[str], Exported]
@@ -158,7 +158,7 @@ def test_the_bundle(exported: Get) -> None:
         "README.md", *(f"{name}/model.onnx{end}" for name in sorted(VARIANTS) for end in ("", ".data")),
         "manifest.json", "parity.json", "tokenizer.json",
     ]  # fmt: skip
-    manifest = read(made.bundle / "manifest.json")
+    manifest = load(made.bundle / "manifest.json")
     assert manifest.recipe == next(spec.recipe for spec in RECIPES if spec.recipe.name == SEVEN)
     assert manifest.source.architecture == "Qwen2ForProcessRewardModel"
     assert manifest.dimensions.vocab_size == 2080

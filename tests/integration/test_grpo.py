@@ -16,7 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rfprm_lite import PRM, RfprmError
 from rfprm_lite.integrations.trl import RewardFunction
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "grpo" / "train.py"
 PROBLEMS = [f"Tom has {a} apples. He buys 5 more. How many apples does Tom have now?" for a in range(12, 24)]
@@ -43,10 +43,10 @@ def assert_ours(tables: list[pd.DataFrame], history: list[dict[str, float]], pro
             try:
                 score = prm.score(problem(row["prompt"]), text)
             except RfprmError:
-                expected.append(mixed(has_digit([text])[0], 0.0, 0.75))
+                expected.append(mix_rewards(has_digit([text])[0], 0.0, 0.75))
                 assert row["rfprm/step_rewards"] is None
             else:
-                expected.append(mixed(has_digit([text])[0], score.reward, 0.75))
+                expected.append(mix_rewards(has_digit([text])[0], score.reward, 0.75))
                 assert row["rfprm/step_rewards"].tolist() == score.step_rewards.tolist()
         assert table["rfprm"].to_numpy() == pytest.approx(expected, abs=1e-6)  # TRL's are float32
         assert log["rewards/rfprm/mean"] == pytest.approx(np.mean(expected), abs=1e-6)

@@ -13,7 +13,7 @@ from openrlhf.utils.agent import SingleTurnAgentExecutor
 from transformers import PreTrainedTokenizerFast
 
 from rfprm_lite import PRM
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
 RESPONSE = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."
@@ -48,7 +48,7 @@ def test_the_executor_gets_our_reward(tokenizer: PreTrainedTokenizerFast, tmp_pa
     found = executed(str(file), tokenizer, prompt, RESPONSE)
     r_hat = PRM.from_pretrained("demo").score(PROBLEM, RESPONSE).reward
     # As SamplesGenerator._process_response_into_experience, which needs vLLM to be imported, makes an Experience of it.
-    assert torch.tensor([found["reward"]]).tolist() == pytest.approx([mixed(1.0, r_hat)])
+    assert torch.tensor([found["reward"]]).tolist() == pytest.approx([mix_rewards(1.0, r_hat)])
     assert torch.tensor([found["scores"]]).tolist() == [1.0]
     logs = {key: torch.tensor([value.flatten()[0].item()]) for key, value in found["extra_logs"].items()}
     assert {key: value.tolist() for key, value in logs.items()} == {"r_hat": pytest.approx([r_hat]), "unscorable": [0]}

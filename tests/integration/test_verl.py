@@ -15,7 +15,7 @@ from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManage
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
 from rfprm_lite import PRM
-from rfprm_lite.rl import mixed
+from rfprm_lite.rl import mix_rewards
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
 RESPONSES = ["Tom now has 12 + 5 = 17 apples.\n\n#### 17", "Tom now has 12 + 5 = 19 apples.\n\n#### 19", ""]
@@ -58,8 +58,8 @@ def test_the_naive_manager_gets_our_reward_beside_verls_own_outcome(tokenizer: P
     right, wrong, empty = asyncio.run(run())
     prm = PRM.from_pretrained("demo")
     r_hats = [prm.score(PROBLEM, text).reward for text in RESPONSES[:2]]
-    assert right["reward_score"] == mixed(1.0, r_hats[0], 0.6)
-    assert wrong["reward_score"] == mixed(0.0, r_hats[1], 0.6)
+    assert right["reward_score"] == mix_rewards(1.0, r_hats[0], 0.6)
+    assert wrong["reward_score"] == mix_rewards(0.0, r_hats[1], 0.6)
     assert right["reward_extra_info"]["r_hat"] == r_hats[0] > r_hats[1]
     assert (empty["reward_score"], empty["reward_extra_info"]["unscorable"]) == (0.0, 1)
     assert right["reward_extra_info"].keys() == wrong["reward_extra_info"].keys() == empty["reward_extra_info"].keys()

@@ -7,7 +7,7 @@ from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.open import DEMO_FOLDER
 from rfprm_lite.bundle.recipe import Head, Recipe, Slot
 
-SEPARATED = manifests.read(DEMO_FOLDER / manifests.FILE_NAME).recipe
+SEPARATED = manifests.load(DEMO_FOLDER / manifests.FILE_NAME).recipe
 UNSEPARATED = Recipe(
     name="reasonflux-prm-1.5b",
     template=(Slot("problem"), Slot("steps")),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import PRM, ModelNotFoundError
-from rfprm_lite.bundle.manifest import FORMAT_VERSION, decode, encode, read
+from rfprm_lite.bundle.manifest import FORMAT_VERSION, decode, encode, load
 from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
 from rfprm_lite.errors import BundleFileError, BundleFormatError, VariantError
 from rfprm_lite.options import LoadOptions
@@ -128,7 +128,7 @@ def test_arbitrary_bytes_are_no_manifest(data: bytes) -> None:
 
 
 def test_a_manifest_survives_its_own_json() -> None:
-    manifest = read(DEMO_FOLDER / "manifest.json")
+    manifest = load(DEMO_FOLDER / "manifest.json")
     assert decode(encode(manifest), "here") == manifest
 
 

@@ -52,7 +52,7 @@ def write(path: Path, rows: Rows) -> Path:
 
 def read(path: Path) -> Rows:
     with path.open("rb") as file:
-        return [dict(row.values) for row in tables.read(file, tables.format_of(path))]  # type: ignore[arg-type]
+        return [dict(row.values) for row in tables.rows_of(file, tables.format_of(path))]  # type: ignore[arg-type]
 
 
 def run(*arguments: object) -> Result:

@@ -21,7 +21,7 @@ from rfprm_lite.errors import InputTypeError
 from rfprm_lite.integrations import verl
 from rfprm_lite.integrations.prompts import between, plain_problem, response_of
 from rfprm_lite.integrations.trl import RewardFunction
-from rfprm_lite.rl import mixed, token_offsets, token_rewards
+from rfprm_lite.rl import mix_rewards, token_offsets, token_rewards
 from rfprm_lite.text.conversation import text_of
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
@@ -42,16 +42,16 @@ def score(text: str, rewards: Sequence[float] | None = None) -> Score:
 
 @given(st.floats(-5, 5), st.floats(0, 2), st.floats(0, 1))
 def test_mixed_is_the_papers_formula(outcome: float, r_hat: float, beta: float) -> None:
-    assert mixed(outcome, r_hat, beta) == (1 - beta) * outcome + beta * r_hat
-    assert mixed(outcome, r_hat, 0) == outcome
-    assert mixed(outcome, r_hat, 1) == pytest.approx(r_hat)
+    assert mix_rewards(outcome, r_hat, beta) == (1 - beta) * outcome + beta * r_hat
+    assert mix_rewards(outcome, r_hat, 0) == outcome
+    assert mix_rewards(outcome, r_hat, 1) == pytest.approx(r_hat)
 
 
 def test_upstreams_beta_is_the_default() -> None:
-    assert mixed(1.0, 2.0) == 0.25 * 1.0 + 0.75 * 2.0
+    assert mix_rewards(1.0, 2.0) == 0.25 * 1.0 + 0.75 * 2.0
     for beta in (-0.1, 1.5, float("nan"), "0.5"):
         with pytest.raises(InputError, match="from 0 to 1"):
-            mixed(1.0, 1.0, beta)  # type: ignore[arg-type]
+            mix_rewards(1.0, 1.0, beta)  # type: ignore[arg-type]
 
 
 # Rewards at tokens.

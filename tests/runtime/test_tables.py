@@ -29,7 +29,7 @@ SUFFIXES = [
 
 def read_back(path: Path) -> list[object]:
     with path.open("rb") as file:
-        return [row.values for row in tables.read(file, tables.format_of(path))]
+        return [row.values for row in tables.rows_of(file, tables.format_of(path))]
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +78,12 @@ def test_a_file_is_written_at_once_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_row_is_told_with_its_line() -> None:
-    rows = [*tables.read(io.BytesIO(b'{"a": 1}\n\n[1]\n{"a"\n'), "jsonl")]
+    rows = [*tables.rows_of(io.BytesIO(b'{"a": 1}\n\n[1]\n{"a"\n'), "jsonl")]
     assert [row.number for row in rows] == [1, 3, 4]
     assert rows[2].content == '{"a"\n'
     with pytest.raises(InputError, match="^line 3"):
         raise rows[1].values  # type: ignore[misc]
-    rows = [*tables.read(io.BytesIO(b'a,b\n1,"2\n2"\n3\n4,5\n'), "csv")]
+    rows = [*tables.rows_of(io.BytesIO(b'a,b\n1,"2\n2"\n3\n4,5\n'), "csv")]
     assert [row.number for row in rows] == [2, 4, 5]
     assert rows[0].values == {"a": "1", "b": "2\n2"}
     with pytest.raises(InputError, match="line 4.*1.*2"):
@@ -92,14 +92,14 @@ def test_what_is_wrong_with_a_row_is_told_with_its_line() -> None:
 
 def test_one_bad_row_does_not_end_a_file() -> None:
     data = b'a,b\n1,caf\xe9\n"x"y,2\n3,4\n'
-    rows = [*tables.read(io.BytesIO(data), "csv")]
+    rows = [*tables.rows_of(io.BytesIO(data), "csv")]
     assert [row.number for row in rows] == [2, 3, 4]
     assert "line 2" in str(rows[0].values)
     assert "\\xe9" in rows[0].content
     assert "line 3" in str(rows[1].values)
     assert rows[1].content == '"x"y,2\n'
     assert rows[2].values == {"a": "3", "b": "4"}
-    rows = [*tables.read(io.BytesIO(b"[" * 100_000 + b'\n{"a": "\xe9"}\n{"a": 1}\n'), "jsonl")]
+    rows = [*tables.rows_of(io.BytesIO(b"[" * 100_000 + b'\n{"a": "\xe9"}\n{"a": 1}\n'), "jsonl")]
     assert [isinstance(row.values, InputError) for row in rows] == [True, True, False]
     assert "\\xe9" in rows[1].content
 
@@ -119,22 +119,22 @@ def parquet_with_a_column_twice() -> bytes:
 
 def test_long_fields_and_a_byte_order_mark() -> None:
     long = "x" * 300_000
-    (row,) = tables.read(io.BytesIO(b"\xef\xbb\xbfproblem,response\np," + long.encode() + b"\n"), "csv")
+    (row,) = tables.rows_of(io.BytesIO(b"\xef\xbb\xbfproblem,response\np," + long.encode() + b"\n"), "csv")
     assert row.values == {"problem": "p", "response": long}
-    (row,) = tables.read(io.BytesIO(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode()), "jsonl")
+    (row,) = tables.rows_of(io.BytesIO(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode()), "jsonl")
     assert row.values == {"a": 1}
 
 
 @pytest.mark.needs("pyarrow")
 def test_files_that_are_none() -> None:
     with pytest.raises(InputError, match="Parquet"):
-        [*tables.read(io.BytesIO(b"text"), "parquet")]
+        [*tables.rows_of(io.BytesIO(b"text"), "parquet")]
     given: tuple[tuple[tables.Format, bytes], ...] = (
         ("csv", b"a,a\n1,2\n"),
         ("parquet", parquet_with_a_column_twice()),
     )
     for format, data in given:
         with pytest.raises(InputError, match="columns.*'a'"):
-            [*tables.read(io.BytesIO(data), format)]
+            [*tables.rows_of(io.BytesIO(data), format)]
     with pytest.raises(InputError, match=r"traces\.txt"):
         tables.format_of("traces.txt")

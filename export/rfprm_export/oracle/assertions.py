@@ -15,7 +15,7 @@ from rfprm_export.errors import RecipeError
 from rfprm_export.families.recipes import ExportRecipe
 from rfprm_export.oracle.reference import plain, render
 from rfprm_lite.bundle.recipe import Special, Text
-from rfprm_lite.text.conversation import asked
+from rfprm_lite.text.conversation import prompt_pieces
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Trace
 
@@ -87,7 +87,7 @@ def _render(spec: ExportRecipe, problem: Problem, trace: Trace) -> str:
     separator = spec.recipe.separator
     steps = trace.text if separator is None else "".join(step.text + separator for step in trace.steps)
     text = ""
-    for piece in asked(problem, spec.recipe):
+    for piece in prompt_pieces(problem, spec.recipe):
         if isinstance(piece, Special):
             text += piece.token
         elif isinstance(piece, Text):
