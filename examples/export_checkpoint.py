@@ -16,4 +16,4 @@ with tempfile.TemporaryDirectory() as folder:
     if parity:
         print(f"step rewards differ from PyTorch's by at most {parity.max_abs_difference:.1e}")
     prm = PRM.from_pretrained(Path(folder) / "bundle")
-    print(prm.score("What is 7 * 8?", ["7 * 8 = 56"]).step_rewards)
+    print(prm.score("What is 7 * 8?", steps=["7 * 8 = 56"]).step_rewards)

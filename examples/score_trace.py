@@ -15,5 +15,5 @@ prm = PRM.from_pretrained("demo")
 score = prm.score(problem, response)
 for step, reward in zip(score.steps, score.step_rewards, strict=True):
     print(f"{reward:.3f}  {step.part:8}  {step.text}")
-print(f"{score.aggregate}: {score.reward:.3f}, trajectory reward {score.final:.3f}")
+print(f"{score.aggregate}: {score.reward:.3f}, final reward {score.final:.3f}")
 print(f"{score.tokens.computed} of {score.tokens.total} tokens computed")

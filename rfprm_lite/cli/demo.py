@@ -11,6 +11,7 @@ from rfprm_lite.bundle.open import DEMO
 from rfprm_lite.cli.shared import console, reported_errors
 from rfprm_lite.prm import PRM
 from rfprm_lite.show.terminal import best_of_n_view, plain
+from rfprm_lite.trace import Trace
 
 EXAMPLE = files("rfprm_lite") / "models" / "example.json"
 
@@ -25,7 +26,8 @@ def demo(as_json: bool) -> None:
     with reported_errors():
         example = json.loads(EXAMPLE.read_text(encoding="utf-8"))
         prm = PRM.from_pretrained(DEMO)
-        best = prm.best_of_n(example["problem"], example["candidates"], exhaustive=True)
+        candidates = [Trace.from_steps(steps) for steps in example["candidates"]]
+        best = prm.best_of_n(example["problem"], candidates, exhaustive=True)
         if as_json:
             click.echo(json.dumps({"problem": example["problem"], **best.to_dict()}))
             return
