@@ -62,13 +62,20 @@ class PRM:
         cache_bytes: int = CACHE_BYTES,
         memory_bytes: int | None = None,
     ) -> PRM:
-        """Load a bundle that rfprm-export made.
+        """Load a bundle that rfprm-export made. Nothing falls back: what can't be had is an error.
 
         Args:
             model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
-            variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes, memory_bytes: As in
-                `LoadOptions`. Nothing falls back: what can't be had is an error.
+            variant: As all that follow, see `LoadOptions`.
+            device: "cpu", "cuda" or "cuda:N".
+            threads: Of one run.
+            revision: Of a hub id.
+            cache_dir: The hub's cache.
+            local_files_only: Never touch the network.
+            verify: Check each file's sha256.
+            cache_bytes: Keys and values that are kept between calls.
+            memory_bytes: What a call may take beside the loaded model.
 
         Raises:
             ModelNotFoundError: If no bundle is there, or its download broke off.
