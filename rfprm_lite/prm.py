@@ -62,20 +62,20 @@ class PRM:
         cache_bytes: int = CACHE_BYTES,
         memory_bytes: int | None = None,
     ) -> PRM:
-        """Load a bundle that rfprm-export made. Nothing falls back: what can't be had is an error.
+        """Load a bundle that rfprm-export made.
 
         Args:
             model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
-            variant: As all that follow, see `LoadOptions`.
-            device: "cpu", "cuda" or "cuda:N".
-            threads: Of one run.
-            revision: Of a hub id.
-            cache_dir: The hub's cache.
+            variant: Such as "fp32"; the bundle's default for the device where None.
+            device: "cpu", "cuda" or "cuda:N". Nothing falls back: what can't be had is an error.
+            threads: Of one run, within an operator; one a physical core where None.
+            revision: Branch, tag or commit of a hub id.
+            cache_dir: The hub's cache, in place of HF_HOME's.
             local_files_only: Never touch the network.
-            verify: Check each file's sha256.
-            cache_bytes: Keys and values that are kept between calls.
-            memory_bytes: What a call may take beside the loaded model.
+            verify: Check each file's sha256. Sizes are always checked.
+            cache_bytes: Keys and values that are kept between calls; 0 for none.
+            memory_bytes: What a call may take beside the loaded model; no limit where None.
 
         Raises:
             ModelNotFoundError: If no bundle is there, or its download broke off.
