@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 CACHE_BYTES = 256 * 2**20
 
@@ -33,3 +34,17 @@ class LoadOptions:
     verify: bool = True
     cache_bytes: int = CACHE_BYTES
     memory_bytes: int | None = None
+
+
+class LoadKeywords(TypedDict, total=False):
+    """The same as keyword arguments, each as in `LoadOptions`; a test holds the two together."""
+
+    variant: str | None
+    device: str
+    threads: int | None
+    revision: str | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    verify: bool
+    cache_bytes: int
+    memory_bytes: int | None

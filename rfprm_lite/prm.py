@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, Unpack, overload
 
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.bundle.manifest import Manifest, Variant
@@ -15,8 +15,7 @@ from rfprm_lite.bundle.open import Bundle, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import RfprmError
-from rfprm_lite.options import CACHE_BYTES, LoadOptions
-from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.options import LoadKeywords, LoadOptions
 from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
 from rfprm_lite.scoring import batches, choose
 from rfprm_lite.scoring.aio import AsyncCalls
@@ -48,65 +47,29 @@ class PRM:
         return type(self), (self._bundle, self._options)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        model: str | Path,
-        *,
-        variant: str | None = None,
-        device: str = "cpu",
-        threads: int | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        verify: bool = True,
-        cache_bytes: int = CACHE_BYTES,
-        memory_bytes: int | None = None,
-    ) -> PRM:
-        """Load a bundle that rfprm-export made.
+    def from_pretrained(cls, model: str | Path, **options: Unpack[LoadKeywords]) -> PRM:
+        """Load a bundle that rfprm-export made. Nothing falls back: what can't be had is an error.
 
         Args:
             model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
-            variant: Such as "fp32"; the bundle's default for the device where None.
-            device: "cpu", "cuda" or "cuda:N". Nothing falls back: what can't be had is an error.
-            threads: Threads of one run, within an operator; one a physical core where None.
-            revision: Branch, tag or commit of a hub id.
-            cache_dir: The hub's cache, in place of HF_HOME's.
-            local_files_only: Never touch the network.
-            verify: Check each file's sha256. Sizes are always checked.
-            cache_bytes: Keys and values that are kept between calls; 0 for none.
-            memory_bytes: What a call may take beside the loaded model; no limit where None.
+            **options: variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes and
+                memory_bytes, each as in `LoadOptions`.
 
         Raises:
             ModelNotFoundError: If no bundle is there, or its download broke off.
             BundleError: If it can't be read, a file was altered, or there is no such variant.
             DeviceError: If the device is unknown, or can't be had.
         """
-        options = LoadOptions(
-            variant=variant,
-            device=device,
-            threads=threads,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            verify=verify,
-            cache_bytes=cache_bytes,
-            memory_bytes=memory_bytes,
-        )
-        return cls.load(model, options)
+        return cls.load(model, LoadOptions(**options))
 
     @classmethod
     def load(cls, model: str | Path, options: LoadOptions) -> PRM:
-        """Load a bundle as `from_pretrained` does, its keyword arguments given as one value.
+        """Load a bundle as `from_pretrained` does, with its keyword arguments as one value.
 
         Args:
             model: A folder, a hub id, or "demo".
             options: How it is opened and run.
-
-        Raises:
-            ModelNotFoundError: If no bundle is there, or its download broke off.
-            BundleError: If it can't be read, a file was altered, or there is no such variant.
-            DeviceError: If the device is unknown, or can't be had.
         """
         require_available(DeviceSpec.parse(options.device))  # before anything is downloaded
         return cls(open_bundle(model, options), options)
@@ -265,11 +228,7 @@ class PRM:
 
         Raises as `best_of_n` does.
         """
-        scorer = self._scorer
-        chosen_aggregate = scorer.aggregate(aggregate)
-        return choose.best(
-            scorer, problem, candidates, k, chosen_aggregate, exhaustive=exhaustive, cancel=Cancellation()
-        )
+        return choose.best(self._scorer, problem, candidates, k, aggregate, exhaustive=exhaustive)
 
     def live(self, problem: Problem, *, aggregate: AggregateLike | None = None) -> LiveTrace:
         """Begin a trace that grows step by step, for searches and streams: each step costs its own tokens alone.
@@ -285,9 +244,7 @@ class PRM:
     def race(
         self, problem: Problem, n: int, *, aggregate: AggregateLike | None = None, max_steps: int | None = None
     ) -> Race:
-        """Begin a best of n whose candidates are still being written; see `Race`.
-
-        It tells which of them can still win.
+        """Begin a best of n whose candidates are still being written: it tells which can still win; see `Race`.
 
         Args:
             problem: As in `score`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rfprm_lite.aggregate import AnyAggregate
+from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.plan import bound
 from rfprm_lite.plan.cancel import Cancellation
@@ -22,10 +22,10 @@ def best(
     problem: Problem,
     candidates: Iterable[Candidate],
     count: int,
-    aggregate: AnyAggregate,
+    aggregate: AggregateLike | None,
     *,
     exhaustive: bool,
-    cancel: Cancellation,
+    cancel: Cancellation | None = None,
 ) -> BestOfN[Candidate, Score | Unfinished]:
     """The `count` best candidates.
 
@@ -34,7 +34,7 @@ def best(
         problem: The question.
         candidates: Responses to it.
         count: How many are wanted, at least 1; all if it exceeds their number.
-        aggregate: What makes one reward of a candidate's.
+        aggregate: What makes one reward of a candidate's; the recipe's own where None.
         exhaustive: Whether to read every candidate to its end.
         cancel: Ends the call from another thread.
 
@@ -50,19 +50,20 @@ def best(
         raise InputError("no candidates: there is nothing to choose from")
     if not isinstance(count, int) or count < 1:
         raise InputError(f"k={count!r}: a whole number from 1 on is needed")
-    if not (exhaustive or aggregate.monotone):
+    chosen = scorer.aggregate(aggregate)
+    if not (exhaustive or chosen.monotone):
         raise InputError(
-            f"the aggregate {aggregate} may fall when a step reward rises, so that candidates can't be bounded: take "
+            f"the aggregate {chosen} may fall when a step reward rises, so that candidates can't be bounded: take "
             "exhaustive=True, or say CustomAggregate(function, monotone=True)"
         )
-    requests = scorer.requests([(problem, candidate) for candidate in responses], aggregate)
+    requests = scorer.requests([(problem, candidate) for candidate in responses], chosen)
     ranking, rewards, computed = _ranked(scorer, requests, count, exhaustive, cancel)
     scores = tuple(request.result(r, tokens) for request, r, tokens in zip(requests, rewards, computed, strict=True))
     return BestOfN(tuple(ranking), responses, scores, sum((score.tokens for score in scores), Usage(0, 0)))
 
 
 def _ranked(
-    scorer: Scorer, requests: Sequence[Request], count: int, exhaustive: bool, cancel: Cancellation
+    scorer: Scorer, requests: Sequence[Request], count: int, exhaustive: bool, cancel: Cancellation | None
 ) -> tuple[list[int], list[Rewards], list[int]]:
     """The best candidates, the rewards that were read out of each, and the tokens computed for each."""
     computed = [0] * len(requests)

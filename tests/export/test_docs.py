@@ -28,6 +28,7 @@ from rfprm_lite.cli import main
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
+PACKAGES = (ROOT / "rfprm_lite", ROOT / "export" / "rfprm_export")
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 LOG = ROOT / "bench" / "LOG.md"
 ENTRIES = sorted(LOG.parent.glob("log/*.md"))
@@ -146,14 +147,25 @@ def test_an_entry_of_the_log_has_its_headings(entry: Path) -> None:
     assert headings == ["Question", "Expectation", "Command", "Result", "Verdict"]
 
 
+def test_the_answers_of_the_architecture_page_exist() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    answers = re.findall(r"`([\w/]+\.py)` `([\w.]+)`", page)
+    assert len(answers) >= 10
+    for path, name in answers:
+        (source,) = (root / path for root in PACKAGES if (root / path).exists())
+        own = name.rsplit(".", 1)[-1]
+        assert re.search(rf"\b(def|class) {own}\b", source.read_text(encoding="utf-8")), (path, name)
+
+
 FROM_ELSEWHERE = re.compile(r'(?:<(?:script|img|iframe|source)\b[^>]*\bsrc|<link\b[^>]*\bhref)="?(?:https?:)?//')
 
 
-def test_the_readme_begins_with_a_short_example_and_its_output() -> None:
+def test_the_readme_is_short_and_begins_with_an_example_and_its_output() -> None:
     first = blocks(README)[1]
     assert first.language == "python"
     assert first.printed
     assert len(first.code.splitlines()) <= 10
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 100
 
 
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from rfprm_lite import PRM, Aggregate, ContextLengthError, DeviceError, InputError, LoadOptions, Trace
 from rfprm_lite.errors import InputTypeError
+from rfprm_lite.options import LoadKeywords
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
 STEPS = ["Tom now has 12 + 5 = 17 apples.", "Tom now has 17 - 3 = 14 apples.", "The answer is 14."]
@@ -149,8 +148,9 @@ def test_no_cuda_here_and_no_silent_fallback() -> None:
 
 
 def test_options_are_the_keywords_of_from_pretrained() -> None:
-    keywords = list(inspect.signature(PRM.from_pretrained).parameters.values())[1:]
-    assert {k.name: k.default for k in keywords} == asdict(LoadOptions())
+    assert get_type_hints(LoadKeywords) == get_type_hints(LoadOptions)
+    with pytest.raises(TypeError, match="'thread'"):
+        PRM.from_pretrained("demo", thread=1)  # type: ignore[call-arg]
     prm = PRM.from_pretrained("demo", threads=1, cache_bytes=0)
     assert pickle.loads(pickle.dumps(prm))._options == prm._options == LoadOptions(threads=1, cache_bytes=0)
 
