@@ -60,8 +60,8 @@ it.
 - **Difference**: the largest difference of any reward from the reference's. The reference is PyTorch in FP32, or our
   own FP32 where PyTorch would have taken too long; the other workloads compare our FP32 with PyTorch.
 - **Rounds**: a spread of 0 % with one round means that the first round already used the time budget.
-- A contender that can't be installed is skipped, and a line says so. One that a table does not list was left out by that
-  run's limit or by `--contender`.
+- A contender that can't be installed is skipped, and a line says so. One that a table does not list was left out by
+  that run's limit or by `--contender`.
 
 The 0.5b and 1.5b models have the shapes of Qwen2.5 and random weights: good for time, not for accuracy.
 [The log](../bench/LOG.md) says what was tried on the way.
