@@ -47,6 +47,9 @@ TESTS = {
 }
 """The tests of each module: those that state its laws, and are quick."""
 
+OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-profile=mutants"]
+"""A failure ends the run, and no smaller example is looked for."""
+
 NEVER_RUN = ["core/ReplaceBinaryOperator_BitOr_.*"]
 """Operators that change annotations alone, which are never evaluated."""
 
@@ -78,7 +81,7 @@ def mutate(module: str, tree: Path, cosmic_ray: str, ends: float) -> dict[str, i
         else:
             shutil.copy(source, tree / name)
     (tree / "pyproject.toml").write_text(settings(), encoding="utf-8")
-    tests = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *TESTS[module]]
+    tests = [sys.executable, "-m", "pytest", *OPTIONS, *TESTS[module]]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "export")]),

@@ -85,6 +85,7 @@ def test_what_a_call_may_keep_is_half_of_the_limit_and_fits_beside_the_call(
     assert told.allows(longest, more) == (2 * more <= limit and told.bytes(longest, 1) + more <= limit)
     assert footprint(sizes, budget).allows(longest, more) == (more <= DEFAULT_EXTRA_BYTES)
     needed = told.bytes(longest, 1)
+    assert not footprint(sizes, budget, 2 * needed - 2).allows(longest, needed - 1)  # half of it, and one too many
     for times in (2, 3, 4):  # from 3 on, half of the limit is less than what is left beside the call
         assert footprint(sizes, budget, times * needed).allows(longest, times * needed // 2)
         assert not footprint(sizes, budget, times * needed).allows(longest, times * needed // 2 + 1)
