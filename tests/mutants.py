@@ -27,15 +27,17 @@ RUNTIME = {
     "rfprm_lite/aggregate.py": ["aggregate"],
     "rfprm_lite/plan/bound.py": ["lazy"],
     "rfprm_lite/plan/budget.py": ["budget", "memory"],
-    "rfprm_lite/plan/cache.py": ["cache"],
+    "rfprm_lite/plan/cache.py": ["cache", "call"],
+    "rfprm_lite/plan/call.py": ["call"],
     "rfprm_lite/plan/packing.py": ["packing"],
-    "rfprm_lite/plan/schedule.py": ["prefix", "cache"],
+    "rfprm_lite/plan/schedule.py": ["prefix", "cache", "call"],
     "rfprm_lite/plan/tree.py": ["prefix", "cache"],
 }
 EXPORT = {
     "export/rfprm_export/quantize/balance.py": ["balance"],
     "export/rfprm_export/quantize/bases.py": ["bases"],
     "export/rfprm_export/quantize/gptq.py": ["gptq"],
+    "export/rfprm_export/quantize/integers.py": ["int4", "int8"],
     "export/rfprm_export/quantize/mixing.py": ["bases"],
     "export/rfprm_export/quantize/moments.py": ["gptq"],
     "export/rfprm_export/quantize/round.py": ["gptq", "int4", "int8"],
@@ -46,6 +48,9 @@ TESTS = {
     for module, names in modules.items()
 }
 """The tests of each module: those that state its laws, and are quick."""
+
+OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-profile=mutants"]
+"""A failure ends the run, and no smaller example is looked for."""
 
 NEVER_RUN = ["core/ReplaceBinaryOperator_BitOr_.*"]
 """Operators that change annotations alone, which are never evaluated."""
@@ -78,7 +83,7 @@ def mutate(module: str, tree: Path, cosmic_ray: str, ends: float) -> dict[str, i
         else:
             shutil.copy(source, tree / name)
     (tree / "pyproject.toml").write_text(settings(), encoding="utf-8")
-    tests = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *TESTS[module]]
+    tests = [sys.executable, "-m", "pytest", *OPTIONS, *TESTS[module]]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "export")]),

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import rfprm_lite
 from network import refuse_connections
@@ -19,6 +19,7 @@ from rfprm_lite import PRM
 settings.register_profile(
     "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
+settings.register_profile("mutants", settings.get_profile("default"), derandomize=True, phases=[Phase.generate])
 settings.load_profile("default")
 
 PACKAGE = Path(rfprm_lite.__file__).parent

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from rfprm_lite import Aggregate, InputError
+from rfprm_lite import Aggregate, CustomAggregate, InputError
 from rfprm_lite.aggregate import as_aggregate
 from rfprm_lite.errors import InputTypeError
 
@@ -94,3 +95,26 @@ def test_what_is_no_aggregate() -> None:
         Aggregate("mean+final", final="first")  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match="int"):
         as_aggregate(3, Aggregate("mean"))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=9))
+def test_a_function_is_an_aggregate_of_step_rewards_alone(values: list[float]) -> None:
+    rewards = np.array(values, np.float32)
+
+    def largest(step_rewards: NDArray[np.float32]) -> float:
+        return float(step_rewards.max())
+
+    custom = as_aggregate(largest, Aggregate("mean"))
+    assert isinstance(custom, CustomAggregate)
+    assert custom(rewards, 0.3) == max(rewards)
+    assert (str(custom), custom.monotone, custom.reward_range, custom.scores_response) == (
+        "largest",
+        False,
+        None,
+        False,
+    )
+    declared = CustomAggregate(largest, monotone=True, reward_range=(0, 1))
+    assert as_aggregate(declared, Aggregate("mean")) is declared
+    for wrong in (np.nan, np.inf, -np.inf):
+        with pytest.raises(InputError, match="finite"):
+            CustomAggregate(lambda _rewards, wrong=wrong: float(wrong))(rewards, 0)  # type: ignore[misc]

@@ -86,8 +86,10 @@ def test_what_a_call_may_pin_is_half_of_the_limit_and_fits_beside_the_call(
     assert told.may_pin(longest, more) == (2 * more <= limit and told.bytes(longest, 1) + more <= limit)
     assert footprint(sizes, budget).may_pin(longest, more) == (more <= DEFAULT_PINNED_BYTES)
     needed = told.bytes(longest, 1)
-    assert footprint(sizes, budget, 2 * needed).may_pin(longest, needed)
-    assert not footprint(sizes, budget, 2 * needed).may_pin(longest, needed + 1)
+    assert not footprint(sizes, budget, 2 * needed - 2).may_pin(longest, needed - 1)  # half of it, and one too many
+    for times in (2, 3, 4):  # from 3 on, half of the limit is less than what is left beside the call
+        assert footprint(sizes, budget, times * needed).may_pin(longest, times * needed // 2)
+        assert not footprint(sizes, budget, times * needed).may_pin(longest, times * needed // 2 + 1)
 
 
 def test_beside_an_unlimited_model_two_gigabytes_may_be_pinned() -> None:
