@@ -203,6 +203,18 @@ def as_trace(response: Response | None, steps: Iterable[str] | None = None) -> T
     )
 
 
+def response_of_row(value: str | list[str]) -> Response:
+    """A response as a row of a file holds it: text, or a list of steps.
+
+    Args:
+        value: The row's value.
+
+    Raises:
+        InputError: If there is no step, or an empty one.
+    """
+    return Trace.from_steps(value) if isinstance(value, list) else value
+
+
 def require_text(what: str, value: object) -> None:
     """Raise unless a value is a str that UTF-8 can hold.
 

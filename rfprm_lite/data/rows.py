@@ -12,11 +12,7 @@ import msgspec
 
 from rfprm_lite.data.tables import Row
 from rfprm_lite.errors import InputError
-from rfprm_lite.trace import Response, Trace
-
-
-def _response(value: str | list[str]) -> Response:
-    return Trace.from_steps(value) if isinstance(value, list) else value
+from rfprm_lite.trace import Response, response_of_row
 
 
 class ScoreRow(msgspec.Struct, frozen=True):
@@ -37,7 +33,7 @@ class ScoreRow(msgspec.Struct, frozen=True):
         Raises:
             InputError: If a step is empty.
         """
-        return _response(self.response)
+        return response_of_row(self.response)
 
 
 class BestOfNRow(msgspec.Struct, frozen=True):
@@ -58,7 +54,7 @@ class BestOfNRow(msgspec.Struct, frozen=True):
         Raises:
             InputError: If a step is empty.
         """
-        return [_response(candidate) for candidate in self.candidates]
+        return [response_of_row(candidate) for candidate in self.candidates]
 
 
 TypedRow = TypeVar("TypedRow", ScoreRow, BestOfNRow)

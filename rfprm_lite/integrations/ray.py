@@ -28,7 +28,7 @@ from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.batches import WINDOW
-from rfprm_lite.trace import Response, Trace
+from rfprm_lite.trace import Problem, Response, response_of_row
 
 try:
     import pyarrow as pa
@@ -160,20 +160,22 @@ class _Scorer:
         _require_columns(
             [name for name in batch.column_names if name not in (_ROW, _GROUP)], (job.problem, job.response)
         )
-        rows = zip(batch[job.problem].to_pylist(), batch[job.response].to_pylist(), strict=True)
-        pairs = [(problem, _response(response)) for problem, response in rows]
-        order = sorted(range(len(pairs)), key=lambda i: [str(part) for part in pairs[i]])  # prefixes meet in a window
-        scored = self._prm.score_many([pairs[i] for i in order], aggregate=job.aggregate, on_error="return")
-        results: dict[int, Score | RfprmError] = dict(zip(order, scored, strict=True))
-        in_order = [results[i] for i in range(len(pairs))]
+        rows = list(zip(batch[job.problem].to_pylist(), batch[job.response].to_pylist(), strict=True))
+        order = sorted(range(len(rows)), key=lambda i: [str(part) for part in rows[i]])  # prefixes meet in a window
+        results: dict[int, Score | RfprmError] = {}
+        pairs: dict[int, tuple[Problem, Response]] = {}
+        for i in order:
+            problem, response = rows[i]
+            try:
+                pairs[i] = problem, response_of_row(response)
+            except InputError as error:
+                results[i] = error
+        scored = self._prm.score_many(pairs.values(), aggregate=job.aggregate, on_error="return")
+        results |= dict(zip(pairs, scored, strict=True))
+        in_order = [results[i] for i in range(len(rows))]
         if job.on_error == "raise":
             _raise_first(batch, in_order)
         return _with_rewards(batch, in_order, job.on_error)
-
-
-def _response(value: str | list[str]) -> Response:
-    """The response of a row, which is text or a list of steps."""
-    return Trace.from_steps(value) if isinstance(value, list) else value
 
 
 def _with_group(batch: pa.Table, problem: str, response: str) -> pa.Table:

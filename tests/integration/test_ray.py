@@ -23,6 +23,7 @@ import ray
 
 from rfprm_lite import PRM, ContextLengthError, DeviceError, InputError
 from rfprm_lite.integrations.ray import score_dataset
+from rfprm_lite.trace import response_of_row
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's of itself
 
@@ -59,7 +60,7 @@ def rewards(rows: list[dict[str, Any]]) -> list[tuple[float, float, list[float]]
 
 
 def expected(prm: PRM, rows: list[dict[str, Any]]) -> list[tuple[float, float, list[float]]]:
-    scores = prm.score_many([(row["problem"], row["answer"]) for row in rows])
+    scores = prm.score_many([(row["problem"], response_of_row(row["answer"])) for row in rows])
     return [(score.reward, score.final, score.step_rewards.tolist()) for score in scores]
 
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from conftest import Exported
+from exporting import Exported
 from rfprm_export.parity import agreement, stages
 from rfprm_export.parity.measure import measure
 from rfprm_export.parity.probes import PROBES, pools

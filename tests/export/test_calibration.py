@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import Exported
+from exporting import Exported
 from rfprm_export.oracle import calibration
 from rfprm_export.oracle.calibration import ATTENDED, INNER, NORMS, READERS, CalibratedLayer, calibrated_layers
 from rfprm_export.oracle.reference import Reference
