@@ -154,7 +154,10 @@ def test_the_answers_of_the_architecture_page_exist() -> None:
     for path, name in answers:
         (source,) = (root / path for root in (ROOT, *PACKAGES) if (root / path).exists())
         own = name.rsplit(".", 1)[-1]
-        assert re.search(rf"\b(def|class) {own}\b|^{own}\b", source.read_text(encoding="utf-8"), re.MULTILINE), (path, name)
+        assert re.search(rf"\b(def|class) {own}\b|^{own}\b", source.read_text(encoding="utf-8"), re.MULTILINE), (
+            path,
+            name,
+        )
 
 
 FROM_ELSEWHERE = re.compile(r'(?:<(?:script|img|iframe|source)\b[^>]*\bsrc|<link\b[^>]*\bhref)="?(?:https?:)?//')
