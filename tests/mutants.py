@@ -30,8 +30,8 @@ RUNTIME = {
     "rfprm_lite/plan/cache.py": ["cache", "call"],
     "rfprm_lite/plan/call.py": ["call"],
     "rfprm_lite/plan/packing.py": ["packing"],
-    "rfprm_lite/plan/schedule.py": ["prefix", "cache", "call"],
-    "rfprm_lite/plan/tree.py": ["prefix", "cache"],
+    "rfprm_lite/plan/schedule.py": ["tree", "cache", "call"],
+    "rfprm_lite/plan/tree.py": ["tree", "cache"],
 }
 EXPORT = {
     "export/rfprm_export/quantize/balance.py": ["balance"],

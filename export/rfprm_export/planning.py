@@ -14,8 +14,9 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from rfprm_export.checkpoint import source as sources
+from rfprm_export.checkpoint.architecture import Shape
 from rfprm_export.checkpoint.head import check_head
-from rfprm_export.checkpoint.tensors import Checkpoint, Outline, Shape
+from rfprm_export.checkpoint.tensors import Checkpoint, Outline
 from rfprm_export.errors import ExportError
 from rfprm_export.families.recipes import ExportRecipe, choose
 from rfprm_export.oracle.assertions import assert_template, assert_tokens

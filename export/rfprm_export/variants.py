@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rfprm_export.checkpoint.tensors import Architecture
+from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.families.recipes import ExportRecipe
 from rfprm_export.graph import network
 from rfprm_export.graph.arithmetic import Arithmetic

@@ -17,7 +17,7 @@ from rfprm_lite.aggregate import Aggregate, AggregateName
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
-from rfprm_lite.show.text import visible
+from rfprm_lite.show.words import visible
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from importlib.resources import files
 from xml.etree.ElementTree import Element, tostring
 
 from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
-from rfprm_lite.show.text import counted, tokens_line, visible
+from rfprm_lite.show.words import counted, tokens_line, visible
 
 STATIC = files("rfprm_lite.show") / "static"
 LEVELS = 10

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 
 from rfprm_lite.show.html import STATIC, add, best_of_n_card, candidates_element, score_css, score_element, to_html
 from rfprm_lite.show.record import BestOfNRecord, Message, ScoreLine, ScoreRecord
-from rfprm_lite.show.text import counted
+from rfprm_lite.show.words import counted
 
 SORTS = {
     "order": "as in the file",

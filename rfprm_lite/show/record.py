@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from rfprm_lite.plan.usage import Usage
-from rfprm_lite.show.text import counted
+from rfprm_lite.show.words import counted
 from rfprm_lite.trace import Part
 
 GOOD = 0.5

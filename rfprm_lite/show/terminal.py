@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
-from rfprm_lite.show.text import counted, tokens_line, visible
+from rfprm_lite.show.words import counted, tokens_line, visible
 
 DOUBTFUL = 0.25
 """The reward below which a step is shown in red."""

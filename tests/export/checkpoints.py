@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from rfprm_export.checkpoint.tensors import Architecture
+from rfprm_export.checkpoint.architecture import Architecture
 
 ROOT = Path(__file__).parents[2]
 DEMO_CHECKPOINT = ROOT / "examples" / "train_demo_prm" / "demo-prm"

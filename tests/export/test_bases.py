@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from checkpoints import LAYOUTS
 from exporting import Exported
+from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.head import load_head
-from rfprm_export.checkpoint.tensors import Architecture, Checkpoint
+from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.families.recipes import choose
 from rfprm_export.graph.floating import MixedArithmetic
 from rfprm_export.oracle.calibration import ATTENDED, INNER, READERS, Input, LayerStatistics, calibrated_layers

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints import DEMO_CHECKPOINT, LAYOUTS, MATH_SYSTEM, make_checkpoint
 from exporting import Exported, open_reference
-from rfprm_export.checkpoint.tensors import Architecture, Checkpoint
+from rfprm_export.checkpoint.architecture import Architecture
+from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import RecipeError
 from rfprm_export.families.recipes import RECIPES, choose
 from rfprm_export.parity import stages

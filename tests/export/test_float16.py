@@ -24,8 +24,8 @@ from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError
 from rfprm_export.families.recipes import choose
+from rfprm_export.parity.emulate_float16 import emulating_float16
 from rfprm_export.parity.probes import PROBES
-from rfprm_export.parity.rounding import emulating_float16
 from rfprm_export.pipeline import Request, export
 from rfprm_export.variants import FP16
 from rfprm_export.write.variant import write_variant

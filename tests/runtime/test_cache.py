@@ -16,7 +16,7 @@ from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
 from rfprm_lite.plan.cache import BlockSlice, PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import TokenSequence
-from test_prefix import Sequences, distinct_prefixes, sequences, token_sequences
+from test_tree import Sequences, distinct_prefixes, sequences, token_sequences
 
 
 def new_cache(tokens: int) -> PrefixCache[FakeBlock]:

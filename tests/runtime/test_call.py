@@ -18,7 +18,7 @@ from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.packing import Packing
 from rfprm_lite.plan.ports import Chunk
-from test_prefix import Sequences, sequences, token_sequences
+from test_tree import Sequences, sequences, token_sequences
 
 
 class CountingCache(FakeCache):

@@ -20,7 +20,7 @@ from rfprm_lite.cli.view import view
 from rfprm_lite.show.html import STATIC, score_css, score_html
 from rfprm_lite.show.page import Page
 from rfprm_lite.show.record import ScoreLine, StepRecord
-from rfprm_lite.show.text import visible
+from rfprm_lite.show.words import visible
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint.tensors import Architecture, Checkpoint, Outline, Shape
+from rfprm_export.checkpoint.architecture import Architecture, Shape
+from rfprm_export.checkpoint.tensors import Checkpoint, Outline
 from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.families.recipes import ExportRecipe
 

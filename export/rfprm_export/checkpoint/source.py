@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, Shape, load_architecture, load_shards
+from rfprm_export.checkpoint.architecture import Shape
+from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, load_architecture, load_shards
 from rfprm_export.errors import CheckpointError
 
 SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", INDEX, "reward_head.pt")

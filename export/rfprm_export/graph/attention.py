@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint.tensors import Architecture
+from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.graph.arithmetic import Arithmetic
 from rfprm_export.graph.nodes import Nodes
 from rfprm_export.graph.weights import Weights

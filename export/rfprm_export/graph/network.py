@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from rfprm_export.checkpoint.tensors import Architecture
+from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.graph.arithmetic import Arithmetic
 from rfprm_export.graph.attention import Attention, Rotary, declare_run
 from rfprm_export.graph.floating import FloatArithmetic

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Architecture
+from rfprm_export.checkpoint.architecture import Architecture
+from rfprm_export.checkpoint.tensors import BLOCK_BYTES
 from rfprm_export.errors import CheckpointError
 from rfprm_export.oracle.reference import Layers
 

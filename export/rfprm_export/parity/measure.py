@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from rfprm_export.errors import ParityError
 from rfprm_export.parity import agreement, stages
+from rfprm_export.parity.emulate_float16 import emulating_float16
 from rfprm_export.parity.machine import machine
-from rfprm_export.parity.rounding import emulating_float16
 from rfprm_export.parity.texts import ParityTexts
 from rfprm_export.variants import Bound
 from rfprm_lite import PRM

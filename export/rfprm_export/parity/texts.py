@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from rfprm_export.checkpoint.tensors import Architecture
+from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.errors import ExportError
 from rfprm_export.parity.probes import PROBES, calibration_traces, long_trace, pools
 from rfprm_lite import ContextLengthError
