@@ -28,7 +28,7 @@ from rfprm_lite.engine.engine import Engine
 from rfprm_lite.engine.session import session_options
 from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.sequence import TokenSequence
-from rfprm_lite.scoring.wiring import layout_of
+from rfprm_lite.scoring.wiring import budget_of, layout_of
 from workloads import Workload
 
 SHAPES = ((512, 896, 4864), (512, 2048, 2048), (2048, 896, 4864))
@@ -115,13 +115,14 @@ def _profile(
         options.profile_file_prefix = str(Path(temporary) / "profile")
         session = ort.InferenceSession(folder / variant.files[0].path, options, providers=["CPUExecutionProvider"])
         layout = layout_of(manifest, variant)
-        engine = Engine(session, layout, DeviceSpec("cpu"), variant.lanes)
+        budget = budget_of(manifest)
+        engine = Engine(session, layout, DeviceSpec("cpu"), variant.lanes, budget.least_readouts)
         calls = [[TokenSequence(np.array(s.ids), np.array(s.reads)) for s in call] for call in workload.calls]
         for call in calls:
-            Call(engine).rewards(call)
+            Call(engine, budget=budget).rewards(call)
         ended_warm_up = time.perf_counter()
         for call in calls:
-            Call(engine).rewards(call)
+            Call(engine, budget=budget).rewards(call)
         seconds = time.perf_counter() - ended_warm_up
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]

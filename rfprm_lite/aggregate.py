@@ -118,7 +118,7 @@ class CustomAggregate:
         Raises:
             InputError: If the value is no finite number.
         """
-        value = float(self.function(step_rewards))
+        value = float(self.function(step_rewards.copy()))  # it may sort them
         if not np.isfinite(value):
             raise InputError(f"the aggregate {self} gave {value} for {len(step_rewards)} step rewards: a finite number")
         return value

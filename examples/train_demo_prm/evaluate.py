@@ -81,7 +81,9 @@ def best_of_8(prm: PRM, problems: Sequence[arithmetic.Problem], rng: random.Rand
         wrong = _wrong_candidates(lambda problem=problem: arithmetic.sample_trace(problem, rng, 1.0), 7)
         traces = [right, *wrong]
         rng.shuffle(traces)
-        best = prm.best_of_n(problem.question, [[s.text for s in t.steps] for t in traces if t], aggregate="mean")
+        best = prm.best_of_n(
+            problem.question, [Trace.from_steps(s.text for s in t.steps) for t in traces if t], aggregate="mean"
+        )
         chosen.append(traces[best.index] is right)
     return {"chosen": float(np.mean(chosen)), "problems": len(chosen)}
 

@@ -187,11 +187,12 @@ class Engine:
         """Bind past and present of a lane; what is bound since an earlier run is left alone."""
         last = self._layout.num_layers - 1
         if lanes.bound.get(lane) is not cache:
-            lanes.bound[lane] = cache
+            lanes.bound.pop(lane, None)  # an error or interrupt may leave it half bound
             shape = [1, *self._layout.inner_shape(cache.arrays.capacity)[1:]]
             for i, name in enumerate(f"{i}.{kind}.{lane}" for i in range(last) for kind in KINDS):
                 lanes.binding.bind_input(f"past.{name}", *self._place, shape, cache.inner_address(i))
                 lanes.binding.bind_output(f"present.{name}", *self._place, shape, cache.inner_address(i))
+            lanes.bound[lane] = cache
         past, features = total - tokens, self._layout.last_shape(0)[-1]
         for i, name in enumerate(f"{last}.{kind}.{lane}" for kind in KINDS):
             lanes.binding.bind_input(f"past.{name}", *self._place, [past, features], cache.last_address(i, 0))

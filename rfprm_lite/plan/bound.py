@@ -37,8 +37,8 @@ class Bounded(Protocol):
     def num_readouts(self) -> int:
         """Read-outs of the whole candidate."""
 
-    def bounds(self, rewards: Rewards) -> tuple[float, float]:
-        """The lowest and highest reward that it can have when its first rewards are known."""
+    def highest(self, rewards: Rewards) -> float:
+        """The highest reward that it can have when its first rewards are known."""
 
 
 def nothing(candidates: Sequence[Bounded]) -> list[Rewards]:
@@ -67,7 +67,7 @@ def best(
         Indices of the chosen ones, and all rewards that were read out of each candidate: of the chosen ones, all.
     """
     rewards = list(known)
-    highest = [candidate.bounds(first)[1] for candidate, first in zip(candidates, rewards, strict=True)]
+    highest = [candidate.highest(first) for candidate, first in zip(candidates, rewards, strict=True)]
     while True:
         order = sorted(range(len(candidates)), key=lambda i: (-highest[i], i))
         incomplete = [i for i in order if len(rewards[i]) < candidates[i].num_readouts]
@@ -83,4 +83,4 @@ def best(
             further = [(i, len(rewards[i]) + 1) for i in incomplete[:WIDTH]]
         for (i, _), first in zip(further, advance(further), strict=True):
             rewards[i] = first
-            highest[i] = candidates[i].bounds(first)[1]
+            highest[i] = candidates[i].highest(first)

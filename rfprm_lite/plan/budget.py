@@ -115,13 +115,13 @@ class Footprint:
         return self.admit(longest, 0)[0]
 
     def admit(self, longest: int, pinned: int) -> tuple[int, int]:
-        """The lanes that a call may use beside what is pinned, and the bytes that may stay pinned.
+        """The lanes that a call may use beside what is pinned, and the bytes that may be pinned while it runs.
 
         Pins yield to a call that needs their room: what they held is computed again when it is needed.
 
         Args:
             longest: Tokens of the call's longest sequence.
-            pinned: Bytes that are pinned now.
+            pinned: Bytes that are pinned now, or that the call will pin.
 
         Raises:
             MemoryLimitError: If not one lane keeps within the limit without any pins.
@@ -131,6 +131,9 @@ class Footprint:
         room = self.limit - self.bytes(longest, 1)
         if room < 0:
             raise MemoryLimitError(longest, self.bytes(longest, 1), self.limit)
-        pinned = min(pinned, room)
-        lanes = [n for n in range(1, self.max_lanes + 1) if self.bytes(longest, n) + pinned <= self.limit]
-        return lanes[-1], pinned
+        lanes = [n for n in range(1, self.max_lanes + 1) if self.spares(longest, n, min(pinned, room))]
+        return lanes[-1], self.limit - self.bytes(longest, lanes[-1])
+
+    def spares(self, longest: int, lanes: int, pinned: int) -> bool:
+        """Whether a call with so many lanes keeps within the limit without lifting what is pinned."""
+        return self.limit is None or self.bytes(longest, lanes) + pinned <= self.limit

@@ -5,8 +5,9 @@ rewards that were read out among them. Bookkeeping alone: no engine, no arrays b
 one cache.
 
 Two budgets limit what is kept. What no lease pins stays within `capacity`; the least recently used goes first. What
-leases pin stays within `pin_capacity`; if it is exceeded, the least recently used pins are lifted. Either way a prefix
-that went is computed again when it is asked for, and rewards do not change.
+leases hold stays within `pin_capacity`; if it is exceeded, the lanes that they left here go first, then the least
+recently used pins are lifted. Either way a prefix that went is computed again when it is asked for, and rewards do not
+change.
 
 A block that is dropped here lives on for a call that still holds it.
 """
@@ -19,7 +20,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self
+from typing import Any, Generic, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,7 @@ class PrefixCache(Generic[B]):
 
     def __init__(self, capacity: int, split: Callable[[B, int], tuple[B, B]], pin_capacity: int = UNLIMITED) -> None:
         self._capacity = capacity
-        self._pin_capacity = pin_capacity
+        self._pin_capacity = self._pin_room = pin_capacity
         self._split = split
         self._lock = threading.Lock()
         self._root: _Branch[B] = _Branch()
@@ -154,7 +155,8 @@ class PrefixCache(Generic[B]):
         # The ancestors of a pinned node are pinned by the same leases: only whole subtrees are ever dropped.
         self._pinned: _Pool[B] = _Pool()
         self._lease_numbers = itertools.count()
-        self._buffer_bytes: dict[int, int] = {}
+        # Lanes that wait for the next call of their lease, with their bytes; the least recently used first.
+        self._idle: OrderedDict[int, tuple[Any, int]] = OrderedDict()
         # A lease may end while the garbage collector runs, even within this lock: it is settled at the next use.
         self._ended: deque[int] = deque()
 
@@ -172,10 +174,10 @@ class PrefixCache(Generic[B]):
 
     @property
     def pinned_bytes(self) -> int:
-        """Bytes that leases hold now: prefixes, and the lanes that live as long as a lease."""
+        """Bytes that leases hold now: prefixes, and the lanes that they left here."""
         with self._lock:
             self._settle()
-            return self._pinned.nbytes + sum(self._buffer_bytes.values())
+            return self._pinned.nbytes + self._idle_bytes
 
     def clear(self) -> None:
         """Forget everything that no lease pins."""
@@ -188,10 +190,11 @@ class PrefixCache(Generic[B]):
         return Lease(self, next(self._lease_numbers))
 
     def lift_pins(self, most: int) -> None:
-        """Lift the least recently used pins until leases hold at most `most` bytes, or only their lanes."""
+        """Let leases hold at most `most` bytes from now on, and no more than `pin_capacity`."""
         with self._lock:
             self._settle()
-            self._lift(most)
+            self._pin_room = min(most, self._pin_capacity)
+            self._lift()
             self._evict(self._capacity)
 
     def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64], lease: int | None = None) -> Match[B]:
@@ -218,6 +221,8 @@ class PrefixCache(Generic[B]):
                 if lease is not None and shared < len(last.ids):
                     last = self._cut(last, last.kept.start + shared)  # pin no more than is shared
                 self._use(last, lease)
+                self._lift()
+                self._evict(self._capacity)
         length = slices[-1].end if slices else 0
         length = min([length, *(at for at in read_at.tolist() if at < length and at not in known)])
         return Match(length, within(slices, 0, length), {at: r for at, r in known.items() if at < length})
@@ -244,23 +249,41 @@ class PrefixCache(Generic[B]):
                 node.rewards |= {at: r for at, r in rewards.items() if length <= at < length + shared}
                 last, length = node, length + shared
             if new.start <= length < new.end:
+                own = self._own_block(new.clipped(length, new.end))
                 if isinstance(last, _Node) and length < last.kept.end:
                     last = self._cut(last, length)
                 behind = {at: r for at, r in rewards.items() if at >= length}
-                last = _Node(last, ids[length:].copy(), self._own_block(new.clipped(length, new.end)), behind)
+                last = _Node(last, ids[length:].copy(), own, behind)
                 self._free.add(last)
             self._use(last, lease)
-            self._lift(self._pin_capacity)
+            self._lift()
             self._evict(self._capacity)
 
     def end_lease(self, lease: int) -> None:
-        """Lift all pins of a lease, at the cache's next use. Safe wherever the garbage collector may run."""
-        self._ended.append(lease)
+        """Lift all pins of a lease: now, or at the cache's next use if it is in use.
 
-    def count_buffers(self, lease: int, nbytes: int) -> None:
-        """Count the lanes that live as long as a lease among what it holds."""
+        Safe wherever the garbage collector may run, even while this thread uses the cache.
+        """
+        self._ended.append(lease)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def leave_lanes(self, lease: int, lanes: Any, nbytes: int) -> None:
+        """Leave lanes for the next call of a lease, unless there are some or there is no room."""
         with self._lock:
-            self._buffer_bytes[lease] = nbytes
+            self._settle()
+            self._idle.setdefault(lease, (lanes, nbytes))
+            self._lift()
+            self._evict(self._capacity)
+
+    def take_lanes(self, lease: int) -> Any:
+        """The lanes that a call of the lease left, which now are the caller's; None if there are none any more."""
+        with self._lock:
+            lanes, _ = self._idle.pop(lease, (None, 0))
+            return lanes
 
     def _path(self, ids: NDArray[np.int64]) -> Iterator[tuple[_Node[B], int]]:
         """The nodes that `ids` pass through, and how many of each one's tokens they share."""
@@ -274,10 +297,10 @@ class PrefixCache(Generic[B]):
 
     def _cut(self, node: _Node[B], at: int) -> _Node[B]:
         """Split a node in two, before token `at` of the sequence; returns the upper one."""
+        shared = at - node.kept.start
+        first, second = self._split(node.kept.block, shared)  # before anything changes: memory may be short
         pool = self._pool(node)
         pool.remove(node)
-        shared = at - node.kept.start
-        first, second = self._split(node.kept.block, shared)
         known = {position: r for position, r in node.rewards.items() if position < at}
         upper = _Node(node.parent, node.ids[:shared], BlockSlice(node.kept.start, at, first), known)
         upper.leases = set(node.leases)
@@ -323,15 +346,21 @@ class PrefixCache(Generic[B]):
             return
         ended = {self._ended.popleft() for _ in range(len(self._ended))}
         for lease in ended:
-            self._buffer_bytes.pop(lease, None)
+            self._idle.pop(lease, None)
         for node in list(self._pinned.nodes):
             if node.leases & ended:
                 self._move(node, node.leases - ended)
         self._evict(self._capacity)
 
-    def _lift(self, most: int) -> None:
-        room = most - sum(self._buffer_bytes.values())
-        while self._pinned.nodes and self._pinned.nbytes > room:
+    @property
+    def _idle_bytes(self) -> int:
+        return sum(nbytes for _, nbytes in self._idle.values())
+
+    def _lift(self) -> None:
+        """Keep what leases hold within its room. Lanes go first: to fill them again is to copy, not to compute."""
+        while self._idle and self._pinned.nbytes + self._idle_bytes > self._pin_room:
+            self._idle.popitem(last=False)
+        while self._pinned.nbytes > self._pin_room:
             self._move(self._pinned.oldest, set())
 
     def _evict(self, most: int) -> None:
@@ -368,9 +397,13 @@ class Lease(Generic[B]):
         """Keep tokens, pinned; see `PrefixCache.insert`."""
         self._cache.insert(ids, new, rewards, self._number)
 
-    def count_buffers(self, nbytes: int) -> None:
-        """Count lanes that live as long as the lease among what it holds."""
-        self._cache.count_buffers(self._number, nbytes)
+    def leave_lanes(self, lanes: Any, nbytes: int) -> None:
+        """Leave lanes for the lease's next call; see `PrefixCache.leave_lanes`. They must not hold the lease."""
+        self._cache.leave_lanes(self._number, lanes, nbytes)
+
+    def take_lanes(self) -> Any:
+        """The lanes that a call left, if they are still there; see `PrefixCache.take_lanes`."""
+        return self._cache.take_lanes(self._number)
 
     def end(self) -> None:
         """Lift all pins."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Generic
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol
 
-from rfprm_lite.errors import MemoryLimitError
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
 from rfprm_lite.plan.cache import PrefixCache, Store
 from rfprm_lite.plan.cancel import Cancellation
@@ -19,8 +20,54 @@ GROWTH = 2
 """Lanes that have become too short are replaced by lanes of so many times their length: text that grows is copied a
 bounded number of times."""
 
-Admit = Callable[[int], int]
-"""Given the tokens of the longest sequence: how many lanes may be used. Raises MemoryLimitError if not one may."""
+
+class Admission(Protocol):
+    """The memory that a call may take."""
+
+    def lanes(self, longest: int) -> int:
+        """How many lanes may be used, each with room for `longest` tokens. Pins are lifted for one at least.
+
+        Raises:
+            MemoryLimitError: If not one may.
+        """
+
+    def spares(self, longest: int, lanes: int) -> bool:
+        """Whether there is room for so many lanes without lifting a pin."""
+
+
+class Unlimited:
+    """Memory for everything."""
+
+    def lanes(self, longest: int) -> int:  # noqa: ARG002
+        """More than any engine has."""
+        return sys.maxsize
+
+    def spares(self, longest: int, lanes: int) -> bool:  # noqa: ARG002
+        """Always True."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLanes(Generic[L]):
+    """Lanes with all that is known of them.
+
+    Attributes:
+        opened: The engine's.
+        lanes: What each holds.
+        capacity: Tokens that each has room for.
+    """
+
+    opened: L
+    lanes: Sequence[Lane[Any]]
+    capacity: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that all have room for."""
+        return len(self.lanes) * self.capacity
+
+
+UNLIMITED: Final = Unlimited()
 
 
 class Call(Generic[L]):
@@ -32,11 +79,14 @@ class Call(Generic[L]):
     Args:
         engine: What computes.
         store: The prefix cache or a lease on it; nothing is kept where None.
-        admit: Asked at every `rewards`, before anything is computed; None for as many lanes as the engine has.
+        admission: Asked at every `rewards`, before anything is computed.
         packing: When a further lane pays.
         budget: The most that one run computes.
         cancel: Ends the call from another thread.
         capacity: Tokens that each lane has room for from the beginning, where it is known.
+
+    Attributes:
+        held: The lanes, once there are any. Another call may go on with them.
     """
 
     def __init__(
@@ -44,26 +94,20 @@ class Call(Generic[L]):
         engine: Prefill[L],
         store: Store[Any] | None = None,
         *,
-        admit: Admit | None = None,
+        admission: Admission = UNLIMITED,
         packing: Packing = ALWAYS,
         budget: RunBudget = DEFAULT_BUDGET,
         cancel: Cancellation | None = None,
         capacity: int = 0,
     ) -> None:
+        self.held: HeldLanes[L] | None = None
         self._engine = engine
         self._store: Store[Any] = PrefixCache(0, _never_split) if store is None else store
-        self._admit: Admit = (lambda _longest: engine.max_lanes) if admit is None else admit
+        self._admission = admission
         self._packing = packing
         self._budget = budget
         self._cancel = cancel or Cancellation()
-        self._capacity = capacity
-        self._opened: L | None = None
-        self._lanes: list[Lane[Any]] = []
-
-    @property
-    def lane_tokens(self) -> int:
-        """Tokens that all lanes have room for."""
-        return len(self._lanes) * self._capacity
+        self._least_capacity = capacity
 
     def rewards(self, sequences: Sequence[TokenSequence]) -> list[SequenceRewards]:
         """The rewards at the read-outs of each sequence, and the tokens that were computed for it.
@@ -75,34 +119,33 @@ class Call(Generic[L]):
             EngineError: If the engine failed.
         """
         tree = plan(sequences)
-        admitted = self._admit(tree.capacity)
+        admitted = min(self._admission.lanes(max(tree.capacity, self._capacity)), self._engine.max_lanes)
         schedule: Schedule[Any] = Schedule(tree, sequences, self._store, self._budget)
         if schedule.num_open:
-            opened = self._open(min(admitted, self._engine.max_lanes, schedule.num_open), tree.capacity)
-            schedule.start(self._lanes[:admitted], self._packing)
+            held = self._open(min(admitted, schedule.num_open), admitted, tree.capacity)
+            schedule.start(held.lanes, self._packing)
             while run := schedule.next_run():
                 self._cancel.check()
-                schedule.collect(self._engine.prefill(opened, run, self._cancel))
+                schedule.collect(self._engine.prefill(held.opened, run, self._cancel))
         return schedule.results()
 
-    def _open(self, count: int, capacity: int) -> L:
-        """Lanes, at least `count` with room for `capacity` tokens: those that there are, or new ones in their place."""
-        if self._opened is None or count > len(self._lanes) or capacity > self._capacity:
-            if self._lanes and capacity > self._capacity:
-                capacity = self._roomy(count, capacity)
-            self._capacity = max(capacity, self._capacity)
-            self._lanes, self._opened = [], None  # let go of before there are others
-            self._opened = self._engine.new_lanes(count, self._capacity)
-            self._lanes = [Lane(i, cache) for i, cache in enumerate(self._opened.caches)]
-        return self._opened
+    @property
+    def _capacity(self) -> int:
+        """Tokens that a lane has room for now, or will have at least."""
+        return self._least_capacity if self.held is None else self.held.capacity
 
-    def _roomy(self, count: int, capacity: int) -> int:
-        """A capacity beyond what is needed now, if memory allows as many lanes of it."""
-        roomy = max(capacity, GROWTH * self._capacity)
-        try:
-            return roomy if self._admit(roomy) >= count else capacity
-        except MemoryLimitError:
-            return capacity
+    def _open(self, least: int, most: int, capacity: int) -> HeldLanes[L]:
+        """From `least` to `most` lanes with room for `capacity` tokens: those that there are, or new ones."""
+        if self.held is not None and least <= len(self.held.lanes) <= most and capacity <= self.held.capacity:
+            return self.held
+        if self.held is not None and capacity > self.held.capacity:
+            roomy = max(capacity, GROWTH * self.held.capacity)
+            capacity = roomy if self._admission.spares(roomy, least) else capacity
+        capacity = max(capacity, self._capacity)
+        self.held = None  # let go of before there are others
+        opened = self._engine.new_lanes(least, capacity)
+        self.held = HeldLanes(opened, [Lane(i, cache) for i, cache in enumerate(opened.caches)], capacity)
+        return self.held
 
 
 def _never_split(_block: Any, _tokens: int) -> tuple[Any, Any]:

@@ -106,7 +106,7 @@ class Schedule(Generic[C]):
         return len(self._open)
 
     def start(self, lanes: Sequence[Lane[C]], packing: Packing) -> None:
-        """Take the lanes of the call. Tokens that they hold already are not computed again.
+        """Take the lanes of the call. Tokens of the store that they hold already are not copied again.
 
         Args:
             lanes: At least one.
@@ -207,8 +207,8 @@ class Schedule(Generic[C]):
         """Make the lane hold all before the segment's next token."""
         past = self._past(i)
         at = shared_length(lane.ids, past)
+        lane.ids = past[:at]  # first: an interrupt may leave the cache longer than what is known of it, never shorter
         lane.cache.trim(at)
-        lane.ids = past[:at]
         for ancestor, end in self._path(i):
             state = self._states[ancestor]
             for kept in within(state.slices, max(at, state.segment.start), end):

@@ -70,7 +70,7 @@ def _ranked(
     longest, kept = _sizes(scorer, requests)
     lazy = not exhaustive and scorer.footprint.may_pin(longest, kept)
     with scorer.cache.lease() as lease:
-        call = scorer.call(cancel, lease if lazy else None, longest)
+        call = scorer.call(cancel, lease if lazy else None, capacity=longest, pins=kept if lazy else 0)
 
         def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
             results = grouped(call, [requests[i].first(readouts) for i, readouts in further])

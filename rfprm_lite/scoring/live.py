@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rfprm_lite.aggregate import AnyAggregate
 from rfprm_lite.errors import InputError
-from rfprm_lite.plan.sequence import TokenSequence
+from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.request import Request
 from rfprm_lite.scoring.scorer import CallPool, Scorer
 from rfprm_lite.trace import Problem, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """The steps of a trace and their rewards. computed: tokens that went through the model for them."""
+
+    steps: tuple[str, ...] = ()
+    num_thinking: int = 0
+    rewards: tuple[np.float32, ...] = ()
+    computed: int = 0
+
+    def longer(self, step: str, result: SequenceRewards, *, thinking: bool) -> _Past:
+        """With one step more."""
+        return _Past(
+            (*self.steps, step),
+            self.num_thinking + thinking,
+            (*self.rewards, result.rewards[-1]),
+            self.computed + result.computed,
+        )
 
 
 class LiveTrace:
@@ -31,20 +51,17 @@ class LiveTrace:
         self._problem = problem
         self._aggregate = aggregate
         self._calls = CallPool(scorer, scorer.cache.lease()) if calls is None else calls
-        self._steps: tuple[str, ...] = ()
-        self._num_thinking = 0
-        self._rewards: tuple[np.float32, ...] = ()
-        self._computed = 0
+        self._past = _Past()
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps so far."""
-        return self._steps
+        return self._past.steps
 
     @property
     def step_rewards(self) -> tuple[float, ...]:
         """Their rewards, in [0, 1]."""
-        return tuple(float(reward) for reward in self._rewards)
+        return tuple(float(reward) for reward in self._past.rewards)
 
     def append(self, step: str, *, thinking: bool = False) -> float:
         """Add a step, as it is, and return its reward in [0, 1].
@@ -66,8 +83,7 @@ class LiveTrace:
     def fork(self) -> LiveTrace:
         """A trace with the same past, which it shares."""
         other = LiveTrace(self._scorer, self._problem, self._aggregate, self._calls)
-        other._steps, other._num_thinking = self._steps, self._num_thinking
-        other._rewards, other._computed = self._rewards, self._computed
+        other._past = self._past
         return other
 
     def score(self) -> Score:
@@ -76,15 +92,15 @@ class LiveTrace:
         Raises:
             InputError: If the trace has no step, or no response that the aggregate scores as one step.
         """
-        trace = Trace.from_steps(self._steps, thinking=self._num_thinking)
+        trace = Trace.from_steps(self._past.steps, thinking=self._past.num_thinking)
         request = Request.of(self._scorer.encoder, self._problem, trace, self._aggregate)
-        rewards = np.array(self._rewards, np.float32)
+        rewards = np.array(self._past.rewards, np.float32)
         if request.num_readouts > len(rewards):
             with self._calls.call() as call:
                 (final,) = call.rewards(request.sequences[-1:])
             rewards = np.append(rewards, final.rewards[-1])
-            self._computed += final.computed
-        return request.score(rewards, min(self._computed, request.num_tokens))
+            self._past = replace(self._past, computed=self._past.computed + final.computed)
+        return request.score(rewards, min(self._past.computed, request.num_tokens))
 
     @staticmethod
     def append_all(steps: Mapping[int, tuple[LiveTrace, str]], *, thinking: bool = False) -> dict[int, float]:
@@ -104,15 +120,12 @@ class LiveTrace:
         with traces[0]._calls.call() as call:
             results = call.rewards(sequences)
         for (trace, step), result in zip(steps.values(), results, strict=True):
-            trace._steps += (step,)
-            trace._num_thinking += thinking
-            trace._rewards += (result.rewards[-1],)
-            trace._computed += result.computed
+            trace._past = trace._past.longer(step, result, thinking=thinking)  # at once: an interrupt tears nothing
         return {key: float(result.rewards[-1]) for key, result in zip(steps, results, strict=True)}
 
     def _sequence_with(self, step: str, *, thinking: bool) -> TokenSequence:
         """The trace with one step more, read out at that step alone."""
-        if thinking and len(self._steps) > self._num_thinking:
+        if thinking and len(self._past.steps) > self._past.num_thinking:
             raise InputError("a step of the thinking trajectory can't follow one of the response")
-        longer = Trace.from_steps((*self._steps, step), thinking=self._num_thinking + thinking)
+        longer = Trace.from_steps((*self._past.steps, step), thinking=self._past.num_thinking + thinking)
         return self._scorer.encoder.last_step_sequence(self._problem, longer)

@@ -16,6 +16,8 @@ than one unit in the last place a step. So the bound of a product gets a slack t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,14 @@ from rfprm_lite.scoring.live import LiveTrace
 
 NEVER_RISING = {"min": (0.0, 0.0), "product": (1e-9, 1e-300)}
 """Aggregates that no further step in [0, 1] raises, with the relative and absolute slack of their bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A candidate so far. highest: the highest reward that it can have in the end."""
+
+    trace: LiveTrace
+    highest: float
 
 
 class Race:
@@ -60,8 +70,7 @@ class Race:
         self._aggregate = aggregate
         self._max_steps = max_steps
         self._most_steps = max_steps or 0
-        self._traces = [origin.fork() for _ in range(count)]
-        self._highest = [self._bound(trace) for trace in self._traces]
+        self._candidates = [_Candidate(origin.fork(), self._bound(origin)) for _ in range(count)]
         self._scores: dict[int, Score] = {}
 
     def append(self, i: int, step: str, *, thinking: bool = False) -> float:
@@ -96,13 +105,14 @@ class Race:
             return {}
         for i in steps:
             self._require_open(i)
-            if self._max_steps is not None and len(self._traces[i].steps) >= self._max_steps:
+            if self._max_steps is not None and len(self._candidates[i].trace.steps) >= self._max_steps:
                 raise InputError(f"candidate {i} has max_steps={self._max_steps} steps already: finish it")
-        rewards = self._traces[0].append_all(
-            {i: (self._traces[i], step) for i, step in steps.items()}, thinking=thinking
-        )
-        for i in steps:
-            self._highest[i] = self._bound(self._traces[i])
+        longer = {i: self._candidates[i].trace.fork() for i in steps}
+        append_all = self._candidates[0].trace.append_all
+        rewards = append_all({i: (longer[i], step) for i, step in steps.items()}, thinking=thinking)
+        changed = {i: _Candidate(trace, self._bound(trace)) for i, trace in longer.items()}
+        # All at once, when nothing can fail any more: neither a bound nor an interrupt leaves half of it.
+        self._candidates = [changed.get(i, candidate) for i, candidate in enumerate(self._candidates)]
         return rewards
 
     def finish(self, i: int) -> Score:
@@ -112,7 +122,7 @@ class Race:
             InputError: If there is no such candidate, if it is finished already, or if it has no step.
         """
         self._require_open(i)
-        self._scores[i] = self._traces[i].score()
+        self._scores[i] = self._candidates[i].trace.score()
         return self._scores[i]
 
     @property
@@ -120,9 +130,9 @@ class Race:
         """Indices of the candidates that can still win, given what is complete."""
         leader = self._leader
         if leader is None:
-            return tuple(range(len(self._traces)))
+            return tuple(range(len(self._candidates)))
         best = self._scores[leader].reward
-        return tuple(i for i in range(len(self._traces)) if i == leader or self._may_pass(i, leader, best))
+        return tuple(i for i in range(len(self._candidates)) if i == leader or self._may_pass(i, leader, best))
 
     @property
     def winner(self) -> int | None:
@@ -136,13 +146,13 @@ class Race:
         return dict(self._scores)
 
     def trace(self, i: int) -> LiveTrace:
-        """The trace of candidate i so far.
+        """A fork of the trace of candidate i: what is added to it, the race does not see.
 
         Raises:
             InputError: If there is no such candidate.
         """
         self._require(i)
-        return self._traces[i]
+        return self._candidates[i].trace.fork()
 
     @property
     def _leader(self) -> int | None:
@@ -152,7 +162,7 @@ class Race:
     def _may_pass(self, i: int, leader: int, best: float) -> bool:
         if i in self._scores:
             return False
-        return self._highest[i] > best or (self._highest[i] == best and i < leader)
+        return self._candidates[i].highest > best or (self._candidates[i].highest == best and i < leader)
 
     def _bound(self, trace: LiveTrace) -> float:
         """The highest reward that the candidate can have in the end."""
@@ -169,8 +179,8 @@ class Race:
         return self._aggregate(full, 1.0 if self._aggregate.scores_response else float(full[-1]))
 
     def _require(self, i: int) -> None:
-        if i not in range(len(self._traces)):
-            raise InputError(f"there is no candidate {i!r}: there are {len(self._traces)}, from 0 on")
+        if not isinstance(i, SupportsIndex) or i not in range(len(self._candidates)):
+            raise InputError(f"there is no candidate {i!r}: there are {len(self._candidates)}, from 0 on")
 
     def _require_open(self, i: int) -> None:
         self._require(i)

@@ -6,12 +6,14 @@ nothing of engines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rfprm_lite.aggregate import AnyAggregate
+from rfprm_lite.errors import InputError
 from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import Score, Unfinished
@@ -76,17 +78,28 @@ class Request:
             readouts -= len(positions)
         return parts
 
-    def bounds(self, rewards: Rewards) -> tuple[float, float]:
-        """The lowest and highest reward that the trace can have when its first rewards are known.
+    def highest(self, rewards: Rewards) -> float:
+        """The highest reward that the trace can have when its first rewards are known.
 
-        The missing rewards are set to 0 and to 1. The bounds hold to the last bit, since each operation of an aggregate
+        The missing rewards are set to 1. The bound holds to the last bit, since each operation of an aggregate
         is monotone after rounding, too: if x <= y, then fl(x + z) <= fl(y + z), and the same holds for a product with
         z >= 0, a division by a count and the minimum. numpy adds and multiplies in an order that depends on the number
         of steps alone, which is that of the whole trace in all three cases.
         """
-        missing = self.num_readouts - len(rewards)
-        low, high = (np.concatenate([rewards, np.full(missing, value, np.float32)]) for value in (0, 1))
-        return self._reward(low), self._reward(high)
+        return self._reward(self._filled(rewards, 1))
+
+    def lowest(self, rewards: Rewards) -> float:
+        """The lowest reward that the trace can have, the missing rewards set to 0.
+
+        It is -inf where the aggregate is a function that has no finite value there, as a logarithm.
+        """
+        try:
+            return self._reward(self._filled(rewards, 0))
+        except InputError:
+            return -math.inf
+
+    def _filled(self, rewards: Rewards, value: float) -> Rewards:
+        return np.concatenate([rewards, np.full(self.num_readouts - len(rewards), value, np.float32)])
 
     def score(self, rewards: Rewards, computed: int) -> Score:
         """The score of a trace whose rewards are all known.
@@ -114,14 +127,13 @@ class Request:
         if len(rewards) == self.num_readouts:
             return self.score(rewards, computed)
         skipped = self.num_tokens - sum(len(sequence.ids) for sequence in self.first(len(rewards)))
-        low, high = self.bounds(rewards)
         return Unfinished(
             step_rewards=rewards[: len(self.trace.steps)],
             aggregate=self.aggregate,
             steps=self.trace.steps,
             tokens=Usage(self.num_tokens, computed, skipped),
-            lowest=low,
-            highest=high,
+            lowest=self.lowest(rewards),
+            highest=self.highest(rewards),
         )
 
     def _reward(self, rewards: Rewards) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -79,7 +80,12 @@ class Scorer:
         return self.request(pair[0], as_trace(pair[1]), aggregate)
 
     def call(
-        self, cancel: Cancellation | None = None, lease: Lease[Block] | None = None, capacity: int = 0
+        self,
+        cancel: Cancellation | None = None,
+        lease: Lease[Block] | None = None,
+        *,
+        capacity: int = 0,
+        pins: int = 0,
     ) -> Call[KVLanes]:
         """A call on the engine.
 
@@ -87,19 +93,13 @@ class Scorer:
             cancel: Ends it from another thread.
             lease: The lease that pins its prefixes; without one they go to the shared cache.
             capacity: Tokens that its lanes have room for from the beginning, where it is known.
+            pins: Bytes that it will pin, where it is known.
         """
-
-        def admit(longest: int) -> int:
-            self._require_own_process()
-            lanes, most_pinned = self.footprint.admit(longest, self.cache.pinned_bytes)
-            self.cache.lift_pins(most_pinned)
-            return lanes
-
-        store = self.cache if lease is None else lease
+        self.require_own_process()
         return Call(
             self._engine,
-            store,
-            admit=admit,
+            self.cache if lease is None else lease,
+            admission=_Admission(self, pins),
             packing=self._packing,
             budget=self._budget,
             cancel=cancel,
@@ -111,7 +111,8 @@ class Scorer:
         rewards = grouped(self.call(cancel), [request.sequences for request in requests])
         return [request.score(*pair) for request, pair in zip(requests, rewards, strict=True)]
 
-    def _require_own_process(self) -> None:
+    def require_own_process(self) -> None:
+        """Raise ForkError in a process that was forked from the one where the model was loaded."""
         if os.getpid() != self._process:
             raise ForkError(
                 f"this PRM was loaded in process {self._process} and can't be used in {os.getpid()}, which was forked "
@@ -125,25 +126,41 @@ def grouped(call: Call[Any], groups: Sequence[Sequence[TokenSequence]]) -> list[
     return [joined(list(islice(results, len(group)))) for group in groups]
 
 
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """The memory that one call of a scorer may take. pins: bytes that it will pin."""
+
+    scorer: Scorer
+    pins: int
+
+    def lanes(self, longest: int) -> int:
+        self.scorer.require_own_process()
+        cache = self.scorer.cache
+        lanes, room = self.scorer.footprint.admit(longest, max(cache.pinned_bytes, self.pins))
+        cache.lift_pins(room)
+        return lanes
+
+    def spares(self, longest: int, lanes: int) -> bool:
+        return self.scorer.footprint.spares(longest, lanes, self.scorer.cache.pinned_bytes)
+
+
 class CallPool:
-    """Lanes that wait for their next use, for text that grows: one call is kept, further threads get their own."""
+    """Calls for text that grows, each of which goes on in the lanes of the last one, if they were left.
+
+    Several threads may use it: one finds the lanes, the others open their own.
+    """
 
     def __init__(self, scorer: Scorer, lease: Lease[Block]) -> None:
         self._scorer = scorer
         self._lease = lease
-        self._idle: list[Call[KVLanes]] = []
 
     @contextmanager
     def call(self) -> Iterator[Call[KVLanes]]:
         """Lend a call for one use. The tokens that it leaves in its lanes are there for the next use."""
-        try:
-            call = self._idle.pop()
-            self._lease.count_buffers(0)  # the call counts its lanes itself
-        except IndexError:
-            call = self._scorer.call(lease=self._lease)
+        call = self._scorer.call(lease=self._lease)
+        call.held = self._lease.take_lanes()
         try:
             yield call
         finally:
-            if not self._idle:
-                self._idle.append(call)
-                self._lease.count_buffers(call.lane_tokens * self._scorer.footprint.sizes.token_bytes)
+            if call.held is not None:
+                self._lease.leave_lanes(call.held, call.held.tokens * self._scorer.footprint.sizes.token_bytes)

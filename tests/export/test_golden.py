@@ -11,7 +11,7 @@ import pytest
 
 from checkpoints import DEMO_CHECKPOINT
 from heldout import first_error_f1
-from rfprm_lite import PRM
+from rfprm_lite import PRM, Trace
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "optimum.json").read_text(encoding="utf-8"))
 
@@ -22,7 +22,7 @@ def test_the_golden_rewards_are_of_this_checkpoint() -> None:
 
 
 def test_rewards_are_those_of_an_independent_export(prm: PRM) -> None:
-    pairs = [(trace["problem"], trace["steps"]) for trace in GOLDEN["traces"]]
+    pairs = [(trace["problem"], Trace.from_steps(trace["steps"])) for trace in GOLDEN["traces"]]
     for trace, score in zip(GOLDEN["traces"], prm.score_many(pairs), strict=True):
         np.testing.assert_allclose(score.step_rewards, trace["rewards"], atol=1e-4)
 

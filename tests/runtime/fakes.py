@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
 from rfprm_lite.plan.cache import Store
-from rfprm_lite.plan.call import Call
+from rfprm_lite.plan.call import UNLIMITED, Call, Unlimited
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.packing import ALWAYS, Packing
 from rfprm_lite.plan.ports import Chunk
@@ -96,6 +96,16 @@ class FakeEngine:
         return np.array([reward(cache.states[past + 1 + read]) for read in chunk.read_at.tolist()], np.float32)
 
 
+@dataclass(frozen=True)
+class Lanes(Unlimited):
+    """Admits so many lanes."""
+
+    count: int
+
+    def lanes(self, longest: int) -> int:
+        return self.count
+
+
 def score_sequences(
     engine: FakeEngine,
     sequences: Sequence[TokenSequence],
@@ -107,8 +117,8 @@ def score_sequences(
     budget: RunBudget = DEFAULT_BUDGET,
 ) -> list[SequenceRewards]:
     """By a call of its own. lanes: that may be used."""
-    admit = None if lanes is None else lambda _longest: lanes
-    return Call(engine, store, admit=admit, packing=packing, cancel=cancel, budget=budget).rewards(sequences)
+    admission = UNLIMITED if lanes is None else Lanes(lanes)
+    return Call(engine, store, admission=admission, packing=packing, cancel=cancel, budget=budget).rewards(sequences)
 
 
 def extend(state: bytes, token: int) -> bytes:

@@ -67,7 +67,11 @@ def test_the_most_lanes_that_keep_within_the_limit_beside_what_is_pinned(
     lanes, stays = told.admit(longest, pinned)
     assert told.bytes(longest, lanes) + stays <= limit
     assert lanes == LANES or told.bytes(longest, lanes + 1) + stays > limit
-    assert stays == min(pinned, limit - told.bytes(longest, 1))  # a call with one lane goes before pins
+    assert (
+        stays == limit - told.bytes(longest, lanes) >= min(pinned, limit - told.bytes(longest, 1))
+    )  # one lane goes before pins
+    assert told.spares(longest, lanes, stays)
+    assert not told.spares(longest, lanes, stays + 1)
 
 
 @given(sizes, budgets, lengths, st.integers(1, LANES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 
@@ -131,9 +132,73 @@ def test_pins_are_lifted_where_they_exceed_their_room(cases: Sequences, tokens: 
         assert cache.pinned_bytes == cache.nbytes <= tokens * TOKEN_BYTES
         for (ids, read_at), result in zip(cases, results, strict=True):
             assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
-    lease.count_buffers(tokens * TOKEN_BYTES)
-    cache.lift_pins(tokens * TOKEN_BYTES)
-    assert (cache.nbytes, cache.pinned_bytes) == (0, tokens * TOKEN_BYTES)
+    pinned = cache.pinned_bytes
+    for ids, _ in cases:
+        lease.match(np.array(ids), np.array([], np.int64))
+    assert cache.pinned_bytes == pinned
+    cache.lift_pins(pinned // 2)
+    assert cache.pinned_bytes <= pinned // 2
+    score_sequences(FakeEngine(2), token_sequences(cases), lease)
+    assert cache.pinned_bytes <= pinned // 2  # the room stays as it was set
+
+
+def test_what_is_matched_is_pinned_within_the_room() -> None:
+    cache: PrefixCache[FakeBlock] = PrefixCache(1000, FakeBlock.split, pin_capacity=0)
+    cache.insert(np.arange(10), block(list(range(10)), 0), {})
+    lease = cache.lease()
+    assert lease.match(np.arange(10), np.array([], np.int64)).length == 10
+    assert (cache.pinned_bytes, cache.nbytes) == (0, 10 * TOKEN_BYTES)
+
+
+def test_lanes_that_wait_go_before_pins() -> None:
+    cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, pin_capacity=20 * TOKEN_BYTES)
+    one, two = cache.lease(), cache.lease()
+    score_sequences(FakeEngine(), token_sequences([(list(range(9)), [8])]), one)
+    one.leave_lanes("of one", 6 * TOKEN_BYTES)
+    two.leave_lanes("of two", 4 * TOKEN_BYTES)
+    two.leave_lanes("another thread's", 1)  # one set of lanes waits
+    assert cache.pinned_bytes == 19 * TOKEN_BYTES
+    cache.lift_pins(14 * TOKEN_BYTES)
+    assert cache.pinned_bytes == 13 * TOKEN_BYTES
+    assert (one.take_lanes(), two.take_lanes(), two.take_lanes()) == (None, "of two", None)
+    one.leave_lanes("too long", 6 * TOKEN_BYTES)
+    assert one.take_lanes() is None
+    two.leave_lanes("of two", 4 * TOKEN_BYTES)
+    two.end()
+    assert cache.pinned_bytes == 9 * TOKEN_BYTES
+
+
+def test_memory_that_runs_out_within_leaves_the_cache_right() -> None:
+    fails: list[bool] = []
+
+    def split(kept: FakeBlock, tokens: int) -> tuple[FakeBlock, FakeBlock]:
+        if fails and fails.pop():
+            raise MemoryError
+        return kept.split(tokens)
+
+    cache: PrefixCache[FakeBlock] = PrefixCache(1000, split)
+    first, second = ([1, 2, 3], [2]), ([1, 2, 4], [2])
+    score_sequences(FakeEngine(), token_sequences([first]), cache)
+    for fails in ([True], [True, False], [True, False, False]):
+        with contextlib.suppress(MemoryError):
+            score_sequences(FakeEngine(), token_sequences([second]), cache)
+        for case in (first, second):
+            fails.clear()
+            (result,) = score_sequences(FakeEngine(), token_sequences([case]), cache)
+            assert result.rewards.tolist() == np.array(expected_rewards(*case), np.float32).tolist()
+        cache.clear()
+        assert cache.nbytes == 0
+        score_sequences(FakeEngine(), token_sequences([first]), cache)
+
+
+def test_a_lease_that_ends_frees_at_once() -> None:
+    cache = new_cache(0)
+    kept = weakref.ref(lanes := FakeEngine())
+    lease = cache.lease()
+    lease.leave_lanes(lanes, 10)
+    del lanes
+    lease.end()
+    assert kept() is None
 
 
 def test_a_lease_that_nobody_has_any_more_pins_nothing() -> None:

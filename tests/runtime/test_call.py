@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from fakes import TOKEN_BYTES, FakeBlock, FakeCache, FakeEngine, FakeLanes, expected_rewards
 from rfprm_lite.errors import EngineError, MemoryLimitError
-from rfprm_lite.plan.budget import RunBudget
+from rfprm_lite.plan.budget import Footprint, ModelSizes, RunBudget
 from rfprm_lite.plan.cache import PrefixCache
-from rfprm_lite.plan.call import Call
+from rfprm_lite.plan.call import Call, Unlimited
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.packing import Packing
 from rfprm_lite.plan.ports import Chunk
@@ -95,7 +95,8 @@ def test_known_room_is_opened_once() -> None:
     call.rewards(token_sequences([([1, 2, 3], [2]), ([1, 4], [1])]))
     call.rewards(token_sequences([(list(range(100)), [99])]))
     assert engine.opened == [(2, 100)]
-    assert call.lane_tokens == 200
+    assert call.held is not None
+    assert call.held.tokens == 200
 
 
 def test_what_the_store_has_opens_no_lane() -> None:
@@ -109,14 +110,18 @@ def test_what_the_store_has_opens_no_lane() -> None:
 def test_admission_is_asked_each_time_and_limits_lanes() -> None:
     asked: list[int] = []
 
-    def admit(longest: int) -> int:
-        asked.append(longest)
-        if longest > 12:
-            raise MemoryLimitError(longest, longest, 12)
-        return 2
+    class Twelve(Unlimited):
+        def lanes(self, longest: int) -> int:
+            asked.append(longest)
+            if longest > 12:
+                raise MemoryLimitError(longest, longest, 12)
+            return 2
+
+        def spares(self, longest: int, lanes: int) -> bool:
+            return longest * lanes <= 12
 
     engine = CountingEngine(4)
-    call = Call(engine, admit=admit)
+    call = Call(engine, admission=Twelve())
     cases = [([7, i], [1]) for i in range(4)]
     results = call.rewards(token_sequences(cases))
     assert [result.rewards.tolist() for result in results] == [rewards_of(case) for case in cases]
@@ -128,6 +133,71 @@ def test_admission_is_asked_each_time_and_limits_lanes() -> None:
         call.rewards(token_sequences([(list(range(13)), [12])]))
     assert len(engine.runs) == runs
     assert {2, 10, 13} <= set(asked)
+
+
+def test_admission_is_asked_for_lanes_as_long_as_they_are_opened() -> None:
+    class Once(Unlimited):
+        def lanes(self, longest: int) -> int:
+            return 4 if longest < 50 else 1
+
+    engine = CountingEngine(4)
+    Call(engine, admission=Once(), capacity=100).rewards(token_sequences([([7], [0]), ([8], [0])]))
+    assert engine.opened == [(1, 100)]
+
+
+def test_lanes_beyond_what_is_admitted_are_let_go() -> None:
+    class Fewer(Unlimited):
+        count = 3
+
+        def lanes(self, longest: int) -> int:
+            return self.count
+
+    engine, admission = CountingEngine(4), Fewer()
+    call = Call(engine, admission=admission)
+    cases = [([7, i], [1]) for i in range(4)]
+    call.rewards(token_sequences(cases))
+    admission.count = 2
+    results = call.rewards(token_sequences(cases))
+    assert [result.rewards.tolist() for result in results] == [rewards_of(case) for case in cases]
+    assert engine.opened == [(3, 2), (2, 2)]
+
+
+def test_after_memory_was_short_a_call_asks_for_no_more_than_it_needs() -> None:
+    class Small(CountingEngine):
+        def new_lanes(self, count: int, capacity: int) -> FakeLanes:
+            if capacity > 80:
+                raise MemoryError
+            return super().new_lanes(count, capacity)
+
+    call = Call(Small())
+    call.rewards(token_sequences([(list(range(50)), [49])]))
+    with pytest.raises(MemoryError):
+        call.rewards(token_sequences([(list(range(60)), [59])]))  # room for 100 at once
+    (result,) = call.rewards(token_sequences([(list(range(60)), [59])]))
+    assert result.rewards.tolist() == rewards_of((list(range(60)), [59]))
+
+
+def test_no_pin_is_lifted_for_spare_room() -> None:
+    footprint = Footprint(ModelSizes(1, 1, 1, TOKEN_BYTES, 0), 1, 0, None)
+    limit = footprint.bytes(2000, 1) + 100 * TOKEN_BYTES
+    footprint = Footprint(footprint.sizes, 1, 0, limit)
+    cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, footprint.pin_capacity)
+
+    class Limited(Unlimited):
+        def lanes(self, longest: int) -> int:
+            lanes, room = footprint.admit(longest, cache.pinned_bytes)
+            cache.lift_pins(room)
+            return lanes
+
+        def spares(self, longest: int, lanes: int) -> bool:
+            return footprint.spares(longest, lanes, cache.pinned_bytes)
+
+    engine = CountingEngine()
+    call = Call(engine, lease := cache.lease(), admission=Limited())
+    for tokens in (1000, 1001, 1002):  # lanes of 2000 would leave room for 100 pinned tokens
+        call.rewards(token_sequences([(list(range(tokens)), [tokens - 1])]))
+    assert engine.computed == 1002
+    lease.end()
 
 
 @given(sequences(), sequences(), st.integers(0, 6), st.integers(1, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import multiprocessing
 import pickle
 import threading
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -559,3 +561,78 @@ def test_a_function_is_an_aggregate(demo: PRM) -> None:
         demo.score(PROBLEM, steps=GOOD, aggregate=lambda _rewards: float("nan"))
     with pytest.raises(InputTypeError, match="int"):
         demo.score(PROBLEM, steps=GOOD, aggregate=3)  # type: ignore[arg-type]
+
+
+def test_a_function_without_a_value_at_zero_chooses_as_reading_everything_does(demo: PRM) -> None:
+    def log(rewards: NDArray[np.float32]) -> float:
+        with np.errstate(divide="ignore"):
+            return float(np.log(rewards.astype(float)).sum())
+
+    aggregate = CustomAggregate(log, monotone=True)
+    responses = ["1 + 1 = 2\n\nSo 2", *(f"1 + 1 = {n}\n\nSo {n}\n\nIt is {n}" for n in range(3, 9))]
+    lazy = demo.best_of_n("What is 1 + 1?", responses, aggregate=aggregate)
+    assert lazy.index == demo.best_of_n("What is 1 + 1?", responses, aggregate=aggregate, exhaustive=True).index
+    lowest = [score.lowest for score in lazy.scores if isinstance(score, Unfinished)]
+    assert lowest == [-math.inf] * len(lowest) != []
+
+
+def test_a_function_that_sorts_changes_no_result(demo: PRM) -> None:
+    def lowest_two(rewards: NDArray[np.float32]) -> float:
+        rewards.sort()
+        return float(rewards[:2].sum())
+
+    expected = demo.score(PROBLEM, steps=BAD).step_rewards.tolist()
+    assert sorted(expected) != expected
+    assert demo.score(PROBLEM, steps=BAD, aggregate=lowest_two).step_rewards.tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["past.1.key.1", "past.0.key.1"])
+def test_an_interrupt_while_lanes_are_bound_leaves_them_right(fresh: PRM, name: str) -> None:
+    """The lane that idles and the one that runs are bound in turn; an interrupt comes in between."""
+
+    class Interrupted:
+        def __init__(self, binding: Any) -> None:
+            self.binding = binding
+            self.done = False
+
+        def __getattr__(self, attribute: str) -> Any:
+            method = getattr(self.binding, attribute)
+
+            def call(bound: str, *rest: Any) -> Any:
+                if bound == name and not self.done:
+                    self.done = True
+                    raise KeyboardInterrupt
+                return method(bound, *rest)
+
+            return call if attribute == "bind_input" else method
+
+    prm = PRM.from_pretrained("demo", threads=1, cache_bytes=0)
+    problem = "What is 1 + 1?"
+    steps = [["1 + 1 = 2", "So 2.", "7 + 1 = 8"], ["1 + 1 = 3", "So 3.", "9 + 1 = 10"]]
+    race = prm.race(problem, 2, aggregate="min")
+    race.trace(0).append("long " * 60)  # lanes with room
+    for i in range(2):
+        race.extend({0: steps[0][i], 1: steps[1][i]})
+    lanes = next(held for held, _ in prm._scorer.cache._idle.values()).opened
+    binding = lanes.binding
+    lanes.binding = interrupted = Interrupted(binding)
+    with pytest.raises(KeyboardInterrupt):
+        race.append(0, steps[0][2])
+    lanes.binding = binding
+    assert interrupted.done
+    race.append(0, steps[0][2])
+    race.append(1, steps[1][2])
+    for i in range(2):
+        assert race.trace(i).step_rewards == tuple(fresh.score(problem, steps=steps[i]).step_rewards.tolist())
+
+
+def test_lanes_that_wait_count_among_what_is_pinned_and_yield() -> None:
+    prm = PRM.from_pretrained("demo", threads=1, cache_bytes=0)
+    cache = prm._scorer.cache
+    cache._pin_capacity = 1_000_000
+    traces = [prm.live("Q?") for _ in range(10)]
+    for trace in traces:
+        trace.append("1 + 1 = 2 " * 60)
+        assert cache.pinned_bytes <= 1_000_000
+    expected = prm.score("Q?", steps=["1 + 1 = 2 " * 60, "So 2."]).step_rewards[-1]
+    assert [trace.append("So 2.") for trace in traces] == [expected] * 10

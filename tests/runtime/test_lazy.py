@@ -89,7 +89,7 @@ def test_the_choice_is_that_of_reading_everything(
     assert ranking == brute_force(readings, rewards, count)
     for i, own in enumerate(found):
         assert own.tolist() == rewards[i][: table.read[i]].tolist()
-        low, high = readings[i].bounds(own)
+        low, high = readings[i].lowest(own), readings[i].highest(own)
         total = aggregate(rewards[i][: len(readings[i].trace.steps)], float(rewards[i][-1]))
         assert low <= total <= high
         if len(own) == len(rewards[i]):

@@ -30,8 +30,13 @@ class TableTrace:
         self.steps: tuple[str, ...] = ()
         self.final = final
 
+    def append(self, step: str) -> float:
+        return self.append_all({0: (self, step)})[0]
+
     def fork(self) -> TableTrace:
-        return TableTrace(self.aggregate, self.final)
+        other = TableTrace(self.aggregate, self.final)
+        other.steps = self.steps
+        return other
 
     @property
     def step_rewards(self) -> tuple[float, ...]:
@@ -109,9 +114,9 @@ def test_bounds_hold_to_the_last_bit(
     (steps,) = pool[:1]
     total = totals([steps], aggregate)[0]
     for step in steps:
-        assert race._highest[0] >= total
+        assert race._candidates[0].highest >= total
         race.append(0, repr(float(step)))
-    assert race._highest[0] >= total
+    assert race._candidates[0].highest >= total
 
 
 @pytest.mark.parametrize(("name", "at_least"), [("min", 0.15), ("product", 0.15), ("mean", 0.05)])
@@ -158,6 +163,10 @@ def test_wrong_uses_are_named_and_change_nothing() -> None:
     with pytest.raises(InputError, match="candidate 0"):
         race.extend({1: "0.9", 0: "0.4"})
     assert [race.trace(i).steps for i in range(2)] == [("0.5",), ()]
+    with pytest.raises(InputError, match="candidate 1.0"):
+        race.append(1.0, "0.4")  # type: ignore[arg-type]
+    race.trace(1).append("0.1")  # a fork: the race does not see it
+    assert race.trace(1).steps == ()
     race.finish(0)
     with pytest.raises(InputError, match="finished"):
         race.finish(0)
@@ -167,3 +176,15 @@ def test_wrong_uses_are_named_and_change_nothing() -> None:
     assert (race.alive, race.winner) == ((0, 1), None)
     race.append(1, "0.5")
     assert (race.alive, race.winner) == ((0,), 0)  # a tie goes to the first
+
+
+def test_an_aggregate_that_fails_leaves_the_race_as_it_was() -> None:
+    def log(rewards: NDArray[np.float32]) -> float:
+        with np.errstate(divide="ignore"):
+            return float(np.log(rewards.astype(float)).sum())
+
+    race = new_race(CustomAggregate(log, monotone=True), 2)
+    race.extend({0: "0.5", 1: "0.4"})
+    with pytest.raises(InputError, match="-inf"):
+        race.extend({1: "0.9", 0: "0.0"})
+    assert [race.trace(i).steps for i in range(2)] == [("0.5",), ("0.4",)]
