@@ -27,7 +27,7 @@ RUNTIME = {
     "rfprm_lite/aggregate.py": ["aggregate"],
     "rfprm_lite/plan/bound.py": ["lazy"],
     "rfprm_lite/plan/budget.py": ["budget", "memory"],
-    "rfprm_lite/plan/cache.py": ["cache", "call"],
+    "rfprm_lite/plan/cache.py": ["cache", "cache_machine", "call"],
     "rfprm_lite/plan/call.py": ["call"],
     "rfprm_lite/plan/packing.py": ["packing"],
     "rfprm_lite/plan/schedule.py": ["tree", "cache", "call"],

@@ -95,7 +95,8 @@ class Footprint:
         one_head = max(budget.scores(1, longest), min(budget.read_scores, budget.scores(budget.chunk_tokens, longest)))
         scores = one_head * sizes.num_heads * FLOAT_BYTES * SCORE_COPIES
         joined = longest * sizes.kv_size * FLOAT_BYTES * LAST_LAYER_COPIES
-        return lanes * lane + shared + max(layers, scores + joined) + self.cache_bytes
+        idle = sizes.token_bytes  # what a lane without a segment is bound to
+        return lanes * lane + shared + idle + max(layers, scores + joined) + self.cache_bytes
 
     @property
     def pin_capacity(self) -> int:

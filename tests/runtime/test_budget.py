@@ -44,7 +44,7 @@ def test_it_grows_with_the_tokens_and_never_with_their_square(
 @given(sizes, budgets, lengths)
 def test_a_run_takes_what_its_layers_or_its_read_outs_take(sizes: ModelSizes, budget: RunBudget, longest: int) -> None:
     """The hidden states of a chunk; or the attention scores and the last layer's keys and values, in float32."""
-    run = footprint(sizes, budget).bytes(longest, 1) - (longest + sizes.spare_tokens) * sizes.token_bytes
+    run = footprint(sizes, budget).bytes(longest, 1) - (longest + 1 + sizes.spare_tokens) * sizes.token_bytes
     assert run >= budget.chunk_tokens * sizes.hidden_size * 4
     scores = (
         max(budget.least_readouts * longest, min(budget.read_scores, budget.chunk_tokens * longest)) * sizes.num_heads
