@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -134,7 +135,7 @@ class Unfinished(_Judged):
         aggregate: What would make one reward of them.
         steps: All steps, in order.
         tokens: Token counts.
-        lowest: The lowest reward that it can have.
+        lowest: The lowest reward that it can have; -inf where a function as an aggregate has no finite one.
         highest: The highest reward that it can have.
     """
 
@@ -142,7 +143,7 @@ class Unfinished(_Judged):
     highest: float
 
     def _outcome(self) -> dict[str, object]:
-        return {"bounds": [self.lowest, self.highest]}
+        return {"bounds": [self.lowest if math.isfinite(self.lowest) else None, self.highest]}  # JSON has no -inf
 
     def record(self) -> ScoreRecord:
         """The plain values that every view shows."""

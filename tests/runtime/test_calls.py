@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
 import multiprocessing
 import pickle
@@ -572,8 +573,10 @@ def test_a_function_without_a_value_at_zero_chooses_as_reading_everything_does(d
     responses = ["1 + 1 = 2\n\nSo 2", *(f"1 + 1 = {n}\n\nSo {n}\n\nIt is {n}" for n in range(3, 9))]
     lazy = demo.best_of_n("What is 1 + 1?", responses, aggregate=aggregate)
     assert lazy.index == demo.best_of_n("What is 1 + 1?", responses, aggregate=aggregate, exhaustive=True).index
-    lowest = [score.lowest for score in lazy.scores if isinstance(score, Unfinished)]
-    assert lowest == [-math.inf] * len(lowest) != []
+    unfinished = [score for score in lazy.scores if isinstance(score, Unfinished)]
+    assert {score.lowest for score in unfinished} == {-math.inf}
+    for score in unfinished:
+        assert json.loads(json.dumps(score.to_dict(), allow_nan=False))["bounds"][0] is None
 
 
 def test_a_function_that_sorts_changes_no_result(demo: PRM) -> None:
