@@ -88,15 +88,22 @@ class Footprint:
         run needs.
         """
         sizes, budget = self.sizes, self.budget
-        lane = (longest + sizes.spare_tokens) * sizes.token_bytes
-        shared = lane if lanes > 1 else 0
+        shared = (longest + sizes.spare_tokens) * sizes.token_bytes if lanes > 1 else 0
         layers = budget.chunk_tokens * sizes.hidden_size * RUN_BYTES
         # The budget limits a run's scores, but a run computes one read-out in any case.
         one_head = max(budget.scores(1, longest), min(budget.read_scores, budget.scores(budget.chunk_tokens, longest)))
         scores = one_head * sizes.num_heads * FLOAT_BYTES * SCORE_COPIES
         joined = longest * sizes.kv_size * FLOAT_BYTES * LAST_LAYER_COPIES
-        idle = sizes.token_bytes  # what a lane without a segment is bound to
-        return lanes * lane + shared + idle + max(layers, scores + joined) + self.cache_bytes
+        return self.lane_bytes(longest, lanes) + shared + max(layers, scores + joined) + self.cache_bytes
+
+    def lane_bytes(self, longest: int, lanes: int) -> int:
+        """Bytes of the keys and values of lanes with room for `longest` tokens each."""
+        idle = 1  # the token that lanes without a segment are bound to
+        return (lanes * (longest + self.sizes.spare_tokens) + idle) * self.sizes.token_bytes
+
+    def room(self, longest: int, lanes: int) -> int:
+        """Bytes that may be pinned beside a call with so many lanes; below 0 where these alone exceed the limit."""
+        return self.pin_capacity if self.limit is None else self.limit - self.bytes(longest, lanes)
 
     @property
     def pin_capacity(self) -> int:
@@ -113,9 +120,9 @@ class Footprint:
         Raises:
             MemoryLimitError: If not one lane does.
         """
-        return self.admit(longest, 0)[0]
+        return self.admit(longest, 0, self.max_lanes)[0]
 
-    def admit(self, longest: int, pinned: int) -> tuple[int, int]:
+    def admit(self, longest: int, pinned: int, most: int) -> tuple[int, int]:
         """The lanes that a call may use beside what is pinned, and the bytes that may be pinned while it runs.
 
         Pins yield to a call that needs their room: what they held is computed again when it is needed.
@@ -123,18 +130,13 @@ class Footprint:
         Args:
             longest: Tokens of the call's longest sequence.
             pinned: Bytes that are pinned now, or that the call will pin.
+            most: Lanes that are of use, at least one.
 
         Raises:
             MemoryLimitError: If not one lane keeps within the limit without any pins.
         """
-        if self.limit is None:
-            return self.max_lanes, self.pin_capacity
-        room = self.limit - self.bytes(longest, 1)
-        if room < 0:
+        if self.limit is not None and self.room(longest, 1) < 0:
             raise MemoryLimitError(longest, self.bytes(longest, 1), self.limit)
-        lanes = [n for n in range(1, self.max_lanes + 1) if self.spares(longest, n, min(pinned, room))]
-        return lanes[-1], self.limit - self.bytes(longest, lanes[-1])
-
-    def spares(self, longest: int, lanes: int, pinned: int) -> bool:
-        """Whether a call with so many lanes keeps within the limit without lifting what is pinned."""
-        return self.limit is None or self.bytes(longest, lanes) + pinned <= self.limit
+        pinned = min(pinned, self.room(longest, 1))
+        lanes = max(n for n in range(1, min(most, self.max_lanes) + 1) if self.room(longest, n) >= pinned)
+        return lanes, self.room(longest, lanes)

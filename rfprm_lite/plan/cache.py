@@ -5,9 +5,9 @@ rewards that were read out among them. Bookkeeping alone: no engine, no arrays b
 one cache.
 
 Two budgets limit what is kept. What no lease pins stays within `capacity`; the least recently used goes first. What
-leases hold stays within `pin_capacity`; if it is exceeded, the lanes that they left here go first, then the least
-recently used pins are lifted. Either way a prefix that went is computed again when it is asked for, and rewards do not
-change.
+leases hold stays within `pin_capacity`, or within what the call under way leaves (`limit_pins`); if it is exceeded, the
+lanes that they left here go first, then the least recently used pins are lifted. Either way a prefix that went is
+computed again when it is asked for, and rewards do not change.
 
 A block that is dropped here lives on for a call that still holds it.
 """
@@ -174,7 +174,14 @@ class PrefixCache(Generic[B]):
 
     @property
     def pinned_bytes(self) -> int:
-        """Bytes that leases hold now: prefixes, and the lanes that they left here."""
+        """Bytes of the prefixes that leases pin now."""
+        with self._lock:
+            self._settle()
+            return self._pinned.nbytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that leases hold now: pinned prefixes, and the lanes that they left here."""
         with self._lock:
             self._settle()
             return self._pinned.nbytes + self._idle_bytes
@@ -189,8 +196,8 @@ class PrefixCache(Generic[B]):
         """A new hold on prefixes: those that are matched or inserted through it stay until it ends."""
         return Lease(self, next(self._lease_numbers))
 
-    def lift_pins(self, most: int) -> None:
-        """Let leases hold at most `most` bytes from now on, and no more than `pin_capacity`."""
+    def limit_pins(self, most: int) -> None:
+        """Let leases hold at most `most` bytes while a call runs, and no more than `pin_capacity`."""
         with self._lock:
             self._settle()
             self._pin_room = min(most, self._pin_capacity)
@@ -272,12 +279,16 @@ class PrefixCache(Generic[B]):
                 self._lock.release()
 
     def leave_lanes(self, lease: int, lanes: Any, nbytes: int) -> None:
-        """Leave lanes for the next call of a lease, unless there are some or there is no room."""
+        """Leave lanes for the next call of a lease, unless there are some or they have no room beside what is pinned.
+
+        The call is over, so that leases may hold `pin_capacity` again.
+        """
         with self._lock:
             self._settle()
-            self._idle.setdefault(lease, (lanes, nbytes))
-            self._lift()
-            self._evict(self._capacity)
+            self._pin_room = self._pin_capacity
+            if self._pinned.nbytes + nbytes <= self._pin_room:
+                self._idle.setdefault(lease, (lanes, nbytes))
+                self._lift()
 
     def take_lanes(self, lease: int) -> Any:
         """The lanes that a call of the lease left, which now are the caller's; None if there are none any more."""
@@ -342,14 +353,17 @@ class PrefixCache(Generic[B]):
 
     def _settle(self) -> None:
         """Lift the pins of leases that have ended."""
-        if not self._ended:
+        count = len(self._ended)
+        if not count:
             return
-        ended = {self._ended.popleft() for _ in range(len(self._ended))}
+        ended = {self._ended[i] for i in range(count)}  # by index: the garbage collector may append meanwhile
         for lease in ended:
             self._idle.pop(lease, None)
         for node in list(self._pinned.nodes):
             if node.leases & ended:
                 self._move(node, node.leases - ended)
+        for _ in range(count):  # last: after an interrupt it is done again
+            self._ended.popleft()
         self._evict(self._capacity)
 
     @property

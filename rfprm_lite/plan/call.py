@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol
@@ -24,25 +23,25 @@ bounded number of times."""
 class Admission(Protocol):
     """The memory that a call may take."""
 
-    def lanes(self, longest: int) -> int:
-        """How many lanes may be used, each with room for `longest` tokens. Pins are lifted for one at least.
+    def lanes(self, longest: int, most: int) -> int:
+        """How many lanes may be used, up to `most`, with room for `longest` tokens each. Pins are lifted for one.
 
         Raises:
             MemoryLimitError: If not one may.
         """
 
-    def spares(self, longest: int, lanes: int) -> bool:
-        """Whether there is room for so many lanes without lifting a pin."""
+    def grows(self, longest: int, lanes: int) -> bool:
+        """Whether so many lanes may be as long without lifting a pin. If so, the room is theirs."""
 
 
 class Unlimited:
     """Memory for everything."""
 
-    def lanes(self, longest: int) -> int:  # noqa: ARG002
-        """More than any engine has."""
-        return sys.maxsize
+    def lanes(self, longest: int, most: int) -> int:  # noqa: ARG002
+        """All."""
+        return most
 
-    def spares(self, longest: int, lanes: int) -> bool:  # noqa: ARG002
+    def grows(self, longest: int, lanes: int) -> bool:  # noqa: ARG002
         """Always True."""
         return True
 
@@ -61,11 +60,6 @@ class HeldLanes(Generic[L]):
     lanes: Sequence[Lane[Any]]
     capacity: int
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that all have room for."""
-        return len(self.lanes) * self.capacity
-
 
 UNLIMITED: Final = Unlimited()
 
@@ -73,8 +67,8 @@ UNLIMITED: Final = Unlimited()
 class Call(Generic[L]):
     """Gives rewards for sequences, every shared prefix computed once and none that the store has.
 
-    Lanes live as long as the call: a later `rewards` finds in them what an earlier one computed. One thread at a time
-    may use it.
+    Lanes live as long as the call, or longer if another goes on with them: a later `rewards` finds in them what an
+    earlier one computed. One thread at a time may use it.
 
     Args:
         engine: What computes.
@@ -119,7 +113,9 @@ class Call(Generic[L]):
             EngineError: If the engine failed.
         """
         tree = plan(sequences)
-        admitted = min(self._admission.lanes(max(tree.capacity, self._capacity)), self._engine.max_lanes)
+        useful = max(1, len(tree.segments), 0 if self.held is None else len(self.held.lanes))
+        longest = max(tree.capacity, self._capacity)
+        admitted = self._admission.lanes(longest, min(useful, self._engine.max_lanes))
         schedule: Schedule[Any] = Schedule(tree, sequences, self._store, self._budget)
         if schedule.num_open:
             held = self._open(min(admitted, schedule.num_open), admitted, tree.capacity)
@@ -140,7 +136,7 @@ class Call(Generic[L]):
             return self.held
         if self.held is not None and capacity > self.held.capacity:
             roomy = max(capacity, GROWTH * self.held.capacity)
-            capacity = roomy if self._admission.spares(roomy, least) else capacity
+            capacity = roomy if self._admission.grows(roomy, least) else capacity
         capacity = max(capacity, self._capacity)
         self.held = None  # let go of before there are others
         opened = self._engine.new_lanes(least, capacity)

@@ -38,10 +38,10 @@ class _Past:
 class LiveTrace:
     """A problem and the steps so far, made by `PRM.live`. Not for several threads at once; its forks are independent.
 
-    A trace and its forks pin the keys and values of their past, and share lanes that stay loaded: a step costs its own
-    tokens. All live traces, races and lazy best-of-N calls of a PRM may pin 2 GiB together, or half of `memory_bytes`.
-    Beyond that the least recently used prefixes are dropped and computed again when they are needed; rewards do not
-    change.
+    A trace and its forks pin the keys and values of their past, and share lanes that wait for the next step: a step
+    costs its own tokens. All live traces, races and lazy best-of-N calls of a PRM may hold 2 GiB together, or half of
+    `memory_bytes`, and with it no more than the call under way leaves. Beyond that lanes are dropped, then the least
+    recently used prefixes, which are computed again when they are needed; rewards do not change.
     """
 
     def __init__(
@@ -119,8 +119,12 @@ class LiveTrace:
         sequences = [trace._sequence_with(step, thinking=thinking) for trace, step in steps.values()]
         with traces[0]._calls.call() as call:
             results = call.rewards(sequences)
-        for (trace, step), result in zip(steps.values(), results, strict=True):
-            trace._past = trace._past.longer(step, result, thinking=thinking)  # at once: an interrupt tears nothing
+        longer = [
+            trace._past.longer(step, result, thinking=thinking)
+            for (trace, step), result in zip(steps.values(), results, strict=True)
+        ]
+        for trace, past in zip(traces, longer, strict=True):
+            trace._past = past
         return {key: float(result.rewards[-1]) for key, result in zip(steps, results, strict=True)}
 
     def _sequence_with(self, step: str, *, thinking: bool) -> TokenSequence:

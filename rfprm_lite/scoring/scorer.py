@@ -133,15 +133,19 @@ class _Admission:
     scorer: Scorer
     pins: int
 
-    def lanes(self, longest: int) -> int:
+    def lanes(self, longest: int, most: int) -> int:
         self.scorer.require_own_process()
         cache = self.scorer.cache
-        lanes, room = self.scorer.footprint.admit(longest, max(cache.pinned_bytes, self.pins))
-        cache.lift_pins(room)
+        lanes, room = self.scorer.footprint.admit(longest, max(cache.pinned_bytes, self.pins), most)
+        cache.limit_pins(room)
         return lanes
 
-    def spares(self, longest: int, lanes: int) -> bool:
-        return self.scorer.footprint.spares(longest, lanes, self.scorer.cache.pinned_bytes)
+    def grows(self, longest: int, lanes: int) -> bool:
+        room = self.scorer.footprint.room(longest, lanes)
+        if room < self.scorer.cache.pinned_bytes:
+            return False
+        self.scorer.cache.limit_pins(room)
+        return True
 
 
 class CallPool:
@@ -163,4 +167,5 @@ class CallPool:
             yield call
         finally:
             if call.held is not None:
-                self._lease.leave_lanes(call.held, call.held.tokens * self._scorer.footprint.sizes.token_bytes)
+                nbytes = self._scorer.footprint.lane_bytes(call.held.capacity, len(call.held.lanes))
+                self._lease.leave_lanes(call.held, nbytes)

@@ -102,8 +102,8 @@ class Lanes(Unlimited):
 
     count: int
 
-    def lanes(self, longest: int) -> int:
-        return self.count
+    def lanes(self, longest: int, most: int) -> int:
+        return min(self.count, most)
 
 
 def score_sequences(

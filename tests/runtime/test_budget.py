@@ -60,26 +60,27 @@ def test_the_most_lanes_that_keep_within_the_limit_beside_what_is_pinned(
     told = footprint(sizes, budget, limit)
     if told.bytes(longest, 1) > limit:
         with pytest.raises(MemoryLimitError) as caught:
-            told.admit(longest, pinned)
+            told.admit(longest, pinned, LANES)
         assert caught.value.needed == told.bytes(longest, 1)
         assert caught.value.limit == limit
         return
-    lanes, stays = told.admit(longest, pinned)
+    lanes, stays = told.admit(longest, pinned, LANES)
     assert told.bytes(longest, lanes) + stays <= limit
     assert lanes == LANES or told.bytes(longest, lanes + 1) + stays > limit
     assert (
         stays == limit - told.bytes(longest, lanes) >= min(pinned, limit - told.bytes(longest, 1))
     )  # one lane goes before pins
-    assert told.spares(longest, lanes, stays)
-    assert not told.spares(longest, lanes, stays + 1)
+    assert told.room(longest, lanes) == stays
+    for most in range(1, LANES + 1):
+        assert told.admit(longest, pinned, most)[0] == min(lanes, most)
 
 
 @given(sizes, budgets, lengths, st.integers(1, LANES))
 def test_just_enough_is_enough(sizes: ModelSizes, budget: RunBudget, longest: int, lanes: int) -> None:
     enough = footprint(sizes, budget).bytes(longest, lanes)
     assert footprint(sizes, budget, enough).lanes(longest) == lanes
-    assert footprint(sizes, budget, enough + 1).admit(longest, 1) == (lanes, 1)
-    assert footprint(sizes, budget).admit(longest, 2**40) == (LANES, DEFAULT_PINNED_BYTES)
+    assert footprint(sizes, budget, enough + 1).admit(longest, 1, LANES) == (lanes, 1)
+    assert footprint(sizes, budget).admit(longest, 2**40, LANES) == (LANES, DEFAULT_PINNED_BYTES)
 
 
 @given(sizes, budgets, lengths, st.integers(1, 2**36), st.integers(0, 2**36))

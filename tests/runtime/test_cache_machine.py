@@ -103,8 +103,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(tokens=st.integers(0, 40))
     def lift(self, tokens: int) -> None:
-        self.cache.lift_pins(tokens * TOKEN_BYTES)
-        assert self.cache.pinned_bytes <= tokens * TOKEN_BYTES
+        self.cache.limit_pins(tokens * TOKEN_BYTES)
+        assert self.cache.held_bytes <= tokens * TOKEN_BYTES
 
     @invariant()
     def nodes_are_where_they_belong(self) -> None:
@@ -121,8 +121,8 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def budgets_are_kept(self) -> None:
         assert self.cache.nbytes - self.cache._pinned.nbytes <= self.capacity
-        assert self.cache.pinned_bytes <= self.pin_capacity
-        assert self.leases or self.cache.pinned_bytes == 0
+        assert self.cache.held_bytes <= self.pin_capacity
+        assert self.leases or self.cache.held_bytes == 0
 
 
 def below(branch: _Branch[FakeBlock]) -> Iterator[_Node[FakeBlock]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_known_room_is_opened_once() -> None:
     call.rewards(token_sequences([(list(range(100)), [99])]))
     assert engine.opened == [(2, 100)]
     assert call.held is not None
-    assert call.held.tokens == 200
+    assert call.held.capacity == 100
 
 
 def test_what_the_store_has_opens_no_lane() -> None:
@@ -111,13 +112,13 @@ def test_admission_is_asked_each_time_and_limits_lanes() -> None:
     asked: list[int] = []
 
     class Twelve(Unlimited):
-        def lanes(self, longest: int) -> int:
+        def lanes(self, longest: int, most: int) -> int:
             asked.append(longest)
             if longest > 12:
                 raise MemoryLimitError(longest, longest, 12)
-            return 2
+            return min(2, most)
 
-        def spares(self, longest: int, lanes: int) -> bool:
+        def grows(self, longest: int, lanes: int) -> bool:
             return longest * lanes <= 12
 
     engine = CountingEngine(4)
@@ -137,8 +138,8 @@ def test_admission_is_asked_each_time_and_limits_lanes() -> None:
 
 def test_admission_is_asked_for_lanes_as_long_as_they_are_opened() -> None:
     class Once(Unlimited):
-        def lanes(self, longest: int) -> int:
-            return 4 if longest < 50 else 1
+        def lanes(self, longest: int, most: int) -> int:
+            return most if longest < 50 else 1
 
     engine = CountingEngine(4)
     Call(engine, admission=Once(), capacity=100).rewards(token_sequences([([7], [0]), ([8], [0])]))
@@ -149,8 +150,8 @@ def test_lanes_beyond_what_is_admitted_are_let_go() -> None:
     class Fewer(Unlimited):
         count = 3
 
-        def lanes(self, longest: int) -> int:
-            return self.count
+        def lanes(self, longest: int, most: int) -> int:
+            return min(self.count, most)
 
     engine, admission = CountingEngine(4), Fewer()
     call = Call(engine, admission=admission)
@@ -177,26 +178,47 @@ def test_after_memory_was_short_a_call_asks_for_no_more_than_it_needs() -> None:
     assert result.rewards.tolist() == rewards_of((list(range(60)), [59]))
 
 
-def test_no_pin_is_lifted_for_spare_room() -> None:
-    footprint = Footprint(ModelSizes(1, 1, 1, TOKEN_BYTES, 0), 1, 0, None)
-    limit = footprint.bytes(2000, 1) + 100 * TOKEN_BYTES
-    footprint = Footprint(footprint.sizes, 1, 0, limit)
-    cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, footprint.pin_capacity)
+class Limited(Unlimited):
+    """As a scorer admits calls, by a footprint."""
 
-    class Limited(Unlimited):
-        def lanes(self, longest: int) -> int:
-            lanes, room = footprint.admit(longest, cache.pinned_bytes)
-            cache.lift_pins(room)
-            return lanes
+    def __init__(self, longest: int, more: int, max_lanes: int) -> None:
+        """Room for one lane of `longest` tokens and `more` pinned ones."""
+        one = Footprint(ModelSizes(1, 1, 1, TOKEN_BYTES, 0), max_lanes, 0, None)
+        self.footprint = replace(one, limit=one.bytes(longest, 1) + more * TOKEN_BYTES)
+        self.cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, self.footprint.pin_capacity)
 
-        def spares(self, longest: int, lanes: int) -> bool:
-            return footprint.spares(longest, lanes, cache.pinned_bytes)
+    def lanes(self, longest: int, most: int) -> int:
+        lanes, room = self.footprint.admit(longest, self.cache.pinned_bytes, most)
+        self.cache.limit_pins(room)
+        return lanes
 
-    engine = CountingEngine()
-    call = Call(engine, lease := cache.lease(), admission=Limited())
-    for tokens in (1000, 1001, 1002):  # lanes of 2000 would leave room for 100 pinned tokens
+    def grows(self, longest: int, lanes: int) -> bool:
+        room = self.footprint.room(longest, lanes)
+        if room < self.cache.pinned_bytes:
+            return False
+        self.cache.limit_pins(room)
+        return True
+
+
+@pytest.mark.parametrize("more", [1000, 1500, 2000, 3000, 8000])
+@pytest.mark.parametrize("max_lanes", [1, 8])
+def test_no_pin_is_lifted_for_room_that_nobody_uses(more: int, max_lanes: int) -> None:
+    admission, engine = Limited(1000, more, max_lanes), CountingEngine(max_lanes)
+    call = Call(engine, lease := admission.cache.lease(), admission=admission)
+    for tokens in range(400, 1001, 20):
         call.rewards(token_sequences([(list(range(tokens)), [tokens - 1])]))
-    assert engine.computed == 1002
+    assert engine.computed == 1000
+    lease.end()
+
+
+def test_lanes_that_grow_leave_pins_no_more_than_the_rest() -> None:
+    admission = Limited(1000, 500, 1)
+    call = Call(CountingEngine(), lease := admission.cache.lease(), admission=admission)
+    for first, tokens in ((0, 500), (1000, 501)):
+        call.rewards(token_sequences([(list(range(first, first + tokens)), [tokens - 1])]))
+        assert call.held is not None
+        used = admission.footprint.bytes(call.held.capacity, 1) + admission.cache.pinned_bytes
+        assert used <= admission.footprint.limit  # type: ignore[operator]
     lease.end()
 
 

@@ -499,7 +499,7 @@ def test_live_traces_together_keep_within_the_limit() -> None:
     for step in LONG[:30]:
         for trace in traces:
             trace.append(step)
-            assert prm._scorer.cache.pinned_bytes <= limit // 2 + token
+            assert prm._scorer.cache.held_bytes <= limit // 2 + token
     same = prm.live(PROBLEM)
     assert [same.append(step) for step in LONG] == expected
 
@@ -636,6 +636,6 @@ def test_lanes_that_wait_count_among_what_is_pinned_and_yield() -> None:
     traces = [prm.live("Q?") for _ in range(10)]
     for trace in traces:
         trace.append("1 + 1 = 2 " * 60)
-        assert cache.pinned_bytes <= 1_000_000
+        assert cache.held_bytes <= 1_000_000
     expected = prm.score("Q?", steps=["1 + 1 = 2 " * 60, "So 2."]).step_rewards[-1]
     assert [trace.append("So 2.") for trace in traces] == [expected] * 10
