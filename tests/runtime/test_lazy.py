@@ -118,3 +118,23 @@ def test_real_pools_are_not_read_in_vain(aggregate: str, at_most: float) -> None
         read += table.tokens
         everything += sum(sum(c["tokens"]) for c in pool["candidates"])
     assert read <= at_most * everything
+
+
+def test_the_most_promising_is_finished_once_it_is_half_read() -> None:
+    """Others are read a step at a time, WIDTH of them at once; the sooner one is complete, the less is read of them."""
+    assert (bound.WIDTH, bound.HALFWAY) == (4, 0.5)
+    readings = [reading([1] * 6, Aggregate("min")) for _ in range(6)]
+    asked: list[list[tuple[int, int]]] = []
+
+    def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
+        asked.append(list(further))
+        return [np.full(number, 0.9 if i == 0 else 0.5, np.float32) for i, number in further]
+
+    ranking, _ = bound.best(readings, bound.nothing(readings), 1, advance)
+    assert ranking == [0]
+    assert asked == [
+        [(0, 1), (1, 1), (2, 1), (3, 1)],
+        [(4, 1), (5, 1), (0, 2), (1, 2)],
+        [(0, 3), (1, 3), (2, 2), (3, 2)],
+        [(0, 6)],
+    ]
