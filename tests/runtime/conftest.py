@@ -51,6 +51,19 @@ def prm() -> PRM:
     return PRM.from_pretrained("demo", threads=2, cache_bytes=0)
 
 
+@pytest.fixture(scope="session")
+def loaded_demo() -> PRM:
+    """The demo model, which keeps what it computed, from test to test."""
+    return PRM.from_pretrained("demo", threads=2)
+
+
+@pytest.fixture
+def demo(loaded_demo: PRM) -> PRM:
+    """The demo model. It keeps what it computed, and has nothing from other tests."""
+    loaded_demo.clear_cache()
+    return loaded_demo
+
+
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Any attempt to connect fails, and is recorded."""

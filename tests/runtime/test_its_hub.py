@@ -48,11 +48,6 @@ class Scripted(AbstractLanguageModel):  # type: ignore[misc]
         return {"role": "assistant", "content": steps[min(so_far.count("\n\n"), 2)]}
 
 
-@pytest.fixture
-def demo() -> PRM:
-    return PRM.from_pretrained("demo", threads=2)
-
-
 def generation() -> StepGeneration:
     return StepGeneration(max_steps=2, step_token="\n\n")  # it is no password
 

@@ -187,11 +187,6 @@ def test_a_decoder_that_cleans_up_is_refused() -> None:
 # TRL.
 
 
-@pytest.fixture
-def demo() -> PRM:
-    return PRM.from_pretrained("demo", threads=2)
-
-
 def right_answer(completions: Sequence[str], answer: Sequence[str], **_columns: object) -> list[float | None]:
     return [float(text.endswith(f"{own}.")) for text, own in zip(completions, answer, strict=True)]
 

@@ -22,21 +22,16 @@ WRONG = "Tom now has 12 + 5 = 27 apples.\n\nThe answer is 27.\n\nIndeed."
 
 
 @pytest.fixture(scope="module")
-def demo() -> PRM:
-    return PRM.from_pretrained("demo", threads=2)
-
-
-@pytest.fixture(scope="module")
-def best(demo: PRM) -> BestOfN[str, Score | Unfinished]:
+def best(loaded_demo: PRM) -> BestOfN[str, Score | Unfinished]:
     """The right one, and one that was not read to its end."""
-    found = demo.best_of_n(PROBLEM, [WRONG, RIGHT])
+    found = loaded_demo.best_of_n(PROBLEM, [WRONG, RIGHT])
     assert found.complete == (False, True)
     return found
 
 
 @pytest.fixture(scope="module")
-def thought(demo: PRM) -> Score:
-    return demo.score(PROBLEM, Trace.from_parts(thinking=RIGHT, response=WRONG))
+def thought(loaded_demo: PRM) -> Score:
+    return loaded_demo.score(PROBLEM, Trace.from_parts(thinking=RIGHT, response=WRONG))
 
 
 def printed(shown: object, width: int = 100) -> str:
