@@ -26,6 +26,7 @@ from rich.table import Table
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import Score
+from rfprm_lite.scale import PROBABILITY
 from rfprm_lite.scoring.race import Race
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "step_scores.json"
@@ -35,6 +36,8 @@ ORDERS = {"together": None, "one first": 1, "four at a time": 4}
 
 class KnownTrace:
     """A live trace whose steps are their own rewards, written as text."""
+
+    scale = PROBABILITY
 
     def __init__(self, aggregate: Aggregate) -> None:
         self.aggregate = aggregate

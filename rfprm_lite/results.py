@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rfprm_lite.aggregate import AnyAggregate
 from rfprm_lite.plan.usage import Usage
+from rfprm_lite.scale import PROBABILITY, Scale
 from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
 from rfprm_lite.trace import Response, Step
 
@@ -30,21 +31,23 @@ class _Judged(ABC):
     """A trace with rewards, as people look at it.
 
     Attributes:
-        step_rewards: float32, in [0, 1], of the steps that were read out.
+        step_rewards: float32, within `scale`, of the steps that were read out.
         aggregate: What makes one reward of them.
         steps: All steps, in order.
         tokens: Token counts.
+        scale: What a step reward can be; a probability for most PRMs.
     """
 
     step_rewards: NDArray[np.float32]
     aggregate: AnyAggregate
     steps: tuple[Step, ...]
     tokens: Usage
+    scale: Scale = field(default=PROBABILITY, kw_only=True)
 
     @property
     def reward_range(self) -> Range:
-        """Lowest and highest value that the reward can have; None where a function of yours has no range."""
-        return self.aggregate.reward_range
+        """Lowest and highest value that the reward can have; None where nothing bounds it."""
+        return _finite(self.aggregate.range_over(self.scale.range))
 
     @abstractmethod
     def _outcome(self) -> dict[str, object]:
@@ -61,6 +64,8 @@ class _Judged(ABC):
             "reward_range": self.reward_range and list(self.reward_range),
             "aggregate": str(self.aggregate),
             "step_rewards": [float(reward) for reward in self.step_rewards],
+            "step_range": list(self.scale.range) if self.scale.bounded else None,
+            "good_above": self.scale.good_above,
             "steps": [{"text": s.text, "start": s.start, "end": s.end, "part": s.part} for s in self.steps],
             "tokens": self.tokens.to_dict(),
         }
@@ -80,7 +85,7 @@ class _Judged(ABC):
     def plot(self) -> Figure:
         """Steps and their rewards as a matplotlib figure, to be saved by `savefig`.
 
-        The thinking is shaded, the first step below 0.5 marked. `pip install 'rfprm-lite[plot]'`.
+        The thinking is shaded, the first weak step marked. `pip install 'rfprm-lite[plot]'`.
 
         Raises:
             MissingExtraError: If matplotlib is not installed.
@@ -95,6 +100,8 @@ class _Judged(ABC):
             step_rewards=tuple(float(value) for value in self.step_rewards),
             aggregate=str(self.aggregate),
             reward_range=self.reward_range,
+            step_range=_finite(self.scale.range),
+            good_above=self.scale.good_above,
             tokens=self.tokens,
             reward=reward,
             bounds=bounds,
@@ -106,13 +113,14 @@ class Score(_Judged):
     """The rewards of one trace.
 
     Attributes:
-        step_rewards: float32 [num_steps], in [0, 1].
+        step_rewards: float32 [num_steps], within `scale`.
         aggregate: What made one reward of them.
         steps: The steps, in order.
         tokens: Token counts.
         reward: The reward of the trace, as `aggregate` makes it; lies in `reward_range`.
-        final: The final reward of the trajectory, in [0, 1], as `aggregate.final` defines it: the last step's, or that
-            of the final response as one step. For a PRM with one reward a trajectory, that one.
+        final: The final reward of the trajectory, as `aggregate.final` defines it: the last step's, or that of the
+            final response as one step. For a PRM with one reward a trajectory, that one.
+        scale: What a step reward can be.
     """
 
     reward: float
@@ -135,15 +143,16 @@ class Unfinished(_Judged):
         aggregate: What would make one reward of them.
         steps: All steps, in order.
         tokens: Token counts.
-        lowest: The lowest reward that it can have; -inf where a function as an aggregate has no finite one.
-        highest: The highest reward that it can have.
+        lowest: The lowest reward that it can have; -inf where there is none.
+        highest: The highest reward that it can have; inf where there is none.
+        scale: What a step reward can be.
     """
 
     lowest: float
     highest: float
 
     def _outcome(self) -> dict[str, object]:
-        return {"bounds": [self.lowest if math.isfinite(self.lowest) else None, self.highest]}  # JSON has no -inf
+        return {"bounds": [x if math.isfinite(x) else None for x in (self.lowest, self.highest)]}  # JSON has no inf
 
     def record(self) -> ScoreRecord:
         """The plain values that every view shows."""
@@ -220,7 +229,7 @@ class BestOfN(Generic[Candidate, Scored_co]):
     def plot(self) -> Figure:
         """The candidates' rewards in one matplotlib figure.
 
-        Up to six are named, thinking is dotted, first steps below 0.5 are marked. `pip install 'rfprm-lite[plot]'`.
+        Up to six are named, thinking is dotted, first weak steps are marked. `pip install 'rfprm-lite[plot]'`.
 
         Raises:
             MissingExtraError: If matplotlib is not installed.
@@ -228,3 +237,7 @@ class BestOfN(Generic[Candidate, Scored_co]):
         from rfprm_lite.show.figure import plot_best_of_n
 
         return plot_best_of_n(self.record())
+
+
+def _finite(values: tuple[float, float] | None) -> Range:
+    return values if values is not None and all(map(math.isfinite, values)) else None

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rfprm_export.families.recipes import choose
+from rfprm_export.families.options import family_from
 from rfprm_lite import Trace
 from rfprm_lite.text.encoding import Encoder
 
@@ -46,7 +46,7 @@ def leaves(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 def main(data: Path, tokenizer: Path) -> None:
-    recipe = choose("reasonflux-prm-7b", "Qwen2ForProcessRewardModel").recipe
+    recipe = family_from("reasonflux-prm-7b").resolve(None, {}, ()).recipe
     encoder = Encoder.from_file(tokenizer, recipe, MOST_TOKENS)
 
     def encode(problem: str, trace: Trace) -> dict[str, list[int]]:

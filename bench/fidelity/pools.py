@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.families.recipes import choose
+from rfprm_export.families.options import family_from
 from rfprm_lite import Trace
 from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.text.encoding import Encoder
@@ -37,7 +37,7 @@ class Candidate:
 
 def read(folder: Path, tokenizer: Path, problems: slice, candidates: int) -> Iterator[list[Candidate]]:
     """The pools of these problems of each file, alternating between the files."""
-    encoder = Encoder.from_file(tokenizer, choose(RECIPE, "Qwen2ForProcessRewardModel").recipe, MOST_TOKENS)
+    encoder = Encoder.from_file(tokenizer, family_from(RECIPE).resolve(None, {}, ()).recipe, MOST_TOKENS)
     files = [_rows(folder / name)[problems] for name in FILES]
     for rows in zip(*files, strict=True):
         for row in rows:

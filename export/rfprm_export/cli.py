@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rfprm_export.families.options import Options
 from rfprm_lite import RfprmError
 
 if TYPE_CHECKING:
+    from rfprm_export.planning import Plan
     from rfprm_export.write.size import VariantPlan
     from rfprm_lite.bundle.manifest import Parity, Variant
+
+
+def _asked(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say what a checkpoint does not: `recipe` and `options`."""
+
+    @functools.wraps(command)
+    def run(separator: str | None, labels: str | None, **others: Any) -> None:
+        names = [field.name for field in fields(Options) if field.name not in ("separator", "labels")]
+        options = Options(
+            separator=None if separator is None else _unescaped(separator),
+            labels=None if labels is None else tuple(labels.split(",")),
+            **{name: others.pop(name) for name in names},
+        )
+        command(options=options, **others)
+
+    for option in reversed(ASKED):
+        run = option(run)
+    return run
+
+
+ASKED = (
+    click.option("--recipe", metavar="NAME|FILE.toml", help="The family, where the checkpoint does not say which."),
+    click.option(
+        "--separator",
+        "--marker",
+        "separator",
+        help=r"What stands behind each step, a special token or text; \n is a line break, \\ a backslash.",
+    ),
+    click.option("--labels", metavar="GOOD,BAD", help="Label tokens whose logits make the reward, the good one first."),
+    click.option("--system", help="The system message that is given to the checkpoint's chat template."),
+    click.option("--aggregate", help="From step rewards to one; the family's own where not given."),
+    click.option("--activation", type=click.Choice(["softmax", "sigmoid", "none"]), help="Of the head's outputs."),
+)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[1]], text)
 
 
 class _Main(click.Group):
@@ -43,7 +85,7 @@ def main() -> None:
 @main.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--recipe", help="How the PRM is scored; needed where the checkpoint does not say.")
+@_asked
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--variants", default="int8,fp32,fp16,int4", show_default=True, help="Comma-separated.")
 @click.option(
@@ -55,11 +97,16 @@ def main() -> None:
 @click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
 @click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
-@click.option("--dry-run", is_flag=True, help="Show the tensors and bytes of each variant, and write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what was recognised, show what the model would read, tensors and bytes of each variant; write nothing.",
+)
 def export(
     source: str,
     output: Path,
     recipe: str | None,
+    options: Options,
     revision: str | None,
     variants: str,
     traces: int | None,
@@ -75,11 +122,11 @@ def export(
     with _extra():  # here, so that --help does not wait for torch
         from rfprm_export import hub, pipeline
     chosen = [v.strip() for v in variants.split(",") if v.strip()]
-    request = pipeline.Request(source, output, recipe, revision, chosen, low_memory, traces)
+    request = pipeline.Request(source, output, recipe, options, revision, chosen, low_memory, traces)
     try:
         plan = pipeline.plan(request)
         if dry_run:
-            _show(plan.variants)
+            _show(plan)
             return
         if push_to_hub:
             hub.prepare(push_to_hub, private=private)
@@ -100,7 +147,10 @@ def export(
 @click.option("--reference", required=True, help="The checkpoint that it was made from, a folder or a hub id.")
 @click.option("--revision", help="Branch, tag or commit, where the reference is a hub id.")
 @click.option("--low-memory", is_flag=True, help="Layer by layer; never load a variant as a whole.")
-def verify(bundle: Path, reference: str, revision: str | None, low_memory: bool) -> None:
+@_asked
+def verify(
+    bundle: Path, reference: str, revision: str | None, low_memory: bool, recipe: str | None, options: Options
+) -> None:
     """Measure again how far the step rewards of BUNDLE's variants are from PyTorch's.
 
     Ends with 1 where one is farther off than its bound.
@@ -113,7 +163,9 @@ def verify(bundle: Path, reference: str, revision: str | None, low_memory: bool)
     table = Table("variant", "mean", "99th percentile", "max.", "max. when it was made", "bound")
     kept = True
     try:
-        for variant, measured in pipeline.verify(bundle, reference, revision, low_memory=low_memory):
+        for variant, measured in pipeline.verify(
+            bundle, reference, revision, recipe=recipe, options=options, low_memory=low_memory
+        ):
             missed = VARIANTS[variant.name].bound.missed(measured)
             kept &= missed is None
             table.add_row(*_row(variant, measured, missed))
@@ -124,18 +176,29 @@ def verify(bundle: Path, reference: str, revision: str | None, low_memory: bool)
 
 
 @main.command()
-def recipes() -> None:
-    """List what can be exported: the recipes, and the checkpoints that follow each.
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List what can be exported: the families, what marks a checkpoint of each, and checkpoints that follow it.
 
-    Example: rfprm-export recipes
+    With a NAME, print that recipe as TOML, to start a recipe of your own from.
+
+    Example: rfprm-export recipes trl-prm > mine.toml
     """
-    from rfprm_export.families.recipes import RECIPES
-
-    table = Table("recipe", "architecture", "rewards are read", "aggregate", "source")
-    for spec in RECIPES:
-        recipe = spec.recipe
-        read_out = f"at every {recipe.separator}" if recipe.separator else "at the last token"
-        table.add_row(recipe.name, spec.architecture, read_out, recipe.aggregate.name, recipe.source)
+    with _extra():
+        from rfprm_export.families.options import family_from, to_toml
+        from rfprm_export.families.recipes import FAMILIES
+    if name is not None:
+        try:
+            click.echo(to_toml(family_from(name)), nl=False)
+        except RfprmError as error:
+            _fail(error)
+        return
+    table = Table("recipe", "marked by", "range of a reward", "aggregate", "models", show_lines=True)
+    for family in FAMILIES:
+        low, high = family.head.range
+        table.add_row(
+            family.name, family.marks, f"{low:g} to {high:g}", str(family.aggregate), "\n".join(family.models)
+        )
     Console().print(table)
 
 
@@ -180,10 +243,15 @@ def _progress(plans: Sequence[VariantPlan]) -> Iterator[Callable[[str, int, int]
         yield advance
 
 
-def _show(plans: Sequence[VariantPlan]) -> None:
+def _show(plan: Plan) -> None:
+    from rfprm_lite.text.rendering import rendering
+
+    problem, trace = plan.texts.traces[0]
+    click.echo(f"{plan.spec.recipe.name}: {plan.recognition.reason}")
+    click.echo(f"what the model reads of an example, with its read-outs:\n{rendering(plan.encoder, problem, trace)}")
     table = Table("variant", "tensors", "bytes")
-    for plan in plans:
-        table.add_row(plan.name, str(plan.tensors), f"{plan.bytes:,}")
+    for variant in plan.variants:
+        table.add_row(variant.name, str(variant.tensors), f"{variant.bytes:,}")
     Console().print(table)
 
 

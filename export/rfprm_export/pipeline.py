@@ -15,10 +15,13 @@ from rfprm_export.checkpoint import source as sources
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError, RangeError
-from rfprm_export.oracle.reference import Reference
+from rfprm_export.families.family import ExportRecipe
+from rfprm_export.families.options import Options
+from rfprm_export.oracle.reference import Reference, load_tokenizer
+from rfprm_export.oracle.resolve import label_rows
 from rfprm_export.parity import measure as parity
 from rfprm_export.parity.texts import calibration_texts, parity_texts
-from rfprm_export.planning import Plan, Request, fetch, outline_of, plan
+from rfprm_export.planning import Plan, Request, family_of, fetch, plan
 from rfprm_export.quantize.bases import MADE_BY
 from rfprm_export.quantize.overflow import describe_wide_layers, widen_overflowing_layers
 from rfprm_export.variants import VARIANTS, VariantSpec
@@ -33,6 +36,7 @@ from rfprm_lite.text.encoding import Encoder
 
 __all__ = ["Plan", "Request", "carry_out", "export", "fetch", "plan", "verify"]
 
+NO_OPTIONS = Options()
 _log = logging.getLogger("rfprm_export")
 
 
@@ -75,10 +79,12 @@ def carry_out(
         OSError: See `export`.
     """
     request, spec = plan.request, plan.spec
-    reference = Reference(checkpoint, spec, load_head(checkpoint, spec), plan.tokenizer)
-    _log.info("recipe %s on %s", spec.recipe.name, checkpoint.architecture.name)
+    reference = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), plan.encoder)
+    _log.info("recipe %s: %s", spec.recipe.name, plan.recognition.reason)
     with new_folder(request.output) as folder:
-        manifest = empty_manifest(request.source, plan.outline, spec, write_tokenizer(folder, checkpoint.folder))
+        manifest = empty_manifest(
+            request.source, plan.outline, spec, write_tokenizer(folder, checkpoint.folder, spec.recipe)
+        )
         calibration, calibrated = _calibrate(folder, plan, reference, progress)
         _log.info("scoring %d traces in PyTorch", len(plan.texts.traces))
         expected = reference.step_rewards(plan.texts.traces)
@@ -109,7 +115,13 @@ def carry_out(
 
 
 def verify(
-    folder: Path, source: str, revision: str | None = None, *, low_memory: bool = False
+    folder: Path,
+    source: str,
+    revision: str | None = None,
+    *,
+    recipe: str | None = None,
+    options: Options = NO_OPTIONS,
+    low_memory: bool = False,
 ) -> Iterator[tuple[Variant, Parity]]:
     """Measure a bundle's variants again, against the checkpoint that it was made from.
 
@@ -117,6 +129,8 @@ def verify(
         folder: The bundle's.
         source: The checkpoint, a folder or a hub id.
         revision: Branch, tag or commit of a hub id.
+        recipe: The TOML file of a recipe of your own; otherwise the bundle says which.
+        options: Those that the bundle was made with.
         low_memory: Whether to measure layer by layer.
 
     Yields:
@@ -135,11 +149,13 @@ def verify(
         raise BundleFormatError(f"{folder} has a variant {unknown[0]!r}; this exporter knows {', '.join(VARIANTS)}")
     for variant in manifest.variants:
         check_files(Bundle(folder, manifest, variant), contents=True)
-    outline, spec, _ = outline_of(source, revision, manifest.recipe.name)
+    outline = sources.outline(source, revision)
+    family = family_of(outline, recipe or manifest.recipe.name, options).family
+    spec = ExportRecipe(manifest.recipe, family.tensors, label_rows(family, load_tokenizer(outline.folder)))
     checkpoint = sources.fetch(source, outline)
     encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
     texts = parity_texts(encoder)
-    expected = Reference(checkpoint, spec, load_head(checkpoint, spec)).step_rewards(texts.traces)
+    expected = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), encoder).step_rewards(texts.traces)
     for variant in manifest.variants:
         bundle = Bundle(folder, manifest, variant)
         yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory)
@@ -163,7 +179,7 @@ def _calibrate(
         ]
         for writer in writers:
             stack.enter_context(writer)
-        calibration = calibrate(reference, texts, writers, spec.head.first_weight, ranges=ranges)
+        calibration = calibrate(reference, texts, writers, ranges=ranges)
         said = (*MADE_BY, texts.description)
         return calibration, {w.variant.name: w.variant.entry(w.finish(), said) for w in writers}
 

@@ -7,20 +7,21 @@ cause for. Of a hub id no weights are downloaded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
 
 from rfprm_export.checkpoint import source as sources
-from rfprm_export.checkpoint.architecture import Shape
-from rfprm_export.checkpoint.head import check_head
+from rfprm_export.checkpoint.head import check_head, head_shapes
 from rfprm_export.checkpoint.tensors import Checkpoint, Outline
-from rfprm_export.errors import ExportError
-from rfprm_export.families.recipes import ExportRecipe, choose
+from rfprm_export.errors import ExportError, RecipeError
+from rfprm_export.families.family import ExportRecipe
+from rfprm_export.families.options import Options, family_from
+from rfprm_export.families.recognise import Recognition, Traits, misfit, recognise
 from rfprm_export.oracle.assertions import assert_template, assert_tokens
 from rfprm_export.oracle.reference import load_tokenizer
+from rfprm_export.oracle.resolve import resolve
 from rfprm_export.parity.texts import ParityTexts, parity_texts
 from rfprm_export.variants import VARIANTS, VariantSpec
 from rfprm_export.write import size
@@ -38,7 +39,8 @@ class Request:
     Attributes:
         source: A folder or a hub id.
         output: The bundle's folder, which must not exist.
-        recipe: By name, needed where the checkpoint does not say which.
+        recipe: The name of a family, or a TOML file with one; needed where the checkpoint does not say which.
+        options: What else the checkpoint does not say.
         revision: Branch, tag or commit of a hub id.
         variants: Their names.
         low_memory: Whether parity is measured layer by layer, so that no variant is ever loaded as a whole.
@@ -48,6 +50,7 @@ class Request:
     source: str
     output: Path
     recipe: str | None = None
+    options: Options = field(default_factory=Options)
     revision: str | None = None
     variants: Sequence[str] = tuple(VARIANTS)
     low_memory: bool = False
@@ -61,20 +64,20 @@ class Plan:
     Attributes:
         request: What was asked for.
         outline: What is known of the checkpoint without its weights.
-        spec: The recipe.
+        recognition: The family, and why it was chosen.
+        spec: The family as this checkpoint's recipe.
         chosen: The variants, in the order in which devices prefer them.
         variants: The tensors and bytes of each.
-        tokenizer: The checkpoint's own.
         encoder: The runtime's.
         texts: To measure parity on.
     """
 
     request: Request
     outline: Outline
+    recognition: Recognition
     spec: ExportRecipe
     chosen: list[VariantSpec]
     variants: list[VariantPlan]
-    tokenizer: PreTrainedTokenizerBase
     encoder: Encoder
     texts: ParityTexts
 
@@ -92,17 +95,20 @@ def plan(request: Request) -> Plan:
         raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")
     if request.output.exists():
         raise ExportError(f"{request.output} exists already: remove it or choose another name")
-    outline, spec, head = outline_of(request.source, request.revision, request.recipe)
+    outline = sources.outline(request.source, request.revision)
+    recognition = family_of(outline, request.recipe, request.options)
     tokenizer = load_tokenizer(outline.folder)
+    spec = resolve(recognition.family, tokenizer)
+    head = head_shapes(outline.architecture, spec.recipe.head)
     assert_tokens(tokenizer, outline.architecture.vocab_size, spec)
     chosen = [variant for name, variant in VARIANTS.items() if name in request.variants]
     variants = [size.plan(outline.architecture, spec, head, variant) for variant in chosen]
     size.require_space(request.output, variants, outline)
     max_tokens = empty_manifest(request.source, outline, spec, File("", "", 0)).max_tokens
-    encoder = Encoder(Tokenizer.from_str(bundle_tokenizer(outline.folder)), spec.recipe, max_tokens)
+    encoder = Encoder(Tokenizer.from_str(bundle_tokenizer(outline.folder, spec.recipe)), spec.recipe, max_tokens)
     texts = parity_texts(encoder, request.most_traces)
-    assert_template(tokenizer, spec, encoder, texts.traces)
-    return Plan(request, outline, spec, chosen, variants, tokenizer, encoder, texts)
+    assert_template(tokenizer, recognition.family, spec, encoder, texts.traces)
+    return Plan(request, outline, recognition, spec, chosen, variants, encoder, texts)
 
 
 def fetch(plan: Plan) -> Checkpoint:
@@ -114,18 +120,31 @@ def fetch(plan: Plan) -> Checkpoint:
     return sources.fetch(plan.request.source, plan.outline)
 
 
-def outline_of(source: str, revision: str | None, recipe: str | None) -> tuple[Outline, ExportRecipe, dict[str, Shape]]:
-    """Tell what a source holds, the recipe that it follows, and the shapes of its head.
+def family_of(outline: Outline, recipe: str | None, options: Options) -> Recognition:
+    """Tell the family of a checkpoint, and check that the checkpoint holds what the family needs.
 
     Args:
-        source: A folder or a hub id.
-        revision: Branch, tag or commit of a hub id.
-        recipe: By name, or None if the checkpoint says which.
+        outline: Of the checkpoint.
+        recipe: The name of a family, or a TOML file with one; None if the checkpoint says which.
+        options: What else the checkpoint does not say.
 
     Raises:
         CheckpointError: The checkpoint is not as expected.
-        RecipeError: No recipe fits it.
+        RecipeError: No family fits it, or several.
     """
-    outline = sources.outline(source, revision)
-    spec = choose(recipe, outline.architecture.name)
-    return outline, spec, check_head(outline, spec)
+    traits = _traits(outline)
+    if recipe is None:
+        recognition = recognise(traits)
+    else:
+        family = family_from(recipe)
+        if reason := misfit(family, traits):
+            raise RecipeError(reason)
+        recognition = Recognition(family, "it was named")
+    family = options.applied(recognition.family)
+    check_head(outline, family.head, family.tensors)
+    return Recognition(family, recognition.reason)
+
+
+def _traits(outline: Outline) -> Traits:
+    files = [path.name for path in outline.folder.iterdir()]
+    return Traits(outline.architecture.model_type, outline.architecture.name, outline.shapes, files)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rfprm_export.checkpoint.architecture import Architecture
-from rfprm_export.families.recipes import ExportRecipe
+from rfprm_export.families.family import ExportRecipe
 from rfprm_export.graph import network
 from rfprm_export.graph.arithmetic import Arithmetic
 from rfprm_export.graph.floating import Float16Arithmetic, FloatArithmetic
@@ -92,13 +92,12 @@ class VariantSpec:
         Args:
             architecture: The backbone.
             spec: The recipe.
-            head: Shapes of the head's tensors, by name.
+            head: Shapes of the head's tensors, by the names that graphs use.
             wide: Layers whose MLP is float32.
         """
         return network.build(
             architecture,
             spec.recipe.head,
-            spec.head.names,
             {**architecture.backbone(), **head},
             self.arithmetic,
             self.lanes,

@@ -14,7 +14,7 @@ from rfprm_lite.bundle.recipe import Recipe
 from rfprm_lite.device import Device
 from rfprm_lite.errors import BundleFormatError, VariantError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The only version that is understood; a bundle of another one has to be exported again."""
 FILE_NAME = "manifest.json"
 

@@ -100,7 +100,7 @@ def filter_traces(
         except KeyboardInterrupt:
             click.echo(f"stopped: the same command goes on behind {record.totals().rows} recorded rows", err=True)
             sys.exit(STOPPED)
-        summary = filtering.write(source, outputs, record, selection, session.aggregate.reward_range)
+        summary = filtering.write(source, outputs, record, selection, session.reward_range)
     if session.as_json:
         click.echo(json.dumps(summary.to_dict()))
     else:

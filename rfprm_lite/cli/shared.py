@@ -34,6 +34,11 @@ class Session:
     aggregate: Aggregate
     as_json: bool
 
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """Lowest and highest reward that a trace can have; infinite where nothing bounds it."""
+        return self.aggregate.range_over(self.prm.manifest.recipe.head.range)
+
 
 class ModelName(click.types.StringParamType):
     """A bundle's folder, a hub id, or demo; where none is given, the error says so."""
@@ -68,7 +73,8 @@ def scores(command: Callable[..., None]) -> Callable[..., None]:
             prm = PRM.load(model, LoadOptions(**options))
             default = prm.manifest.recipe.aggregate
             name: Any = aggregate or default.name
-            chosen_aggregate = Aggregate(name, default.alpha if alpha is None else alpha, final or default.final)
+            alpha = default.alpha if alpha is None else alpha
+            chosen_aggregate = Aggregate(name, alpha, final or default.final, default.temperature)
             command(Session(prm, chosen_aggregate, as_json), **others)
 
     for option in reversed(OPTIONS):

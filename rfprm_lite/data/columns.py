@@ -28,7 +28,7 @@ class Rewards(Protocol):
 
     @property
     def final(self) -> float:
-        """The final reward, in [0, 1]."""
+        """The final reward."""
 
     @property
     def step_rewards(self) -> NDArray[np.float32]:

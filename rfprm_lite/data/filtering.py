@@ -214,7 +214,7 @@ def write(
         outputs: The files.
         ledger: The rewards of the input's rows.
         selection: Which rows are kept.
-        reward_range: Lowest and highest reward that there can be, for the histogram.
+        reward_range: Lowest and highest reward that there can be, for the histogram; infinite where nothing bounds it.
 
     Raises:
         LedgerError: If the input is not what it was when rows of it were recorded.

@@ -72,8 +72,8 @@ class Scored:
 
     Attributes:
         reward: The reward of the trace.
-        final: Its final reward, in [0, 1].
-        step_rewards: float32 [num_steps], in [0, 1].
+        final: Its final reward.
+        step_rewards: float32 [num_steps].
         tokens: Token counts.
     """
 

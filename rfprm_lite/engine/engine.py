@@ -12,7 +12,7 @@ The graph has a number of lanes, each with a cache of its own. For T tokens in a
     read_rows        int64 [R]      which of the T tokens are read out, ascending
     lane_reads       int64 [L]      read-outs of each lane
     past.i.key.l, past.i.value.l                    present.i.key.l, present.i.value.l, the same buffers
-    rewards          float32 [R], in [0, 1]
+    rewards          float32 [R]
 
 Layer i but the last: past and present are one buffer [1, num_kv_heads, capacity, head_size]. The last layer: past is
 [cached tokens, num_kv_heads * head_size] and present [lane's tokens, num_kv_heads * head_size], which the engine binds
@@ -131,7 +131,7 @@ class Engine:
             cancel: Ends the run from another thread.
 
         Returns:
-            The rewards at each chunk's read-outs, float32 [R] in [0, 1].
+            The rewards at each chunk's read-outs, float32 [R].
 
         Raises:
             ValueError: If a cache is too small.

@@ -1,9 +1,9 @@
 """Exact best-of-N that stops early.
 
-Rewards lie in [0, 1] and the number of a candidate's steps is known, so that the rewards read out so far bound its
-reward from above. The candidates with the highest bounds are read further, a step at a time and as many at once as fill
-a run. It ends when the best ones are complete and no other bound passes theirs. The choice is that of reading
-everything, ties included.
+A step reward has a highest value and the number of a candidate's steps is known, so that the rewards read out so far
+bound its reward from above. The candidates with the highest bounds are read further, a step at a time and as many at
+once as fill a run. It ends when the best ones are complete and no other bound passes theirs. The choice is that of
+reading everything, ties included.
 
 A losing candidate can be abandoned only once its upper bound falls below the winner's reward. The sooner that reward is
 known, the less of the losers is read; so a promising candidate that is half read is finished at once.

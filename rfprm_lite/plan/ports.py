@@ -92,5 +92,5 @@ class Prefill(Protocol[L]):
             cancel: Ends the run from another thread.
 
         Returns:
-            The rewards at each chunk's read-outs, in [0, 1].
+            The rewards at each chunk's read-outs.
         """

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rewards = NDArray[np.float32]
-"""float32 [num_readouts], in [0, 1]."""
+"""float32 [num_readouts]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class SequenceRewards:
     """The rewards of a sequence.
 
     Attributes:
-        rewards: float32 [num_readouts], in [0, 1].
+        rewards: float32 [num_readouts].
         computed: Tokens that were computed for this sequence first; others shared them, or they were cached.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rfprm_lite.aggregate import AggregateLike
+from rfprm_lite.aggregate import AggregateLike, CustomAggregate
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.plan import bound
 from rfprm_lite.plan.cancel import Cancellation
@@ -51,13 +51,14 @@ def best(
     if not isinstance(count, int) or count < 1:
         raise InputError(f"k={count!r}: a whole number from 1 on is needed")
     chosen = scorer.aggregate(aggregate)
-    if not (exhaustive or chosen.monotone):
+    monotone = chosen.is_monotone(scorer.scale.range)
+    if isinstance(chosen, CustomAggregate) and not (exhaustive or monotone):
         raise InputError(
             f"the aggregate {chosen} may fall when a step reward rises, so that candidates can't be bounded: take "
             "exhaustive=True, or say CustomAggregate(function, monotone=True)"
         )
     requests = scorer.requests([(problem, candidate) for candidate in responses], chosen)
-    ranking, rewards, computed = _ranked(scorer, requests, count, exhaustive, cancel)
+    ranking, rewards, computed = _ranked(scorer, requests, count, exhaustive or not monotone, cancel)
     scores = tuple(request.result(r, tokens) for request, r, tokens in zip(requests, rewards, computed, strict=True))
     return BestOfN(tuple(ranking), responses, scores, sum((score.tokens for score in scores), Usage(0, 0)))
 

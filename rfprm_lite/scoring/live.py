@@ -11,6 +11,7 @@ from rfprm_lite.aggregate import AnyAggregate
 from rfprm_lite.errors import InputError
 from rfprm_lite.plan.sequence import SequenceRewards, TokenSequence
 from rfprm_lite.results import Score
+from rfprm_lite.scale import Scale
 from rfprm_lite.scoring.request import Request
 from rfprm_lite.scoring.scorer import CallPool, Scorer
 from rfprm_lite.trace import Problem, Trace
@@ -54,17 +55,22 @@ class LiveTrace:
         self._past = _Past()
 
     @property
+    def scale(self) -> Scale:
+        """What a step reward can be."""
+        return self._scorer.scale
+
+    @property
     def steps(self) -> tuple[str, ...]:
         """The steps so far."""
         return self._past.steps
 
     @property
     def step_rewards(self) -> tuple[float, ...]:
-        """Their rewards, in [0, 1]."""
+        """Their rewards, within `scale`."""
         return tuple(float(reward) for reward in self._past.rewards)
 
     def append(self, step: str, *, thinking: bool = False) -> float:
-        """Add a step, as it is, and return its reward in [0, 1].
+        """Add a step, as it is, and return its reward.
 
         Args:
             step: The step's text.
@@ -93,7 +99,7 @@ class LiveTrace:
             InputError: If the trace has no step, or no response that the aggregate scores as one step.
         """
         trace = Trace.from_steps(self._past.steps, thinking=self._past.num_thinking)
-        request = Request.of(self._scorer.encoder, self._problem, trace, self._aggregate)
+        request = Request.of(self._scorer.encoder, self._problem, trace, self._aggregate, self._scorer.scale)
         rewards = np.array(self._past.rewards, np.float32)
         if request.num_readouts > len(rewards):
             with self._calls.call() as call:

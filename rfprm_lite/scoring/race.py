@@ -6,7 +6,8 @@ can stop writing the others. The winner is that of finishing all of them, exactl
 What a candidate can still reach depends on the aggregate and on what is known of its length:
 
     1. min, product: a further step never raises them. The bound is the reward so far; no length is needed.
-    2. Others: the bound is the highest reward over all numbers of steps up to `max_steps`, all missing ones at 1.
+    2. Others: the bound is the highest reward over all numbers of steps up to `max_steps`, all missing ones at the
+       highest reward that a step can have. Where nothing bounds that, every candidate can win to its end.
 
 Case 2 is exact to the last bit: the bound is computed for each length, and with the same number of terms numpy rounds
 in the same order, monotonically. In case 1 a longer product may be rounded in another order than a shorter one, by less
@@ -28,7 +29,7 @@ from rfprm_lite.results import Score
 from rfprm_lite.scoring.live import LiveTrace
 
 NEVER_RISING = {"min": (0.0, 0.0), "product": (1e-9, 1e-300)}
-"""Aggregates that no further step in [0, 1] raises, with the relative and absolute slack of their bounds."""
+"""Aggregates that no further step raises, with the relative and absolute slack of their bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,14 @@ class Race:
     def __init__(self, origin: LiveTrace, count: int, aggregate: AnyAggregate, max_steps: int | None) -> None:
         if not isinstance(count, int) or count < 1:
             raise InputError(f"n={count!r}: a whole number from 1 on is needed")
-        if not aggregate.monotone:
+        self._scale = origin.scale
+        if not aggregate.is_monotone(self._scale.range):
             raise InputError(
                 f"the aggregate {aggregate} may fall when a step reward rises, so that candidates can't be bounded: "
-                "say CustomAggregate(function, monotone=True) if it never does"
+                "take another, or say CustomAggregate(function, monotone=True) of a function that never does"
             )
-        self._slack = NEVER_RISING.get(aggregate.name) if isinstance(aggregate, Aggregate) else None
+        falling = isinstance(aggregate, Aggregate) and aggregate.never_rises(self._scale.range)
+        self._slack = NEVER_RISING.get(str(aggregate)) if falling else None
         if max_steps is None and self._slack is None:
             raise InputError(
                 f"with the aggregate {aggregate} a candidate's chances depend on how long it may become: give max_steps"
@@ -74,7 +77,7 @@ class Race:
         self._scores: dict[int, Score] = {}
 
     def append(self, i: int, step: str, *, thinking: bool = False) -> float:
-        """Add a step to candidate i and return its reward in [0, 1].
+        """Add a step to candidate i and return its reward.
 
         Args:
             i: The candidate's index.
@@ -166,17 +169,18 @@ class Race:
 
     def _bound(self, trace: LiveTrace) -> float:
         """The highest reward that the candidate can have in the end."""
-        rewards = np.array(trace.step_rewards or (1.0,), np.float32)
+        rewards = np.array(trace.step_rewards or (self._scale.high,), np.float32)
         if self._slack is None:
             return max(self._if_perfect(rewards, length) for length in range(len(rewards), self._most_steps + 1))
         relative, absolute = self._slack
         return self._if_perfect(rewards, len(rewards)) * (1 + relative) + absolute
 
     def _if_perfect(self, rewards: NDArray[np.float32], length: int) -> float:
-        """The reward with so many steps if all that are missing were rewarded by 1."""
-        full = np.concatenate([rewards, np.ones(length - len(rewards), np.float32)])
+        """The reward with so many steps if all that are missing had the highest reward."""
+        high = self._scale.high
+        full = np.concatenate([rewards, np.full(length - len(rewards), high, np.float32)])
         # Nothing is known of the response as one step before the candidate is finished.
-        return self._aggregate(full, 1.0 if self._aggregate.scores_response else float(full[-1]))
+        return self._aggregate(full, high if self._aggregate.scores_response else float(full[-1]))
 
     def _require(self, i: int) -> None:
         if not isinstance(i, SupportsIndex) or i not in range(len(self._candidates)):

@@ -17,6 +17,7 @@ from rfprm_lite.errors import InputError
 from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import Score, Unfinished
+from rfprm_lite.scale import Scale
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Trace
 
@@ -32,14 +33,16 @@ class Request:
         trace: The trace.
         sequences: What the model sees of it.
         aggregate: What makes one reward of its rewards.
+        scale: What a step reward can be.
     """
 
     trace: Trace
     sequences: tuple[TokenSequence, ...]
     aggregate: AnyAggregate
+    scale: Scale
 
     @classmethod
-    def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: AnyAggregate) -> Request:
+    def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: AnyAggregate, scale: Scale) -> Request:
         """A trace, encoded.
 
         Raises:
@@ -50,7 +53,7 @@ class Request:
         sequences = encoder.step_sequences(problem, trace)
         if aggregate.scores_response:
             sequences += encoder.response_sequences(problem, trace)
-        return cls(trace, tuple(sequences), aggregate)
+        return cls(trace, tuple(sequences), aggregate, scale)
 
     @property
     def num_readouts(self) -> int:
@@ -81,20 +84,21 @@ class Request:
     def highest(self, rewards: Rewards) -> float:
         """The highest reward that the trace can have when its first rewards are known.
 
-        The missing rewards are set to 1. The bound holds to the last bit, since each operation of an aggregate
-        is monotone after rounding, too: if x <= y, then fl(x + z) <= fl(y + z), and the same holds for a product with
-        z >= 0, a division by a count and the minimum. numpy adds and multiplies in an order that depends on the number
-        of steps alone, which is that of the whole trace in all three cases.
+        The missing rewards are set to the highest of the scale. The bound holds to the last bit, since each operation
+        of a monotone aggregate is monotone after rounding, too: if x <= y, then fl(x + z) <= fl(y + z), and the same
+        holds for a product with z >= 0, a division by a count, the minimum and the maximum. numpy adds and multiplies
+        in an order that depends on the number of steps alone, which is that of the whole trace in all cases.
         """
-        return self._reward(self._filled(rewards, 1))
+        return self._reward(self._filled(rewards, self.scale.high))
 
     def lowest(self, rewards: Rewards) -> float:
-        """The lowest reward that the trace can have, the missing rewards set to 0.
+        """The lowest reward that the trace can have, the missing rewards set to the lowest of the scale.
 
-        It is -inf where the aggregate is a function that has no finite value there, as a logarithm.
+        It is -inf where nothing bounds a step's, or where the aggregate is a function that has no finite value there,
+        as a logarithm.
         """
         try:
-            return self._reward(self._filled(rewards, 0))
+            return self._reward(self._filled(rewards, self.scale.low))
         except InputError:
             return -math.inf
 
@@ -115,6 +119,7 @@ class Request:
             tokens=Usage(self.num_tokens, computed),
             reward=self._reward(rewards),
             final=float(rewards[-1]),
+            scale=self.scale,
         )
 
     def result(self, rewards: Rewards, computed: int) -> Score | Unfinished:
@@ -134,6 +139,7 @@ class Request:
             tokens=Usage(self.num_tokens, computed, skipped),
             lowest=self.lowest(rewards),
             highest=self.highest(rewards),
+            scale=self.scale,
         )
 
     def _reward(self, rewards: Rewards) -> float:

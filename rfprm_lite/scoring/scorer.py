@@ -21,6 +21,7 @@ from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import Rewards, TokenSequence
 from rfprm_lite.results import Score
+from rfprm_lite.scale import Scale
 from rfprm_lite.scoring.request import Request, joined
 from rfprm_lite.scoring.wiring import budget_of, open_engine, packing_of, sizes_of
 from rfprm_lite.text.encoding import Encoder
@@ -50,6 +51,8 @@ class Scorer:
         self._engine = open_engine(bundle, device, threads)
         self._packing = packing_of(manifest, variant)
         self._default = manifest.recipe.aggregate
+        head = manifest.recipe.head
+        self.scale = Scale(*head.range, head.good_above)
         self._process = os.getpid()
 
     def aggregate(self, value: AggregateLike | None) -> AnyAggregate:
@@ -58,7 +61,7 @@ class Scorer:
 
     def request(self, problem: Problem, trace: Trace, aggregate: AnyAggregate) -> Request:
         """The request of a trace, refused before anything runs where it is too long for the model or for memory."""
-        request = Request.of(self.encoder, problem, trace, aggregate)
+        request = Request.of(self.encoder, problem, trace, aggregate, self.scale)
         self.footprint.lanes(request.longest)
         return request
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rfprm_lite.errors import MissingExtraError
-from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
+from rfprm_lite.show.record import BestOfNRecord, ScoreRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +21,8 @@ BEST, WEAK, OTHER, SHADE = "#0072B2", "#D55E00", "#8A8A8A", "#E4E6EA"
 NAMED = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 MARKS = "os^DvP"
 
+MARGIN = 0.03
+"""Of the range of rewards, above and below it."""
 MOST_MARKS = 60
 """The most steps with a mark each; those of more would run into one another."""
 
@@ -33,7 +35,7 @@ def plot_score(record: ScoreRecord) -> Figure:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    figure, axes = _figure(len(record.steps))
+    figure, axes = _figure(len(record.steps), record)
     for part, steps in record.parts:
         if part == "thinking":
             axes.axvspan(steps.start + 0.5, steps.stop + 0.5, color=SHADE, linewidth=0, zorder=0, label="thinking")
@@ -62,7 +64,7 @@ def plot_best_of_n(record: BestOfNRecord) -> Figure:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    figure, axes = _figure(max(len(score.steps) for score in record.scores))
+    figure, axes = _figure(max(len(score.steps) for score in record.scores), record.scores[0])
     others = [i for i in range(len(record.scores)) if i not in record.ranking]
     order = [*record.ranking, *sorted(others, key=lambda i: -record.scores[i].highest)]
     rest = order[len(NAMED) :]
@@ -81,7 +83,7 @@ def plot_best_of_n(record: BestOfNRecord) -> Figure:
     return figure
 
 
-def _figure(num_steps: int) -> tuple[Figure, Axes]:
+def _figure(num_steps: int, scale: ScoreRecord) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
@@ -89,9 +91,13 @@ def _figure(num_steps: int) -> tuple[Figure, Axes]:
         raise MissingExtraError("a plot needs matplotlib", "plot") from error
     figure = Figure(figsize=(5.0, 2.6), layout="constrained")
     axes = figure.add_subplot()
-    axes.set(xlabel="step", ylabel="reward", xlim=(0.5, num_steps + 0.5), ylim=(-0.03, 1.03))
+    axes.set(xlabel="step", ylabel="reward", xlim=(0.5, num_steps + 0.5))
+    if scale.step_range:
+        low, high = scale.step_range
+        axes.set_ylim(low - MARGIN * (high - low), high + MARGIN * (high - low))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.axhline(GOOD, color=OTHER, linewidth=0.6, linestyle="--", zorder=1)
+    if scale.good_above is not None:
+        axes.axhline(scale.good_above, color=OTHER, linewidth=0.6, linestyle="--", zorder=1)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
@@ -124,7 +130,7 @@ def _mark_first_weak(axes: Axes, records: Sequence[ScoreRecord]) -> None:
             edgecolors=WEAK,
             linewidths=1.2,
             zorder=4,
-            label=f"first below {GOOD:g}",
+            label=records[0].weak_mark,
         )
 
 

@@ -39,10 +39,13 @@ class Histogram:
         Args:
             rewards: float64 [num_traces].
             kept: float64, the rewards of the traces that are kept.
-            reward_range: Lowest and highest reward that there can be.
+            reward_range: Lowest and highest reward that there can be; where it is infinite, those of `rewards` count.
         """
-        traces, edges = np.histogram(rewards, BINS, reward_range)
-        return cls(edges, traces, np.histogram(kept, BINS, reward_range)[0])
+        ends = reward_range
+        if not np.isfinite(reward_range).all() and rewards.size:
+            ends = (float(rewards.min()), float(rewards.max()))
+        traces, edges = np.histogram(rewards, BINS, ends if np.isfinite(ends).all() else (0.0, 1.0))
+        return cls(edges, traces, np.histogram(kept, BINS, (edges[0], edges[-1]))[0])
 
     def view(self) -> Table:
         """A table with bars, in which kept traces are drawn full, and told as a number."""

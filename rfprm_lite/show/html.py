@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from xml.etree.ElementTree import Element, tostring
 
-from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
+from rfprm_lite.show.record import BestOfNRecord, ScoreRecord
 from rfprm_lite.show.words import counted, tokens_line, visible
 
 STATIC = files("rfprm_lite.show") / "static"
@@ -86,22 +86,22 @@ def _add_step(listed: Element, record: ScoreRecord, i: int) -> None:
     else:
         reward = record.step_rewards[i]
         weak = " rfprm-weak" if i == record.first_weak else ""
-        level = round(reward * LEVELS)
+        level = round(record.level(reward) * LEVELS)
         row = add(listed, "li", "", {"class": f"rfprm-step rfprm-level-{level}{weak}"})
         add(row, "span", str(i + 1), {"class": "rfprm-number"})
-        _add_bar(add(row, "span", f"{reward:.3f}", {"class": "rfprm-reward"}), reward)
+        _add_bar(add(row, "span", f"{reward:.3f}", {"class": "rfprm-reward"}), record.level(reward))
         if weak:
-            add(row, "span", f"first below {GOOD:g}", {"class": "rfprm-mark"})
+            add(row, "span", record.weak_mark, {"class": "rfprm-mark"})
     add(row, "span", record.steps[i].text, {"class": "rfprm-text", "dir": "auto"})
 
 
-def _add_bar(parent: Element, reward: float) -> None:
+def _add_bar(parent: Element, level: float) -> None:
     box = {"class": "rfprm-bar", "viewBox": "0 0 1 1", "preserveAspectRatio": "none", "aria-hidden": "true"}
-    add(add(parent, "svg", "", box), "rect", "", {"width": f"{reward:.3f}", "height": "1"})
+    add(add(parent, "svg", "", box), "rect", "", {"width": f"{level:.3f}", "height": "1"})
 
 
 def _sparkline(record: ScoreRecord) -> Element:
-    """The rewards as a line over all steps: the thinking shaded, GOOD dashed, the first weak step marked."""
+    """The rewards as a line over all steps: the thinking shaded, the middle dashed, the first weak step marked."""
     spark = Element(
         "svg",
         {
@@ -121,13 +121,13 @@ def _sparkline(record: ScoreRecord) -> Element:
                 "height": f"{HEIGHT:g}",
             }
             add(spark, "rect", "", shade)
-    add(spark, "path", "", {"class": "rfprm-good", "d": f"M0 {_y(GOOD):.1f}H{WIDTH:g}"})
-    points = [f"{_x(record, i):.1f} {_y(reward):.1f}" for i, reward in enumerate(record.step_rewards)]
+    add(spark, "path", "", {"class": "rfprm-good", "d": f"M0 {_y(0.5):.1f}H{WIDTH:g}"})
+    points = [f"{_x(record, i):.1f} {_y(record.level(reward)):.1f}" for i, reward in enumerate(record.step_rewards)]
     if points:
         add(spark, "path", "", {"class": "rfprm-line", "d": f"M{points[0]}L{' '.join(points)}"})
     if record.first_weak is not None:
         weak = record.first_weak
-        x, y = _x(record, weak), _y(record.step_rewards[weak])
+        x, y = _x(record, weak), _y(record.level(record.step_rewards[weak]))
         add(spark, "circle", "", {"class": "rfprm-ring", "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3"})
     return spark
 
@@ -137,8 +137,8 @@ def _x(record: ScoreRecord, step: float) -> float:
     return MARGIN + (step + 0.5) * (WIDTH - 2 * MARGIN) / len(record.steps)
 
 
-def _y(reward: float) -> float:
-    return MARGIN + (1 - reward) * (HEIGHT - 2 * MARGIN)
+def _y(level: float) -> float:
+    return MARGIN + (1 - level) * (HEIGHT - 2 * MARGIN)
 
 
 def _styled(element: Element) -> str:

@@ -5,6 +5,7 @@ A result builds its own record, and a line of a file is decoded into the same: a
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import Annotated
 
@@ -13,11 +14,6 @@ import msgspec
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.words import counted
 from rfprm_lite.trace import Part
-
-GOOD = 0.5
-"""The reward from which on a step is not called weak."""
-
-StepReward = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class StepRecord(msgspec.Struct, frozen=True):
@@ -39,24 +35,29 @@ class ScoreRecord(msgspec.Struct, frozen=True):
 
     Attributes:
         steps: All steps, in order.
-        step_rewards: Rewards of all steps, or of the first ones, in [0, 1].
+        step_rewards: Rewards of all steps, or of the first ones.
         aggregate: The name of what makes one reward of them.
         reward_range: Lowest and highest reward that there can be; None if there are none.
         tokens: Token counts.
         reward: The reward; None where there are bounds.
-        bounds: The lowest and highest reward that it can have; None where there is a reward.
+        bounds: The lowest and highest reward that it can have, None in the place of one that there is not; None where
+            there is a reward.
+        step_range: Lowest and highest reward of a step; None if there are none.
+        good_above: The reward below which a step is called weak; None if none is.
 
     Raises:
         ValueError: If its numbers don't fit each other.
     """
 
     steps: Annotated[tuple[StepRecord, ...], msgspec.Meta(min_length=1)]
-    step_rewards: tuple[StepReward, ...]
+    step_rewards: tuple[float, ...]
     aggregate: str
     reward_range: tuple[float, float] | None
     tokens: Usage
     reward: float | None = None
-    bounds: tuple[float, float] | None = None
+    bounds: tuple[float | None, float | None] | None = None
+    step_range: tuple[float, float] | None = (0.0, 1.0)
+    good_above: float | None = 0.5
 
     def __post_init__(self) -> None:
         if (self.reward is None) == (self.bounds is None):
@@ -65,21 +66,46 @@ class ScoreRecord(msgspec.Struct, frozen=True):
             raise ValueError(f"{len(self.step_rewards)} step_rewards for {len(self.steps)} steps")
         if self.reward is not None and len(self.step_rewards) < len(self.steps):
             raise ValueError(f"a reward, but only {len(self.step_rewards)} step_rewards for {len(self.steps)} steps")
+        low, high = self.step_range or (-math.inf, math.inf)
+        wrong = [reward for reward in self.step_rewards if not low <= reward <= high]
+        if wrong:
+            raise ValueError(f"step_rewards hold {wrong[0]}, their step_range is {low:g} to {high:g}")
 
     @property
     def first_weak(self) -> int | None:
-        """The index of the first step whose reward is below GOOD; None if there is none."""
-        return next((i for i, reward in enumerate(self.step_rewards) if reward < GOOD), None)
+        """The index of the first step whose reward is below `good_above`; None if there is none."""
+        good = self.good_above
+        return None if good is None else next((i for i, x in enumerate(self.step_rewards) if x < good), None)
+
+    @property
+    def weak_mark(self) -> str:
+        """What is said beside the first weak step."""
+        return "" if self.good_above is None else f"first below {self.good_above:g}"
+
+    def level(self, reward: float) -> float:
+        """The place of a reward on its scale, for bars and shades: 0 the lowest, 0.5 `good_above`, 1 the highest.
+
+        Where nothing bounds rewards, the scale ends with those of this trace.
+        """
+        low, high = self.step_range or (min(self.step_rewards), max(self.step_rewards))
+        good = (low + high) / 2 if self.good_above is None else self.good_above
+        if reward < good:
+            return 0.5 * (reward - low) / (good - low)
+        return 0.5 + 0.5 * (reward - good) / (high - good) if high > good else 0.5
 
     @property
     def highest(self) -> float:
         """The reward, or the highest that it can be."""
-        return self.reward if self.bounds is None else self.bounds[1]  # type: ignore[return-value]  # __post_init__
+        highest = self.reward if self.bounds is None else self.bounds[1]
+        return math.inf if highest is None else highest
 
     @property
     def reward_text(self) -> str:
         """The reward, or its bounds, as text."""
-        return f"{self.reward:.3f}" if self.bounds is None else "{:.3f} to {:.3f}".format(*self.bounds)
+        if self.bounds is None:
+            return f"{self.reward:.3f}"
+        low, high = ("any" if bound is None else f"{bound:.3f}" for bound in self.bounds)
+        return f"{low} to {high}"
 
     @property
     def summary(self) -> str:

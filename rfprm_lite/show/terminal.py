@@ -6,18 +6,18 @@ is: no markup in it is interpreted, and control characters are shown escaped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rfprm_lite.plan.usage import Usage
-from rfprm_lite.show.record import GOOD, BestOfNRecord, ScoreRecord
+from rfprm_lite.show.record import BestOfNRecord, ScoreRecord
 from rfprm_lite.show.words import counted, tokens_line, visible
 
+GOOD = 0.5
+"""The level from which on a step is shown in green."""
 DOUBTFUL = 0.25
-"""The reward below which a step is shown in red."""
+"""The level below which a step is shown in red."""
 BAR_CELLS = 10
 SPARK_CELLS = 60
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -65,8 +65,9 @@ def _reward(record: ScoreRecord, i: int) -> tuple[Text, Text]:
     if i >= len(record.step_rewards):
         return Text("", "dim"), Text("not read", "dim")
     reward = record.step_rewards[i]
-    mark = f"  <- first below {GOOD:g}" if i == record.first_weak else ""
-    return Text(f"{reward:.3f}", _colour(reward)), Text(_bar(reward) + mark, _colour(reward))
+    mark = f"  <- {record.weak_mark}" if i == record.first_weak else ""
+    level = record.level(reward)
+    return Text(f"{reward:.3f}", _colour(level)), Text(_bar(level) + mark, _colour(level))
 
 
 def _spark(record: ScoreRecord) -> Text:
@@ -78,7 +79,7 @@ def _spark(record: ScoreRecord) -> Text:
             line.append(" | ", "dim")
         for start in range(steps.start, steps.stop, together):
             rewards = record.step_rewards[start : min(start + together, steps.stop)]
-            line.append(*(_block(rewards) if rewards else ("·", "dim")))
+            line.append(*(_block(record.level(min(rewards))) if rewards else ("·", "dim")))
         if len(record.parts) > 1:
             line.append(f" {part}", "dim")
     if together > 1:
@@ -86,15 +87,14 @@ def _spark(record: ScoreRecord) -> Text:
     return line
 
 
-def _block(rewards: Sequence[float]) -> tuple[str, str]:
-    reward = min(rewards)
-    return BLOCKS[min(int(reward * len(BLOCKS)), len(BLOCKS) - 1)], _colour(reward)
+def _block(level: float) -> tuple[str, str]:
+    return BLOCKS[min(int(level * len(BLOCKS)), len(BLOCKS) - 1)], _colour(level)
 
 
-def _colour(reward: float) -> str:
-    return "green" if reward >= GOOD else "yellow" if reward >= DOUBTFUL else "red"
+def _colour(level: float) -> str:
+    return "green" if level >= GOOD else "yellow" if level >= DOUBTFUL else "red"
 
 
-def _bar(reward: float) -> str:
-    full = round(reward * BAR_CELLS)
+def _bar(level: float) -> str:
+    full = round(level * BAR_CELLS)
     return "█" * full + "·" * (BAR_CELLS - full)

@@ -1,7 +1,7 @@
 """The question that a PRM judges answers to: a problem as text, or a chat conversation in its place.
 
-In: a problem or a conversation, and a recipe. Out: the pieces of the template up to where the steps begin. Knows
-nothing of tokens.
+In: a problem, a conversation or a `Question`, and a recipe. Out: the pieces of the template up to where the steps
+begin. Knows nothing of tokens.
 
 A conversation is a list of messages, each a mapping of `role` (system, user or assistant) and `content` (text, or parts
 of type text), as chat APIs have them; what else a message has is passed over. It ends with a message of the user, and
@@ -13,44 +13,85 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rfprm_lite.bundle.recipe import Piece, Recipe, Slot, Text, written
+from rfprm_lite.bundle.pieces import Atom, Slot, filled, slot_names
+from rfprm_lite.bundle.recipe import Chat, Recipe
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.question import Question
 from rfprm_lite.trace import Problem, require_text
 
 ROLES = ("system", "user", "assistant")
+EXTRAS = ("reference", "choices")
 
 
-def prompt_pieces(problem: Problem, recipe: Recipe) -> list[Piece]:
-    """The recipe's template with the problem in it, without the slot of the steps.
+def prompt_pieces(problem: Problem, recipe: Recipe) -> list[Atom]:
+    """The pieces up to the first step, with the problem in them.
 
     Args:
-        problem: Text, or a conversation.
+        problem: Text, a conversation, or a `Question` with more.
         recipe: How the PRM is scored.
 
     Raises:
-        InputError: If the problem is empty, if the conversation can't be judged, or if it has more than one message and
-            the recipe knows no chat template.
+        InputError: If the problem is empty, if the conversation can't be judged, if it has more than one message and
+            the recipe knows no chat template, or if a `Question` has more than the recipe reads, or less.
         InputTypeError: If it is neither text nor a list of messages.
     """
-    if isinstance(problem, str):
-        return _filled(recipe.template, problem)
-    messages = _messages(problem)
-    if len(messages) == 1:
-        return _filled(recipe.template, messages[0][1])
-    if recipe.chat is None:
+    question = problem if isinstance(problem, Question) else Question(problem)
+    texts = _extras(question, recipe)
+    if not isinstance(question.problem, str):
+        messages = _messages(question.problem)
+        if len(messages) > 1:
+            return _conversation(messages, recipe)
+        question = Question(messages[0][1])
+    _require_content("the problem", question.problem)
+    texts["problem"] = str(question.problem)
+    return filled(recipe.opening, lambda slot: texts[slot.name])
+
+
+def _extras(question: Question, recipe: Recipe) -> dict[str, str]:
+    """The texts for the slots beside the problem."""
+    slots = {piece.name: piece for piece in recipe.opening if isinstance(piece, Slot)}
+    texts: dict[str, str] = {}
+    for name in EXTRAS:
+        value = getattr(question, name)
+        if value is not None:
+            require_text(f"the {name} of the question", value)
+            if name not in slots:
+                raise InputError(f"{recipe.name} reads no {name}: leave it out of the Question")
+        elif name in slots:
+            value = slots[name].default
+            if value is None:
+                raise InputError(f"{recipe.name} reads a {name}: give it by Question(problem, {name}=...)")
+        if value is not None:
+            texts[name] = value
+    return texts
+
+
+def _conversation(messages: list[tuple[str, str]], recipe: Recipe) -> list[Atom]:
+    chat = recipe.chat
+    extras = sorted(set(slot_names(recipe.opening)) & set(EXTRAS))
+    if chat is None or extras:
+        reads = f"a {extras[0]} beside the problem" if extras else "a problem without a chat template"
         raise InputError(
-            f"{recipe.name} reads a problem without a chat template: a conversation must be one message of the user, "
-            f"not {[role for role, _ in messages]}"
+            f"{recipe.name} reads {reads}: a conversation must be one message of the user, not "
+            f"{[role for role, _ in messages]}"
         )
-    if messages[0][0] != "system":
-        messages.insert(0, ("system", recipe.chat.system))
-    turns = [piece for role, content in messages for piece in written(recipe.chat.message, role, Text(content))]
-    return [*turns, *recipe.chat.opening]
+    if messages[0][0] != "system" and chat.system is not None:
+        messages = [("system", chat.system), *messages]
+    turns = [atom for i, message in enumerate(messages) for atom in _turn(i, *message, chat, recipe.name)]
+    return [*filled(chat.begin, _no_slot), *turns, *filled(chat.opening, _no_slot)]
 
 
-def _filled(template: Sequence[Piece], problem: str) -> list[Piece]:
-    _require_content("the problem", problem)
-    return [Text(problem) if isinstance(piece, Slot) else piece for piece in template[:-1]]
+def _turn(i: int, role: str, content: str, chat: Chat, name: str) -> list[Atom]:
+    if role not in chat.turns:
+        raise InputError(
+            f"message {i} of the conversation is of role {role!r}; the chat template of {name} writes "
+            f"{', '.join(chat.turns)}"
+        )
+    return filled(chat.turns[role], lambda _: content)
+
+
+def _no_slot(slot: Slot) -> str:
+    raise InputError(f"the chat template has the slot {slot.name} outside its messages")
 
 
 def _messages(conversation: object) -> list[tuple[str, str]]:

@@ -5,21 +5,23 @@ In: text. Out: `TokenSequence`s. Knows nothing of graphs or prefixes.
 Special tokens come only from the recipe's template, by id. Every run of text between two of them is encoded with
 special tokens switched off, so that `<extra_0>` or `<|im_end|>` in a problem or a candidate is plain text: it can't
 forge a step or a role. Between runs nothing merges, as in the authors' own code, where the tokenizer splits the
-rendered text at special tokens first.
+rendered text at special tokens first. A read-out stands where the template has it, never where text looks like it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from rfprm_lite.bundle.recipe import Recipe, Special, Text
+from rfprm_lite.bundle.pieces import Cut, Read, Special, specials
+from rfprm_lite.bundle.recipe import Recipe
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.plan.sequence import TokenSequence
-from rfprm_lite.text.conversation import prompt_pieces
+from rfprm_lite.text.writing import Draft, last_step_draft, response_draft, step_drafts
 from rfprm_lite.trace import Problem, Trace
 
 
@@ -27,12 +29,13 @@ class Encoder:
     """The way from text to token ids for one recipe. Several threads may use one at once.
 
     Args:
-        tokenizer: The checkpoint's; it is changed so that special tokens in a text are plain text.
+        tokenizer: The bundle's, in which all added tokens but `recipe.text_tokens` are special; it is changed so that
+            special tokens in a text are plain text.
         recipe: How the PRM is scored.
         max_tokens: The most tokens of one sequence.
 
     Raises:
-        BundleFormatError: If the tokenizer lacks a special token of the recipe.
+        BundleFormatError: If the tokenizer lacks a token of the recipe.
     """
 
     def __init__(self, tokenizer: Tokenizer, recipe: Recipe, max_tokens: int) -> None:
@@ -41,9 +44,9 @@ class Encoder:
         tokenizer.encode_special_tokens = True  # special tokens in text are text
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._separator = None if recipe.separator is None else self._special(recipe.separator)
         self._recipe = recipe
-        self._specials = {p.token: self._special(p.token) for p in recipe.template if isinstance(p, Special)}
+        self._specials = {token: self._special(token) for token in specials(recipe.pieces)}
+        self._expected = None if recipe.expect is None else self._one_token(recipe.expect)
 
     @classmethod
     def from_file(cls, path: Path, recipe: Recipe, max_tokens: int) -> Encoder:
@@ -55,89 +58,129 @@ class Encoder:
             max_tokens: The most tokens of one sequence.
 
         Raises:
-            BundleFormatError: If the tokenizer lacks a special token of the recipe.
+            BundleFormatError: If the tokenizer lacks a token of the recipe.
         """
         return cls(Tokenizer.from_file(str(path)), recipe, max_tokens)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the PRM is scored."""
+        return self._recipe
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of one sequence."""
+        return self._max_tokens
 
     def step_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
         """Sequences whose read-outs, in order, are the rewards of the trace's steps.
 
-        With a separator it is one sequence, with a read-out at every separator. Without one there is a sequence for
-        each step, the text cut off after it, with a read-out at its last token.
+        It is one sequence with a read-out for each step; or, where the recipe gives each step a text of its own, a
+        sequence for each step.
 
         Raises:
             ContextLengthError: If a sequence has more than `max_tokens` tokens.
-            InputError: If the problem can't be judged.
-            InputTypeError: If it is neither text nor a list of messages.
+            InputError: If the problem can't be judged, or if a step can't be written or read out.
+            InputTypeError: If the problem is neither text nor a list of messages.
         """
-        texts = [step.text for step in trace.steps]
-        if self._separator is not None:
-            return [self._separated(problem, texts)]
-        whole = self._unseparated(problem, trace.text)  # first, so that too long a text is refused at once
-        return [*(self._unseparated(problem, trace.text[: step.text_end]) for step in trace.steps[:-1]), whole]
+        *drafts, whole = step_drafts(self._recipe, problem, trace)
+        longest = self.encode(whole)  # first, so that too long a text is refused at once
+        return [*map(self.encode, drafts), longest]
 
     def last_step_sequence(self, problem: Problem, trace: Trace) -> TokenSequence:
         """The last of `step_sequences`, read out at the last step alone. Raises as it does."""
-        if self._separator is None:
-            return self._unseparated(problem, trace.text)
-        whole = self._separated(problem, [step.text for step in trace.steps])
+        whole = self.encode(last_step_draft(self._recipe, problem, trace))
         return TokenSequence(whole.ids, whole.read_at[-1:])
 
     def response_sequences(self, problem: Problem, trace: Trace) -> list[TokenSequence]:
         """One sequence with one read-out: the whole final response as one step, after the steps of the thinking part.
 
-        There is none without a separator, where the last step's sequence is just that.
+        There is none where the last step's own sequence is just that.
 
         Raises:
             InputError: If the trace has no response, or as `step_sequences`.
             ContextLengthError: If the sequence has more than `max_tokens` tokens.
         """
-        if not trace.response:
-            raise InputError("final='response' needs a response, but the trace ends within its thinking part")
-        if self._separator is None:
+        draft = response_draft(self._recipe, problem, trace)
+        if draft is None:
             return []
-        response = trace.text[trace.response[0].text_start : trace.response[-1].text_end]
-        sequence = self._separated(problem, [*(step.text for step in trace.thinking), response])
+        sequence = self.encode(draft)
         return [TokenSequence(sequence.ids, sequence.read_at[-1:])]
 
-    def _separated(self, problem: Problem, steps: Sequence[str]) -> TokenSequence:
-        ids, pending = self._prompt(problem)
-        read_at: list[int] = []
-        for step in steps:
-            # The first step is encoded together with the text before it, as the authors' tokenizer sees it: their
-            # characters may merge into one token. Behind a separator nothing merges.
-            ids += self._encode(pending + step)
-            read_at.append(len(ids))
-            ids.append(self._separator)  # type: ignore[arg-type]  # only called with a separator
-            pending = ""
-        return self._sequence(ids, read_at)
+    def encode(self, draft: Draft) -> TokenSequence:
+        """The token ids of a text, and the positions of its read-outs.
 
-    def _unseparated(self, problem: Problem, text: str) -> TokenSequence:
-        ids, pending = self._prompt(problem)
-        ids += self._encode(pending + text)
-        return self._sequence(ids, [len(ids) - 1])
-
-    def _prompt(self, problem: Problem) -> tuple[list[int], str]:
-        """The ids before the run of text in which the steps begin, and that run's own beginning."""
+        Raises:
+            ContextLengthError: If it has more than `max_tokens` tokens.
+            InputError: If a step merges with the text behind it, so that no token ends at its read-out.
+        """
         ids: list[int] = []
+        read_at: list[int] = []
         run = ""
-        for piece in prompt_pieces(problem, self._recipe):
-            if isinstance(piece, Special):
-                ids += self._encode(run)
-                ids.append(self._specials[piece.token])
-                run = ""
-            elif isinstance(piece, Text):
+        reads: list[int] = []  # offsets in the run
+        for piece in draft:
+            if isinstance(piece, Read):
+                reads.append(len(run))
+            elif isinstance(piece, (Special, Cut)):
+                self._finish(run, reads, ids, read_at)
+                run, reads = "", []
+                if isinstance(piece, Special):
+                    ids.append(self._specials[piece.token])
+            else:
                 run += piece.text
-        return ids, run
-
-    def _sequence(self, ids: list[int], read_at: list[int]) -> TokenSequence:
+        self._finish(run, reads, ids, read_at)
         if len(ids) > self._max_tokens:
             raise ContextLengthError(len(ids), self._max_tokens)
+        self._require_expected(ids, read_at)
         return TokenSequence(np.array(ids, np.int64), np.array(read_at, np.int64))
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
-        return ids
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The tokens of ids, as the vocabulary writes them."""
+        return [str(self._tokenizer.id_to_token(i)) for i in ids]
+
+    def _finish(self, run: str, reads: Sequence[int], ids: list[int], read_at: list[int]) -> None:
+        """Encode a run of text, with read-outs at offsets of it."""
+        before = len(ids)
+        if run:
+            encoding = self._tokenizer.encode(run, add_special_tokens=False)
+            ids += encoding.ids
+        for offset in reads:
+            if offset == len(run):
+                read_at.append(len(ids) - 1)
+            elif offset == 0:
+                read_at.append(before - 1)
+            else:
+                ends = [end for _, end in encoding.offsets]
+                token = bisect_right(ends, offset) - 1
+                if token < 0 or ends[token] != offset:
+                    raise InputError(
+                        f"{self._recipe.name} reads the reward of step {len(read_at)} before {run[offset:]!r:.20}, but "
+                        f"no token ends there: the text of the step merges with it"
+                    )
+                read_at.append(before + token)
+
+    def _require_expected(self, ids: Sequence[int], read_at: Sequence[int]) -> None:
+        if self._expected is None:
+            return
+        for i, at in enumerate(read_at):
+            if ids[at] != self._expected:
+                found, expected = self._tokenizer.id_to_token(ids[at]), self._tokenizer.id_to_token(self._expected)
+                raise InputError(
+                    f"the reward of step {i} stands at the token {expected!r}, but the end of the step merges with it "
+                    f"into {found!r}, where {self._recipe.name} was never trained to have one: change how the step ends"
+                )
+
+    def _one_token(self, text: str) -> int:
+        token_id: int | None = self._tokenizer.token_to_id(text)
+        if token_id is not None:
+            return token_id
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) != 1:
+            raise BundleFormatError(
+                f"{self._recipe.name} expects the token {text!r} at each read-out, the tokenizer encodes it as "
+                f"{len(ids)}: {self.token_texts(ids)}"
+            )
+        return ids[0]
 
     def _special(self, token: str) -> int:
         token_id: int | None = self._tokenizer.token_to_id(token)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfprm_export.checkpoint.head import load_head
-from rfprm_export.checkpoint.tensors import Checkpoint
-from rfprm_export.families.recipes import choose
 from rfprm_export.oracle.reference import Reference
+from rfprm_export.planning import Request, fetch, plan
 from rfprm_lite import PRM, LoadOptions
 from rfprm_lite.bundle.open import Bundle
 
@@ -40,6 +39,6 @@ class Exported:
 
 
 def open_reference(folder: Path, recipe: str) -> Reference:
-    checkpoint = Checkpoint.open(folder)
-    spec = choose(recipe, checkpoint.architecture.name)
-    return Reference(checkpoint, spec, load_head(checkpoint, spec))
+    planned = plan(Request(str(folder), folder / "no-output", recipe, variants=["fp32"], most_traces=1))
+    checkpoint = fetch(planned)
+    return Reference(checkpoint, planned.spec.recipe.head, load_head(checkpoint, planned.spec), planned.encoder)

@@ -17,7 +17,7 @@ from exporting import Exported
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
-from rfprm_export.families.recipes import choose
+from rfprm_export.families.options import family_from
 from rfprm_export.graph.floating import MixedArithmetic
 from rfprm_export.oracle.calibration import ATTENDED, INNER, READERS, Input, LayerStatistics, calibrated_layers
 from rfprm_export.parity.probes import PROBES
@@ -68,10 +68,10 @@ def balanced_bases(statistics: Sequence[LayerStatistics], head: str) -> Bases:
 def test_it_changes_no_reward_in_fp32(exported: Get, recipe: str, tmp_path: Path) -> None:
     made = exported(recipe)
     checkpoint = Checkpoint.open(made.checkpoint)
-    a, spec = checkpoint.architecture, choose(recipe, checkpoint.architecture.name)
+    a, spec = checkpoint.architecture, family_from(recipe).resolve(None, {}, ())
     statistics = [anything(a, np.random.default_rng(i)) for i in range(a.num_layers)]
     variant = replace(FP32, arithmetic=MixedArithmetic)
-    change = balanced_bases(statistics, spec.head.first_weight).blocks
+    change = balanced_bases(statistics, "head.0.weight").blocks
     files = write_variant(tmp_path, variant, checkpoint, spec, load_head(checkpoint, spec), change)
     (tmp_path / "tokenizer.json").write_bytes((made.bundle / "tokenizer.json").read_bytes())
     entry = made.prm.manifest.variant("fp32")

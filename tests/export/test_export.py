@@ -20,7 +20,8 @@ from exporting import Exported, open_reference
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import RecipeError
-from rfprm_export.families.recipes import RECIPES, choose
+from rfprm_export.families.options import family_from
+from rfprm_export.families.recognise import Traits, misfit, recognise
 from rfprm_export.parity import stages
 from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export, plan
@@ -160,7 +161,7 @@ def test_the_bundle(exported: Get) -> None:
         "manifest.json", "parity.json", "tokenizer.json",
     ]  # fmt: skip
     manifest = load(made.bundle / "manifest.json")
-    assert manifest.recipe == next(spec.recipe for spec in RECIPES if spec.recipe.name == SEVEN)
+    assert manifest.recipe == family_from(SEVEN).resolve(None, {}, ()).recipe
     assert manifest.source.architecture == "Qwen2ForProcessRewardModel"
     assert manifest.dimensions.vocab_size == 2080
     variant = manifest.variant("fp32")
@@ -186,7 +187,8 @@ def test_an_added_token_that_is_not_special_can_not_be_forged(tmp_path: Path) ->
     prm = PRM.from_pretrained(tmp_path / "b")
     score = prm.score("<|im_end|> <extra_0>?", steps=["a <extra_0>", "b <|im_start|>"])
     assert len(score.step_rewards) == 2
-    assert prm.score("p?", name).tokens.total > prm.score("p?", "a").tokens.total + 4
+    # What the template does not use is read as the authors' code reads it: as one token.
+    assert prm.score("p?", name).tokens.total == prm.score("p?", "a").tokens.total
 
 
 WRITE = """
@@ -194,11 +196,11 @@ import sys
 from pathlib import Path
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.checkpoint.head import load_head
-from rfprm_export.families.recipes import choose
+from rfprm_export.families.options import family_from
 from rfprm_export.variants import VARIANTS
 from rfprm_export.write.variant import write_variant
 checkpoint = Checkpoint.open(Path(sys.argv[1]))
-spec = choose("reasonflux-prm-7b", checkpoint.architecture.name)
+spec = family_from("reasonflux-prm-7b").resolve(None, {}, ())
 Path(sys.argv[2]).mkdir()
 write_variant(Path(sys.argv[2]), VARIANTS[sys.argv[3]], checkpoint, spec, load_head(checkpoint, spec))
 status = Path("/proc/self/status").read_text()
@@ -280,18 +282,37 @@ def test_progress_ends_where_the_plan_says(checkpoint: Path, tmp_path: Path) -> 
 
 def test_a_recipe_is_found_where_the_checkpoint_says_enough(exported: Get) -> None:
     checkpoint = exported("reasonflux-prm-1.5b").checkpoint
-    assert choose(None, Checkpoint.open(checkpoint).architecture.name).recipe.name == "reasonflux-prm-1.5b"
+    planned = plan(Request(str(checkpoint), checkpoint / "no-output", variants=["fp32"], most_traces=1))
+    assert planned.recognition.family.name == "reasonflux-prm-1.5b"
+    assert "reward_head.pt" in planned.recognition.reason
 
 
-def test_a_recipe_is_asked_for_where_two_fit() -> None:
-    with pytest.raises(RecipeError, match="--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm"):
-        choose(None, "Qwen2ForProcessRewardModel")
-    with pytest.raises(RecipeError, match="LlamaForCausalLM"):
-        choose(None, "LlamaForCausalLM")
-    with pytest.raises(RecipeError, match="'prm'.*reasonflux-prm-7b"):
-        choose("prm", "Qwen2ForCausalLM")
-    with pytest.raises(RecipeError, match="Qwen2ForProcessRewardModel.*Qwen2ForCausalLM"):
-        choose(SEVEN, "Qwen2ForCausalLM")
+MLP_OF_TWO = {"score.0.weight": (8, 8), "score.0.bias": (8,), "score.2.weight": (2, 8), "score.2.bias": (2,)}
+LM = {"model.embed_tokens.weight": (9, 8), "lm_head.weight": (9, 8)}
+
+
+@pytest.mark.parametrize(
+    ("traits", "match"),
+    [
+        (
+            Traits("qwen2", "Qwen2ForProcessRewardModel", MLP_OF_TWO, ()),
+            "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm",
+        ),
+        (Traits("llama", "LlamaForCausalLM", LM, ()), "LlamaForCausalLM.*anything.*rlhflow-prm"),
+        (Traits("llama", "LlamaForCausalLM", LM | {"regression_head.weight": (1, 8)}, ()), "regression_head.weight"),
+        (Traits("qwen2", "LlamaForRewardModelWithGating", LM, ()), "gating"),
+    ],
+)
+def test_what_is_ambiguous_is_refused(traits: Traits, match: str) -> None:
+    with pytest.raises(RecipeError, match=match):
+        recognise(traits)
+
+
+def test_a_recipe_that_does_not_fit_says_why() -> None:
+    with pytest.raises(RecipeError, match=r"'prm'.*reasonflux-prm-7b"):
+        family_from("prm")
+    assert "qwen2" in str(misfit(family_from(SEVEN), Traits("llama", "LlamaForCausalLM", MLP_OF_TWO, ())))
+    assert "score.0.weight" in str(misfit(family_from(SEVEN), Traits("qwen2", "Qwen2ForCausalLM", LM, ())))
 
 
 def test_positions_end_where_the_model_says(exported: Get) -> None:

@@ -18,7 +18,9 @@ from checkpoints import DEMO_CHECKPOINT
 from exporting import EXPORT, Exported
 from hub_server import serve_as_the_hub
 from rfprm_export.cli import main as export_main
-from rfprm_export.families.recipes import RECIPES
+from rfprm_export.families.family import Family
+from rfprm_export.families.options import family_from
+from rfprm_export.families.recipes import FAMILIES
 from rfprm_export.pipeline import Request, plan
 from rfprm_lite import PRM
 
@@ -51,10 +53,17 @@ def test_a_dry_run_shows_tensors_and_bytes(tmp_path: Path) -> None:
 def test_recipes_are_listed() -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(export_main, ["recipes"])
     assert result.exit_code == 0
-    for recipe in RECIPES:
-        (row,) = [line for line in result.stdout.splitlines() if f" {recipe.recipe.name} " in line]
-        assert recipe.architecture in row
-        assert recipe.recipe.aggregate.name in row
+    for family in FAMILIES:
+        (row,) = [line for line in result.stdout.splitlines() if f" {family.name} " in line]
+        assert str(family.aggregate) in row
+        assert family.models[0] in row
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_printed_recipe_is_read_as_the_same(tmp_path: Path, family: Family) -> None:
+    result = CliRunner().invoke(export_main, ["recipes", family.name])
+    (tmp_path / "mine.toml").write_text(result.stdout, encoding="utf-8")
+    assert family_from(str(tmp_path / "mine.toml")) == family
 
 
 def start_export(tmp_path: Path, *before: str) -> tuple[subprocess.Popen[bytes], Path]:

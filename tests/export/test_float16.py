@@ -23,7 +23,7 @@ from exporting import Exported
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError
-from rfprm_export.families.recipes import choose
+from rfprm_export.families.options import family_from
 from rfprm_export.parity.emulate_float16 import emulating_float16
 from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export
@@ -183,7 +183,7 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     assert check_kernels(onnx.load(tmp_path / "b" / "fp16" / "model.onnx", load_external_data=False))
 
     opened = Checkpoint.open(checkpoint)
-    spec = choose(SEVEN, opened.architecture.name)
+    spec = family_from(SEVEN).resolve(None, {}, ())
     files = write_variant(tmp_path, FP16, opened, spec, load_head(opened, spec))
     variant = msgspec.structs.replace(fp16, files=files)
     device = DeviceSpec("cpu")

@@ -69,7 +69,7 @@ def test_calibration_takes_as_many_traces_as_memory_is_meant_for(
         monkeypatch.setattr(texts, "MOST_BYTES", (sum(tokens) - short) * 4 * architecture.hidden_size)
         chosen = texts.calibration_texts(encoder, architecture)
         assert [len(sequence.ids) for sequence in chosen.sequences] == tokens[:expected]
-        rewards = calibrate(made.reference, chosen, [], "", ranges=False).rewards
+        rewards = calibrate(made.reference, chosen, [], ranges=False).rewards
         assert [len(of_text) for of_text in rewards] == [len(sequence.read_at) for sequence in chosen.sequences]
 
 

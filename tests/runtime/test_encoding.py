@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 import recipes
 from rfprm_lite import ContextLengthError, InputError, Trace
 from rfprm_lite.bundle.open import DEMO_FOLDER
-from rfprm_lite.bundle.recipe import Special
+from rfprm_lite.bundle.pieces import specials
 from rfprm_lite.errors import BundleFormatError, InputTypeError
 from rfprm_lite.text.encoding import Encoder
 
@@ -21,7 +21,7 @@ SPECIAL = [t.content for t in Tokenizer.from_file(str(TOKENIZER)).get_added_toke
 SPECIAL_IDS = set(Tokenizer.from_file(str(TOKENIZER)).get_added_tokens_decoder())
 SEPARATED = Encoder.from_file(TOKENIZER, recipes.SEPARATED, 100_000)
 UNSEPARATED = Encoder.from_file(TOKENIZER, recipes.UNSEPARATED, 100_000)
-FRAME = [piece.token for piece in recipes.SEPARATED.template if isinstance(piece, Special)]
+FRAME = specials(recipes.SEPARATED.opening)
 
 hostile = st.lists(
     st.one_of(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.plan import bound
 from rfprm_lite.plan.sequence import Rewards, TokenSequence
+from rfprm_lite.scale import PROBABILITY
 from rfprm_lite.scoring.request import Request
 from rfprm_lite.trace import Trace
 
@@ -32,7 +33,7 @@ def reading(tokens: Sequence[int], aggregate: Aggregate) -> Request:
     sequences = [TokenSequence(np.zeros(ends[-1], np.int64), np.array(ends) - 1)]
     if aggregate.scores_response:
         sequences.append(TokenSequence(np.zeros(30, np.int64), np.array([29])))
-    return Request(Trace.from_steps([str(n) for n in tokens]), tuple(sequences), aggregate)
+    return Request(Trace.from_steps([str(n) for n in tokens]), tuple(sequences), aggregate, PROBABILITY)
 
 
 class Table:

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, FakeLanes, score_sequences
 from rfprm_lite import Aggregate, InputError, Score, Trace
 from rfprm_lite.bundle.open import open_bundle
+from rfprm_lite.bundle.pieces import Read, Slot
 from rfprm_lite.errors import NumericalError
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.budget import Footprint, ModelSizes
 from rfprm_lite.plan.cache import Lease, PrefixCache
 from rfprm_lite.plan.call import Call
+from rfprm_lite.scale import PROBABILITY
 from rfprm_lite.scoring.batches import in_windows
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.request import Request
@@ -25,9 +27,9 @@ from rfprm_lite.text.encoding import Encoder
 
 BUNDLE = open_bundle("demo", LoadOptions(verify=False))
 SEPARATED = BUNDLE.manifest.recipe
-WHOLE = msgspec.structs.replace(SEPARATED, separator=None)
+WHOLE = msgspec.structs.replace(SEPARATED, step=(Slot("text"), Read()), expect=None)
 """As the 1.5B recipe: one reward a text, so that a step may end where the tokenizer would merge."""
-ENCODERS = {recipe.separator: Encoder.from_file(BUNDLE.tokenizer, recipe, 10**6) for recipe in (SEPARATED, WHOLE)}
+ENCODERS = {recipe.probes: Encoder.from_file(BUNDLE.tokenizer, recipe, 10**6) for recipe in (SEPARATED, WHOLE)}
 PROBLEM = "How many?"
 
 
@@ -36,6 +38,7 @@ class FakeScorer:
 
     def __init__(self, encoder: Encoder, capacity: int) -> None:
         self.encoder = encoder
+        self.scale = PROBABILITY
         self.cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, capacity)
         self.footprint = Footprint(ModelSizes(1, 1, 1, TOKEN_BYTES, 0), 2, 0, None)
 
@@ -47,7 +50,7 @@ steps = st.lists(st.sampled_from(["1", "12", "12 + 5 = 17", "So", "a b", "17.", 
 
 
 def whole(encoder: Encoder, texts: list[str], how: Aggregate) -> Score:
-    reading = Request.of(encoder, PROBLEM, Trace.from_steps(texts), how)
+    reading = Request.of(encoder, PROBLEM, Trace.from_steps(texts), how, PROBABILITY)
     found = score_sequences(FakeEngine(), reading.sequences)
     return reading.score(np.concatenate([one.rewards for one in found]), 0)
 
@@ -60,9 +63,9 @@ def whole(encoder: Encoder, texts: list[str], how: Aggregate) -> Score:
     st.sampled_from([0, 300, 10**6]),
 )
 def test_traces_and_forks_give_what_whole_texts_give(
-    grown: list[tuple[int, list[str]]], separator: str | None, final: str, capacity: int
+    grown: list[tuple[int, list[str]]], probes: bool, final: str, capacity: int
 ) -> None:
-    encoder, how = ENCODERS[separator], Aggregate("mean+final", 0.5, final)  # type: ignore[arg-type]
+    encoder, how = ENCODERS[probes], Aggregate("mean+final", 0.5, final)  # type: ignore[arg-type]
     traces = [LiveTrace(FakeScorer(encoder, capacity), PROBLEM, how)]  # type: ignore[arg-type]
     for origin, texts in grown:
         fork = traces[origin % len(traces)].fork()
@@ -78,9 +81,9 @@ def test_traces_and_forks_give_what_whole_texts_give(
 
 @given(st.lists(st.sampled_from(["good", "unreadable", "failing"]), max_size=12), st.integers(1, 5))
 def test_each_response_has_its_result_in_its_place(kinds: list[str], window: int) -> None:
-    reading = Request.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["1"]), Aggregate("mean"))
-    good = whole(ENCODERS[SEPARATED.separator], ["1"], Aggregate("mean"))
-    bad = Request.of(ENCODERS[SEPARATED.separator], PROBLEM, Trace.from_steps(["2"]), Aggregate("mean"))
+    reading = Request.of(ENCODERS[False], PROBLEM, Trace.from_steps(["1"]), Aggregate("mean"), PROBABILITY)
+    good = whole(ENCODERS[False], ["1"], Aggregate("mean"))
+    bad = Request.of(ENCODERS[False], PROBLEM, Trace.from_steps(["2"]), Aggregate("mean"), PROBABILITY)
 
     def read(kind: str) -> Request:
         if kind == "unreadable":

@@ -16,6 +16,7 @@ from rfprm_lite import Aggregate, InputError
 from rfprm_lite.aggregate import AnyAggregate, CustomAggregate
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import Score
+from rfprm_lite.scale import PROBABILITY
 from rfprm_lite.scoring.race import Race
 
 POOLS = json.loads((Path(__file__).parent / "data" / "step_scores.json").read_text(encoding="utf-8"))["pools"]
@@ -24,6 +25,8 @@ MOST = 12
 
 class TableTrace:
     """A live trace whose rewards are known beforehand: a step is its own reward, written as text."""
+
+    scale = PROBABILITY
 
     def __init__(self, aggregate: AnyAggregate, final: float | None = None) -> None:
         self.aggregate = aggregate

@@ -23,6 +23,7 @@ class Architecture:
 
     Attributes:
         name: The config's architectures[0].
+        model_type: The config's.
         num_layers: Layers.
         hidden_size: Features of the residual stream.
         intermediate_size: Features within the MLP.
@@ -36,6 +37,7 @@ class Architecture:
     """
 
     name: str
+    model_type: str
     num_layers: int
     hidden_size: int
     intermediate_size: int
@@ -75,6 +77,7 @@ class Architecture:
             hidden = int(config["hidden_size"])
             architecture = cls(
                 name=str(config["architectures"][0]),
+                model_type=str(config["model_type"]),
                 num_layers=int(config["num_hidden_layers"]),
                 hidden_size=hidden,
                 intermediate_size=int(config["intermediate_size"]),

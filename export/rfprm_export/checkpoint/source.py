@@ -14,7 +14,7 @@ from rfprm_export.checkpoint.architecture import Shape
 from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, load_architecture, load_shards
 from rfprm_export.errors import CheckpointError
 
-SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", INDEX, "reward_head.pt")
+SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", INDEX, "reward_head.pt", "value_head.*")
 """What is downloaded for an outline; no Python file ever is."""
 
 

@@ -14,7 +14,7 @@ float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -47,7 +47,6 @@ class Graph:
 def build(
     architecture: Architecture,
     head: Head,
-    head_names: Iterable[tuple[str, str]],
     shapes: Mapping[str, Shape],
     arithmetic: Callable[[Nodes, Weights], Arithmetic],
     num_lanes: int,
@@ -59,8 +58,7 @@ def build(
     Args:
         architecture: The backbone.
         head: The reward head.
-        head_names: Weight and bias of each of its linear layers, in the checkpoint's words.
-        shapes: Of the backbone's and the head's tensors, by name.
+        shapes: Of the backbone's tensors and of the head's (`head.0.weight` and so on), by name.
         arithmetic: The variant's.
         num_lanes: Segments that one run can hold.
         rotary: Cosines and sines, float32 [positions, head_size / 2] each.
@@ -68,7 +66,7 @@ def build(
     """
     nodes, weights = Nodes(), Weights(shapes)
     writer = Writer(architecture, nodes, weights, arithmetic(nodes, weights), wide)
-    rewards = write_head(nodes, weights, head, head_names, writer.backbone(num_lanes, rotary))
+    rewards = write_head(nodes, weights, head, writer.backbone(num_lanes, rotary))
     nodes.output(rewards, "rewards", ir.DataType.FLOAT, ["num_read"])
     graph = ir.Graph(
         nodes.inputs,

@@ -1,8 +1,8 @@
 """The assumptions of a recipe about a tokenizer, asserted on the checkpoint's own.
 
 In: the checkpoint's tokenizer and its recipe. Out: nothing, or a RecipeError that says what was found. Asserted: every
-special token of the template is one token, the rendered template is what the tokenizer's own chat template renders, and
-the runtime's token ids are those of the authors' code.
+special token of the recipe is one token, the text is what the tokenizer's own chat template renders where the family
+says so, the tokens at the read-outs are those expected, and the runtime's ids are those of the checkpoint's tokenizer.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from rfprm_export.errors import RecipeError
-from rfprm_export.families.recipes import ExportRecipe
-from rfprm_export.oracle.reference import plain, render
-from rfprm_lite.bundle.recipe import Special, Text
-from rfprm_lite.text.conversation import prompt_pieces
+from rfprm_export.families.family import ExportRecipe, Family, Part
+from rfprm_export.oracle.template import Message, render, text_of
+from rfprm_lite.bundle.pieces import Cut, slot_names, specials
+from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.text.encoding import Encoder
+from rfprm_lite.text.writing import step_drafts
 from rfprm_lite.trace import Problem, Trace
 
 CONVERSATION = (
@@ -28,7 +29,7 @@ CONVERSATION = (
 
 
 def assert_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, spec: ExportRecipe) -> None:
-    """Assert that every special token of the template is one token.
+    """Assert that every special token of the recipe is one token.
 
     Args:
         tokenizer: The checkpoint's own.
@@ -39,8 +40,7 @@ def assert_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, spec: Exp
         RecipeError: One is not.
     """
     recipe = spec.recipe
-    tokens = {piece.token for piece in recipe.template if isinstance(piece, Special)}
-    for token in sorted(tokens | ({recipe.separator} if recipe.separator else set())):
+    for token in sorted(set(specials(recipe.pieces))):
         ids = tokenizer(token, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or ids[0] >= vocab_size:
             raise RecipeError(
@@ -50,12 +50,17 @@ def assert_tokens(tokenizer: PreTrainedTokenizerBase, vocab_size: int, spec: Exp
 
 
 def assert_template(
-    tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, encoder: Encoder, traces: Sequence[tuple[str, Trace]]
+    tokenizer: PreTrainedTokenizerBase,
+    family: Family,
+    spec: ExportRecipe,
+    encoder: Encoder,
+    traces: Sequence[tuple[str, Trace]],
 ) -> None:
-    """Assert that the runtime makes the same text and token ids of traces as the authors' code.
+    """Assert that the runtime makes the text and token ids of traces that the checkpoint's tokenizer makes.
 
     Args:
         tokenizer: The checkpoint's own.
+        family: Whether its own chat template must write the same.
         spec: The recipe.
         encoder: The runtime's.
         traces: Problems with traces; a conversation is tried besides.
@@ -65,31 +70,46 @@ def assert_template(
     """
     recipe = spec.recipe
     probes: list[tuple[Problem, Trace]] = [*traces, *((CONVERSATION, trace) for _, trace in traces[:1] if recipe.chat)]
-    if recipe.chat and not tokenizer.chat_template:
-        raise RecipeError(f"{recipe.name} needs a chat template, tokenizer_config.json has none")
     for problem, trace in probes:
-        steps = [step.text for step in trace.steps]
-        ours = _render(spec, problem, trace)
-        theirs = render(tokenizer, spec, problem, steps) if recipe.chat else plain(problem) + trace.text
-        if not theirs.startswith(ours):
-            raise RecipeError(
-                f"{recipe.name} renders {ours!r}, the tokenizer's own chat template {theirs!r}: "
-                "the checkpoint follows another recipe, or its template was changed"
-            )
-        our_ids = encoder.step_sequences(problem, trace)[-1].ids.tolist()
-        their_ids = tokenizer(theirs)["input_ids"]
-        if their_ids[: len(our_ids)] != our_ids:
-            raise RecipeError(f"{recipe.name}: the runtime reads {our_ids}, the checkpoint's tokenizer {their_ids}")
+        try:
+            *_, draft = step_drafts(recipe, problem, trace)
+            ours = encoder.encode(draft).ids.tolist()
+        except ContextLengthError:
+            continue
+        except (InputError, BundleFormatError) as error:
+            raise RecipeError(f"{recipe.name} does not fit the tokenizer: {error}") from error
+        if family.asserted:
+            _assert_text(tokenizer, family, text_of(draft), problem, trace)
+        if Cut() not in draft:
+            theirs = tokenizer(text_of(draft), add_special_tokens=False)["input_ids"]
+            if theirs != ours:
+                raise RecipeError(f"{recipe.name}: the runtime reads {ours}, the checkpoint's tokenizer {theirs}")
 
 
-def _render(spec: ExportRecipe, problem: Problem, trace: Trace) -> str:
-    """The recipe's text up to the last read-out."""
-    separator = spec.recipe.separator
-    steps = trace.text if separator is None else "".join(step.text + separator for step in trace.steps)
-    text = ""
-    for piece in prompt_pieces(problem, spec.recipe):
-        if isinstance(piece, Special):
-            text += piece.token
-        elif isinstance(piece, Text):
-            text += piece.text
-    return text + steps
+def _assert_text(tokenizer: PreTrainedTokenizerBase, family: Family, ours: str, problem: Problem, trace: Trace) -> None:
+    if not tokenizer.chat_template:
+        raise RecipeError(f"{family.name} needs a chat template, tokenizer_config.json has none")
+    theirs = render(tokenizer, [*_messages(family, problem), {"role": "assistant", "content": _answer(family, trace)}])
+    if not theirs.startswith(ours):
+        raise RecipeError(
+            f"{family.name} renders {ours!r}, the tokenizer's own chat template {theirs!r}: "
+            "the checkpoint follows another recipe, or its template was changed"
+        )
+
+
+def _messages(family: Family, problem: Problem) -> list[Message]:
+    if isinstance(problem, str):
+        messages: list[Message] = [{"role": "user", "content": problem}]
+    else:
+        messages = [dict(message) for message in problem]
+    if family.system is not None and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": family.system})
+    return messages
+
+
+def _answer(family: Family, trace: Trace) -> str:
+    """The assistant's message as the authors write it: steps with what stands behind each, or the whole text."""
+    pieces = [piece for piece in family.step if not isinstance(piece, Part)]
+    if slot_names(pieces) != ["step"]:
+        return trace.text
+    return "".join(step.text + "".join(specials(pieces)) for step in trace.steps)

@@ -1,10 +1,11 @@
-"""The oracle: the PRM in PyTorch, as its authors run it.
+"""The oracle: the PRM in PyTorch.
 
-In: a checkpoint and its recipe. Out: step rewards in FP32, by the authors' text, tokenizer and formula (softmax over
-the head at every separator, or sigmoid at the last token). Plain transformers classes; no code of the checkpoint.
+In: a checkpoint, its recipe, and the ids of texts. Out: step rewards in FP32, by plain PyTorch: the layers, the head,
+its activation. No code of the checkpoint. That the ids are those of the authors' code is asserted in
+`rfprm_export.oracle.assertions`, as far as the tokenizer can tell, and in the tests for each family.
 
-One layer's weights are in memory at a time, whatever the model's size: a Qwen2Model of a single layer is given the
-weights of each in turn, and all traces pass through it before the next.
+One layer's weights are in memory at a time, whatever the model's size: a model of a single layer is given the weights
+of each in turn, and all traces pass through it before the next.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2Model
 
-from rfprm_export.checkpoint.head import Tensors
+from rfprm_export.checkpoint.head import Tensors, head_names
 from rfprm_export.checkpoint.tensors import Checkpoint, load_json
-from rfprm_export.errors import CheckpointError, RecipeError
-from rfprm_export.families.recipes import ExportRecipe
+from rfprm_export.errors import CheckpointError
+from rfprm_lite.bundle.recipe import Head
+from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Trace
 
 Rewards = NDArray[np.float32]
@@ -32,47 +33,26 @@ class Reference:
 
     Attributes:
         checkpoint: The checkpoint.
-        head: The tensors of its head, float32 by name.
+        head: The tensors of its head, float32 by the names that graphs use.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        spec: ExportRecipe,
-        head: Tensors,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        """`tokenizer`: the checkpoint's own, if it was loaded before."""
-        self.checkpoint, self.head = checkpoint, head
-        self._spec = spec
-        self._tokenizer = tokenizer or load_tokenizer(checkpoint.folder)
-        self._head = _head(spec, head)
+    def __init__(self, checkpoint: Checkpoint, head: Head, tensors: Tensors, encoder: Encoder) -> None:
+        """`head`: the recipe's; `tensors`: its weights; `encoder`: the runtime's, for the checkpoint's tokenizer."""
+        self.checkpoint, self.head = checkpoint, tensors
+        self._encoder = encoder
+        self._recipe = head
+        self._head = _head(head, tensors)
 
     def step_rewards(self, traces: Sequence[tuple[Problem, Trace]]) -> list[Rewards]:
-        """Score traces as the authors do.
-
-        Without a separator each step has a text of its own, cut off after it.
+        """Score traces.
 
         Returns:
             float32 [num_steps] for each problem and trace.
         """
-        texts = [self._texts(problem, trace) for problem, trace in traces]
-        ids = [self._tokenizer(text, return_tensors="pt")["input_ids"] for of_trace in texts for text in of_trace]
-        rewards = zip(ids, self.rewards(ids), strict=True)
-        return [np.concatenate([self._select(*next(rewards)) for _ in of_trace]) for of_trace in texts]
-
-    def _texts(self, problem: Problem, trace: Trace) -> list[str]:
-        if self._spec.recipe.separator is None:
-            ends = [*(step.text_end for step in trace.steps[:-1]), len(trace.text)]
-            return [plain(problem) + trace.text[:end] for end in ends]
-        return [render(self._tokenizer, self._spec, problem, [step.text for step in trace.steps])]
-
-    def _select(self, ids: torch.Tensor, rewards: Rewards) -> Rewards:
-        """The rewards at a text's read-outs."""
-        if self._spec.recipe.separator is None:
-            return rewards[-1:]
-        separator = self._tokenizer.convert_tokens_to_ids(self._spec.recipe.separator)
-        return rewards[np.flatnonzero(ids[0].numpy() == separator)]
+        sequences = [self._encoder.step_sequences(problem, trace) for problem, trace in traces]
+        ids = [torch.from_numpy(sequence.ids)[None] for of_trace in sequences for sequence in of_trace]
+        rewards = iter(self.rewards(ids))
+        return [np.concatenate([next(rewards)[sequence.read_at] for sequence in of_trace]) for of_trace in sequences]
 
     def rewards(self, ids: Sequence[torch.Tensor]) -> list[Rewards]:
         """Score texts at every position: int64 [1, tokens] of each -> float32 [tokens] of each."""
@@ -89,11 +69,28 @@ class Reference:
     @torch.inference_mode()
     def head_rewards(self, layers: Layers) -> list[Rewards]:
         """Score texts that have passed all layers: float32 [tokens] of each."""
-        head, norm = self._spec.recipe.head, layers.norm()
-        logits = [self._head(norm(hidden))[0] for hidden in layers.hidden]
-        if head.activation == "softmax":
-            return [x.softmax(-1)[:, head.positive].numpy() for x in logits]
-        return [x.sigmoid()[:, 0].numpy() for x in logits]
+        norm = layers.norm()
+        return [_rewards(self._recipe, self._head(norm(hidden))[0]).numpy() for hidden in layers.hidden]
+
+
+def _rewards(head: Head, logits: torch.Tensor) -> torch.Tensor:
+    """Outputs of the last layer, [tokens, outputs] -> rewards, [tokens]."""
+    if head.activation == "softmax":
+        logits = logits.softmax(-1)
+    elif head.activation == "sigmoid":
+        logits = logits.sigmoid()
+    return ((logits @ torch.tensor(head.weights)) - head.mean) / head.std
+
+
+def _head(head: Head, tensors: Tensors) -> torch.nn.Sequential:
+    layers: list[torch.nn.Module] = []
+    for weight, bias in head_names(head):
+        linear = torch.nn.Linear(tensors[weight].shape[1], tensors[weight].shape[0])
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(tensors[weight]))
+            linear.bias.copy_(torch.from_numpy(tensors[bias]))
+        layers += [torch.nn.ReLU(), linear] if layers else [linear]
+    return torch.nn.Sequential(*layers)
 
 
 class Layers:
@@ -149,53 +146,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers raises Exception itself
         raise CheckpointError(f"transformers can't load the tokenizer of {folder}: {error}") from error
     return tokenizer
-
-
-def plain(problem: Problem) -> str:
-    """Return the problem of a recipe without a chat template.
-
-    Raises:
-        RecipeError: It is a conversation.
-    """
-    if not isinstance(problem, str):
-        raise RecipeError("without a chat template there is no text of a conversation")
-    return problem
-
-
-def render(tokenizer: PreTrainedTokenizerBase, spec: ExportRecipe, problem: Problem, steps: list[str]) -> str:
-    """Render the text by the tokenizer's own chat template, as in the authors' README.
-
-    Args:
-        tokenizer: The checkpoint's own.
-        spec: The recipe.
-        problem: A text or a conversation.
-        steps: Of the trace.
-
-    Raises:
-        RecipeError: The template refuses it.
-    """
-    separator = spec.recipe.separator or ""
-    messages = [{"role": "user", "content": problem}] if isinstance(problem, str) else [dict(m) for m in problem]
-    if spec.system is not None and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": spec.system})
-    messages.append({"role": "assistant", "content": separator.join(steps) + separator})
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
-    except TemplateError as error:
-        raise RecipeError(
-            f"{spec.recipe.name}: the tokenizer's chat template refuses a plain trace: {error}"
-        ) from error
-
-
-def _head(spec: ExportRecipe, tensors: Tensors) -> torch.nn.Sequential:
-    layers: list[torch.nn.Module] = []
-    for weight, bias in spec.head.names:
-        linear = torch.nn.Linear(tensors[weight].shape[1], tensors[weight].shape[0])
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(tensors[weight]))
-            linear.bias.copy_(torch.from_numpy(tensors[bias]))
-        layers += [torch.nn.ReLU(), linear] if layers else [linear]
-    return torch.nn.Sequential(*layers)
 
 
 def _one_layer(checkpoint: Checkpoint) -> Qwen2Model:

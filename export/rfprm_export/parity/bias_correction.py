@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rfprm_export.parity import stages
 from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.bundle.recipe import Head
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.sequence import TokenSequence
@@ -39,16 +40,22 @@ def variant_rewards(bundle: Bundle, sequences: Sequence[TokenSequence], *, by_la
     return [scored.rewards for scored in call.rewards(sequences)]
 
 
-def logit_shift(expected: Rewards, actual: Rewards) -> float:
+def logit_shift(head: Head, expected: Rewards, actual: Rewards) -> float:
     """Find what, added to the logits of rewards, brings them nearest to those expected.
 
-    By least squares over the rewards, in one step of Gauss and Newton: with r = sigmoid(logit), dr/dlogit = r (1 - r),
-    so rewards of 0 and 1 have no say.
+    By least squares over the rewards, in one step of Gauss and Newton. With r = low + (high - low) * sigmoid(logit),
+    dr/dlogit = (r - low) (high - r) / (high - low), so rewards at the ends of the range have no say. Without an
+    activation the slope is the same everywhere.
 
     Args:
+        head: The recipe's.
         expected: The reference's rewards, float32 [num_read].
         actual: The variant's rewards of the same read-outs.
     """
     rewards = actual.astype(np.float64)
-    slopes = rewards * (1 - rewards)
+    low, high = head.range
+    if head.activation == "none":
+        slopes = np.full(len(rewards), max(head.weights) / head.std)
+    else:
+        slopes = (rewards - low) * (high - rewards) / (high - low)
     return float(slopes @ (expected - rewards) / (slopes @ slopes or 1.0))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rfprm_export.checkpoint.tensors import Outline
 from rfprm_export.errors import ExportError
-from rfprm_export.families.recipes import ExportRecipe
+from rfprm_export.families.family import ExportRecipe
 from rfprm_export.write.card import model_card
 from rfprm_export.write.report import Commands, report
 from rfprm_lite import __version__

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rfprm_export.families.recipes import ExportRecipe
+from rfprm_export.families.family import ExportRecipe
 from rfprm_export.oracle.calibration import INNER, NORMS, READERS, CalibratedLayer, LayerRanges, calibrated_layers
 from rfprm_export.oracle.reference import Reference
 from rfprm_export.parity.bias_correction import logit_shift, variant_rewards
@@ -28,6 +28,8 @@ from rfprm_export.quantize.moments import layer_rounding
 from rfprm_export.write.variant import VariantWriter, checkpoint_blocks, shift_logit
 from rfprm_lite.bundle.open import Bundle
 
+FIRST_OF_HEAD = "head.0.weight"
+"""The tensor that multiplies the final norm's output."""
 SCOUT_TOKENS = 2_048
 """Tokens by which the order of the residual stream's channels is found."""
 
@@ -48,7 +50,7 @@ class Calibration:
 
 
 def calibrate(
-    reference: Reference, texts: CalibrationTexts, writers: Sequence[VariantWriter], head: str, *, ranges: bool
+    reference: Reference, texts: CalibrationTexts, writers: Sequence[VariantWriter], *, ranges: bool
 ) -> Calibration:
     """Pass texts through PyTorch, and fill the writers' files on the way.
 
@@ -56,7 +58,6 @@ def calibrate(
         reference: The oracle.
         texts: What passes.
         writers: Of variants with `moments`; with none, no moments are taken.
-        head: Name of the tensor that multiplies the final norm's output.
         ranges: Whether to take the largest magnitudes.
 
     Raises:
@@ -72,11 +73,11 @@ def calibrate(
         if layer.ranges is not None:
             measured.append(layer.ranges)
         if writers:
-            bases = Bases(order, {layer.index: layer_bases(layer.statistics(architecture))}, head)
+            bases = Bases(order, {layer.index: layer_bases(layer.statistics(architecture))}, FIRST_OF_HEAD)
             _fill(writers, layer, bases)
     load = checkpoint_blocks(reference.checkpoint, reference.head)
     for writer in writers:
-        writer.fill_layer(None, partial(Bases(order, {}, head).blocks, load=load))
+        writer.fill_layer(None, partial(Bases(order, {}, FIRST_OF_HEAD).blocks, load=load))
     rewards = zip(texts.sequences, reference.head_rewards(layers), strict=True)
     return Calibration(texts, [of_text[sequence.read_at] for sequence, of_text in rewards], measured)
 
@@ -94,7 +95,7 @@ def correct_bias(bundle: Bundle, spec: ExportRecipe, calibration: Calibration, *
         The bundle with the variant's new checksums.
     """
     actual = variant_rewards(bundle, calibration.texts.sequences, by_layer=by_layer)
-    shift = logit_shift(np.concatenate(calibration.rewards), np.concatenate(actual))
+    shift = logit_shift(spec.recipe.head, np.concatenate(calibration.rewards), np.concatenate(actual))
     said = f"the head's bias shifted by {shift:+.4f}, the mean error on the texts of calibration"
     variant = shift_logit(bundle, spec, shift)
     variant = msgspec.structs.replace(variant, made_by=(*variant.made_by, said))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rfprm_export.parity.agreement import NEAR_TIE
 from rfprm_export.write.report import Commands
 from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
+from rfprm_lite.bundle.pieces import Cut, Read, Slot, Special, Text
+from rfprm_lite.bundle.recipe import Recipe
 
 
 def model_card(manifest: Manifest, commands: Commands) -> str:
@@ -17,7 +19,7 @@ def model_card(manifest: Manifest, commands: Commands) -> str:
     source, recipe, d = manifest.source, manifest.recipe, manifest.dimensions
     revision = f" at revision `{source.revision}`" if source.revision else ""
     head = "two layers with ReLU" if recipe.head.layers == "mlp" else "one layer"
-    read_at = f"at every `{recipe.separator}`, one reward a step" if recipe.separator else "at the last token"
+    low, high = recipe.head.range
     return f"""# {source.name} for rfprm-lite
 
 A process reward model, exported from `{source.name}`{revision} ({source.architecture}) by rfprm-export
@@ -34,7 +36,8 @@ print(prm.score(problem, response).step_rewards)
 | --- | --- |
 | recipe | {recipe.name} ({recipe.source}) |
 | reward head | {head}, {recipe.head.activation}, fused into the graph |
-| rewards are read | {read_at} |
+| text | `{_text(recipe)}` |
+| a step's reward | from {low:g} to {high:g}, read out at each ⟦reward⟧ of the text |
 | aggregate | {recipe.aggregate} |
 | most tokens | {manifest.max_tokens} |
 | model | {d.num_layers} layers, hidden {d.hidden_size}, {d.num_heads}/{d.num_kv_heads} heads of {d.head_size} |
@@ -61,6 +64,23 @@ CUDA. The same numbers are in `parity.json`. Made and measured again by
 {commands.verify}
 ```
 """
+
+
+def _text(recipe: Recipe) -> str:
+    """The recipe's text on one line, slots in braces."""
+    pieces = (*recipe.opening, *(recipe.first or ()), *recipe.step)
+    shown = {Read: "⟦reward⟧", Cut: ""}
+    text = "".join(
+        piece.token
+        if isinstance(piece, Special)
+        else piece.text
+        if isinstance(piece, Text)
+        else f"{{{piece.name}}}"
+        if isinstance(piece, Slot)
+        else shown[type(piece)]
+        for piece in pieces
+    )
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("`", "'").replace("|", "\\|")
 
 
 def _machines(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rfprm_export.checkpoint.architecture import Architecture, Shape
 from rfprm_export.checkpoint.tensors import Outline
 from rfprm_export.errors import ExportError
-from rfprm_export.families.recipes import ExportRecipe
+from rfprm_export.families.family import ExportRecipe
 from rfprm_export.variants import VariantSpec
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint.head import Tensors
+from rfprm_export.checkpoint.head import Tensors, head_names
 from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Checkpoint, load_json
-from rfprm_export.families.recipes import ExportRecipe
+from rfprm_export.families.family import ExportRecipe
 from rfprm_export.graph.weights import WeightSpec
 from rfprm_export.quantize.bases import TensorBlocks
 from rfprm_export.quantize.integers import quantise_blocks, quantise_rows
@@ -28,6 +28,7 @@ from rfprm_export.variants import VariantSpec
 from rfprm_export.write.weights import WeightFile, Written
 from rfprm_lite.bundle.manifest import File, Variant
 from rfprm_lite.bundle.open import Bundle, sha256
+from rfprm_lite.bundle.recipe import Recipe
 
 Rounding = Callable[[str], Round]
 """A weight's name in the checkpoint -> how to round it."""
@@ -185,7 +186,8 @@ def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
     Returns:
         The variant, with the new checksums of its files.
     """
-    name = f"head.{len(spec.head.names) - 1}.bias"
+    head = spec.recipe.head
+    name = head_names(head)[-1][1]
     bias = ir.load(bundle.graph).graph.initializers[name].const_value
     if not isinstance(bias, ir.ExternalTensor):
         raise TypeError(f"{name} is not in the data file")
@@ -193,34 +195,36 @@ def shift_logit(bundle: Bundle, spec: ExportRecipe, shift: float) -> Variant:
     with data.open("r+b") as file:
         file.seek(bias.offset or 0)
         values = np.frombuffer(file.read(bias.nbytes), np.float32).copy()
-        values[spec.recipe.head.positive] += np.float32(shift)
+        values[int(np.argmax(head.weights))] += np.float32(shift)
         file.seek(bias.offset or 0)
         file.write(values.data)
     files = tuple(entry(bundle.folder, bundle.folder / file.path) for file in bundle.variant.files)
     return msgspec.structs.replace(bundle.variant, files=files)
 
 
-def write_tokenizer(folder: Path, checkpoint: Path) -> File:
-    """Write the checkpoint's tokenizer.json, in which every added token is marked as special.
+def write_tokenizer(folder: Path, checkpoint: Path, recipe: Recipe) -> File:
+    """Write the checkpoint's tokenizer.json, in which every added token is special but those that text may hold.
 
-    The runtime encodes text with special tokens switched off. Qwen2.5 adds some (`<tool_call>`, `<|fim_prefix|>`) that
-    it does not call special, and a checkpoint may do so with its separator: text could forge them.
+    The runtime encodes text with special tokens switched off. Qwen2.5 adds some (`<tool_call>`) that it does not call
+    special, which the authors' code reads as tokens; but a checkpoint may do so with its separator, too, and text could
+    forge that. What would be put around a text (a post-processor) is left out: the template puts it there.
 
     Args:
         folder: The bundle's.
         checkpoint: The checkpoint's folder.
+        recipe: Which tokens text may hold.
     """
     path = folder / "tokenizer.json"
-    path.write_text(bundle_tokenizer(checkpoint), encoding="utf-8")
+    path.write_text(bundle_tokenizer(checkpoint, recipe), encoding="utf-8")
     return entry(folder, path)
 
 
-def bundle_tokenizer(checkpoint: Path) -> str:
+def bundle_tokenizer(checkpoint: Path, recipe: Recipe) -> str:
     """Return the tokenizer.json of a bundle; see `write_tokenizer`."""
     tokenizer = load_json(checkpoint / "tokenizer.json")
     for added in tokenizer.get("added_tokens", []):
-        added["special"] = True
-    return json.dumps(tokenizer, ensure_ascii=False)
+        added["special"] = added["content"] not in recipe.text_tokens
+    return json.dumps(tokenizer | {"post_processor": None}, ensure_ascii=False)
 
 
 def entry(folder: Path, path: Path) -> File:
