@@ -18,9 +18,12 @@ from rfprm_lite.errors import (
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
+from rfprm_lite.question import Question
 from rfprm_lite.results import BestOfN, Score, Unfinished
+from rfprm_lite.scale import Scale
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.race import Race
+from rfprm_lite.text.rendering import Rendering
 from rfprm_lite.trace import Conversation, Problem, Response, Step, Trace
 
 __version__ = "0.1.0"
@@ -40,9 +43,12 @@ __all__ = [
     "MemoryLimitError",
     "ModelNotFoundError",
     "Problem",
+    "Question",
     "Race",
+    "Rendering",
     "Response",
     "RfprmError",
+    "Scale",
     "Score",
     "Step",
     "Trace",

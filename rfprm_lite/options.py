@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 CACHE_BYTES = 256 * 2**20
+
+Truncate = Literal["authors", "drop-oldest-thoughts"]
+"""How a text that is too long is shortened; see `LoadOptions.truncate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,9 @@ class LoadOptions:
         verify: Check each file's sha256. Sizes are always checked.
         cache_bytes: Keys and values that are kept between calls; 0 for none.
         memory_bytes: What a call may take beside the loaded model; no limit where None.
+        truncate: How a text that is longer than the model reads is shortened: "authors" cuts its end, where the
+            authors' own code does; "drop-oldest-thoughts" leaves out the oldest steps of the thinking part, whose
+            rewards are then NaN. An error where None.
     """
 
     variant: str | None = None
@@ -34,6 +40,7 @@ class LoadOptions:
     verify: bool = True
     cache_bytes: int = CACHE_BYTES
     memory_bytes: int | None = None
+    truncate: Truncate | None = None
 
 
 class LoadKeywords(TypedDict, total=False):
@@ -48,3 +55,4 @@ class LoadKeywords(TypedDict, total=False):
     verify: bool
     cache_bytes: int
     memory_bytes: int | None
+    truncate: Truncate | None

@@ -15,7 +15,7 @@ from rfprm_lite.bundle.open import Bundle, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import RfprmError
-from rfprm_lite.options import LoadKeywords, LoadOptions
+from rfprm_lite.options import LoadKeywords, LoadOptions, Truncate
 from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
 from rfprm_lite.scoring import batches, choose
 from rfprm_lite.scoring.aio import AsyncCalls
@@ -23,10 +23,11 @@ from rfprm_lite.scoring.batches import OnError, Pairs
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.race import Race
 from rfprm_lite.scoring.scorer import Scorer
+from rfprm_lite.scoring.texts import Texts
 from rfprm_lite.trace import Problem, Response, as_trace
 
 
-class PRM:
+class PRM(Texts):
     """A loaded process reward model, made by `from_pretrained`. Several threads may use it at once.
 
     Pickled, it is the path of its bundle and its options: another process that unpickles it loads it there. A process
@@ -40,7 +41,7 @@ class PRM:
         self._bundle = bundle
         self._options = options
         self._device = DeviceSpec.parse(options.device)
-        self._scorer = Scorer(bundle, self._device, options.threads, options.cache_bytes, options.memory_bytes)
+        self._scorer = Scorer(bundle, self._device, options)
         self.aio = AsyncCalls(self._scorer)
 
     def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
@@ -53,8 +54,8 @@ class PRM:
         Args:
             model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
-            **options: variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes and
-                memory_bytes, each as in `LoadOptions`.
+            **options: variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes,
+                memory_bytes and truncate, each as in `LoadOptions`.
 
         Raises:
             ModelNotFoundError: If no bundle is there, or its download broke off.
@@ -95,6 +96,7 @@ class PRM:
         *,
         steps: Iterable[str] | None = None,
         aggregate: AggregateLike | None = None,
+        truncate: Truncate | None = None,
     ) -> Score:
         """Reward every step of a response, and the whole of it.
 
@@ -105,6 +107,7 @@ class PRM:
             steps: In its place, the steps of one response, taken as they are.
             aggregate: mean, min, product, last, mean+final, an `Aggregate`, or a function of the step rewards; the
                 recipe's own where None.
+            truncate: What is done with a text that is too long, as in `LoadOptions`, whose own counts where None.
 
         Raises:
             InputError: If a text can't be scored.
@@ -112,7 +115,7 @@ class PRM:
             ContextLengthError: If the text has more tokens than the model reads. Nothing was computed.
             MemoryLimitError: If it would take more than `memory_bytes`. Nothing was computed.
         """
-        request = self._scorer.request(problem, as_trace(response, steps), self._scorer.aggregate(aggregate))
+        request = self._scorer.request(problem, as_trace(response, steps), self._scorer.aggregate(aggregate), truncate)
         return self._scorer.score([request])[0]
 
     @overload

@@ -36,6 +36,8 @@ class _Judged(ABC):
         steps: All steps, in order.
         tokens: Token counts.
         scale: What a step reward can be; a probability for most PRMs.
+        truncated: Steps that the model did not see to their ends, since the text was too long and the caller asked for
+            truncation. The rewards of dropped ones are NaN, and the aggregate is of the others.
     """
 
     step_rewards: NDArray[np.float32]
@@ -43,6 +45,7 @@ class _Judged(ABC):
     steps: tuple[Step, ...]
     tokens: Usage
     scale: Scale = field(default=PROBABILITY, kw_only=True)
+    truncated: int = field(default=0, kw_only=True)
 
     @property
     def reward_range(self) -> Range:
@@ -63,7 +66,8 @@ class _Judged(ABC):
             **self._outcome(),
             "reward_range": self.reward_range and list(self.reward_range),
             "aggregate": str(self.aggregate),
-            "step_rewards": [float(reward) for reward in self.step_rewards],
+            "step_rewards": [_number(reward) for reward in self.step_rewards],
+            "truncated": self.truncated,
             "step_range": list(self.scale.range) if self.scale.bounded else None,
             "good_above": self.scale.good_above,
             "steps": [{"text": s.text, "start": s.start, "end": s.end, "part": s.part} for s in self.steps],
@@ -97,7 +101,7 @@ class _Judged(ABC):
     def _record(self, reward: float | None = None, bounds: tuple[float, float] | None = None) -> ScoreRecord:
         return ScoreRecord(
             steps=tuple(StepRecord(step.text, step.part) for step in self.steps),
-            step_rewards=tuple(float(value) for value in self.step_rewards),
+            step_rewards=tuple(_number(value) for value in self.step_rewards),
             aggregate=str(self.aggregate),
             reward_range=self.reward_range,
             step_range=_finite(self.scale.range),
@@ -121,6 +125,7 @@ class Score(_Judged):
         final: The final reward of the trajectory, as `aggregate.final` defines it: the last step's, or that of the
             final response as one step. For a PRM with one reward a trajectory, that one.
         scale: What a step reward can be.
+        truncated: Steps that the model did not see to their ends; see `LoadOptions.truncate`.
     """
 
     reward: float
@@ -241,3 +246,8 @@ class BestOfN(Generic[Candidate, Scored_co]):
 
 def _finite(values: tuple[float, float] | None) -> Range:
     return values if values is not None and all(map(math.isfinite, values)) else None
+
+
+def _number(reward: float) -> float | None:
+    """A step's reward for JSON and views; None where it has none."""
+    return None if math.isnan(reward) else float(reward)

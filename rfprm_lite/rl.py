@@ -68,11 +68,16 @@ def token_rewards(score: Score, offsets: ArrayLike, placement: Placement = "last
         float32 [num_tokens].
 
     Raises:
-        InputError: If a span is not within the response, or if no token has a character of some step: offsets of
-            another text, or of one that was cut off.
+        InputError: If a step has no reward, since it was left out of a text too long; if a span is not within the
+            response, or if no token has a character of some step: offsets of another text, or of one that was cut off.
     """
     if placement not in ("last", "every"):
         raise InputError(f"placement={placement!r}: it is 'last' or 'every'")
+    if np.isnan(score.step_rewards).any():
+        raise InputError(
+            f"{np.isnan(score.step_rewards).sum()} of {len(score.steps)} steps have no reward, since truncation left "
+            "them out: token rewards need a trace that fits"
+        )
     spans = _spans(offsets, score.steps[-1].end)
     starts, ends = spans[:, 0], spans[:, 1]
     (tokens,) = np.nonzero(ends > starts)

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.question import Question
 
 Part = Literal["thinking", "response"]
 
 Conversation = Sequence[Mapping[str, Any]]
 """A list of messages with role and content, the last one of the user."""
-Problem = str | Conversation
-"""A question: text, or a chat conversation in its place."""
+Problem = str | Conversation | Question
+"""A question: text, a chat conversation in its place, or a `Question` with more for the PRM to read."""
 
 DELIMITER = "\n\n"
 """The blank line between two steps."""

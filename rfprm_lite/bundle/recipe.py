@@ -124,6 +124,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         cleaning: What is done to a step's text before it is written.
         split: How text is split into steps unless the caller says so: the name of a splitter, or a separator.
         max_tokens: The authors' own limit, in tokens; None where only the model's positions limit it.
+        cuts: Whether the authors' code cuts a longer text there, without a word. Done on request alone.
         chat: How a conversation is written in the problem's place; None where the authors use no chat template.
         text_tokens: Added tokens that text may hold, and that are read as tokens there, as the authors' tokenizer does.
             Every other added token stands in text as the characters that it is written with.
@@ -145,6 +146,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     cleaning: Cleaning = Cleaning()
     split: str = "blank-lines"
     max_tokens: int | None = None
+    cuts: bool = False
     chat: Chat | None = None
     text_tokens: tuple[str, ...] = ()
 
@@ -162,6 +164,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
             raise ValueError(f"{self.name} gives each step a text of its own: it can have neither first nor closing")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens of {self.name} is {self.max_tokens}")
+        if self.cuts and not (self.probes and self.max_tokens):
+            raise ValueError(f"{self.name} can only be cut at its max_tokens where each step has a text of its own")
 
     @property
     def probes(self) -> bool:

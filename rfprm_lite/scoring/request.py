@@ -19,7 +19,7 @@ from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import Score, Unfinished
 from rfprm_lite.scale import Scale
 from rfprm_lite.text.encoding import Encoder
-from rfprm_lite.trace import Problem, Trace
+from rfprm_lite.trace import Problem, Step, Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,12 +34,16 @@ class Request:
         sequences: What the model sees of it.
         aggregate: What makes one reward of its rewards.
         scale: What a step reward can be.
+        truncated: Steps that the model does not see, or not to their ends.
+        whole: The trace before its first steps were dropped, which have no reward; None where none were.
     """
 
     trace: Trace
     sequences: tuple[TokenSequence, ...]
     aggregate: AnyAggregate
     scale: Scale
+    truncated: int = 0
+    whole: Trace | None = None
 
     @classmethod
     def of(cls, encoder: Encoder, problem: Problem, trace: Trace, aggregate: AnyAggregate, scale: Scale) -> Request:
@@ -113,13 +117,14 @@ class Request:
             computed: Tokens that went through the model for it.
         """
         return Score(
-            step_rewards=rewards[: len(self.trace.steps)],
+            step_rewards=self._of_steps(rewards),
             aggregate=self.aggregate,
-            steps=self.trace.steps,
+            steps=self._steps,
             tokens=Usage(self.num_tokens, computed),
             reward=self._reward(rewards),
             final=float(rewards[-1]),
             scale=self.scale,
+            truncated=self.truncated,
         )
 
     def result(self, rewards: Rewards, computed: int) -> Score | Unfinished:
@@ -133,14 +138,25 @@ class Request:
             return self.score(rewards, computed)
         skipped = self.num_tokens - sum(len(sequence.ids) for sequence in self.first(len(rewards)))
         return Unfinished(
-            step_rewards=rewards[: len(self.trace.steps)],
+            step_rewards=self._of_steps(rewards),
             aggregate=self.aggregate,
-            steps=self.trace.steps,
+            steps=self._steps,
             tokens=Usage(self.num_tokens, computed, skipped),
             lowest=self.lowest(rewards),
             highest=self.highest(rewards),
             scale=self.scale,
+            truncated=self.truncated,
         )
+
+    @property
+    def _steps(self) -> tuple[Step, ...]:
+        """The steps of the whole trace."""
+        return (self.whole or self.trace).steps
+
+    def _of_steps(self, rewards: Rewards) -> Rewards:
+        """The rewards of the steps of the whole trace; NaN of those that were dropped."""
+        dropped = len(self._steps) - len(self.trace.steps)
+        return np.concatenate([np.full(dropped, np.nan, np.float32), rewards[: len(self.trace.steps)]])
 
     def _reward(self, rewards: Rewards) -> float:
         return self.aggregate(rewards[: len(self.trace.steps)], float(rewards[-1]))

@@ -14,7 +14,8 @@ from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import KVLanes
 from rfprm_lite.engine.kv import Block
-from rfprm_lite.errors import ForkError, InputTypeError, RfprmError
+from rfprm_lite.errors import ContextLengthError, ForkError, InputTypeError, RfprmError
+from rfprm_lite.options import LoadOptions, Truncate
 from rfprm_lite.plan.budget import Footprint
 from rfprm_lite.plan.cache import Lease, PrefixCache
 from rfprm_lite.plan.call import Call
@@ -23,6 +24,7 @@ from rfprm_lite.plan.sequence import Rewards, TokenSequence
 from rfprm_lite.results import Score
 from rfprm_lite.scale import Scale
 from rfprm_lite.scoring.request import Request, joined
+from rfprm_lite.scoring.truncation import require, shortened
 from rfprm_lite.scoring.wiring import budget_of, open_engine, packing_of, sizes_of
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
@@ -34,21 +36,19 @@ class Scorer:
     Args:
         bundle: The variant that is loaded.
         device: Where it runs.
-        threads: Of one run, within an operator; None for one a physical core.
-        cache_bytes: Keys and values kept between calls.
-        memory_bytes: That a call may take beside the loaded model, what is kept included; None for no limit.
+        options: How it was loaded: threads, cache_bytes, memory_bytes and truncate count here.
     """
 
-    def __init__(
-        self, bundle: Bundle, device: DeviceSpec, threads: int | None, cache_bytes: int, memory_bytes: int | None
-    ) -> None:
+    def __init__(self, bundle: Bundle, device: DeviceSpec, options: LoadOptions) -> None:
+        require(options.truncate)
+        self._truncate = options.truncate
         manifest, variant = bundle.manifest, bundle.variant
         self.encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
         self._budget = budget_of(manifest)
         sizes = sizes_of(manifest, variant)
-        self.footprint = Footprint(sizes, variant.lanes, cache_bytes, memory_bytes, self._budget)
-        self.cache: PrefixCache[Block] = PrefixCache(cache_bytes, Block.split, self.footprint.pin_capacity)
-        self._engine = open_engine(bundle, device, threads)
+        self.footprint = Footprint(sizes, variant.lanes, options.cache_bytes, options.memory_bytes, self._budget)
+        self.cache: PrefixCache[Block] = PrefixCache(options.cache_bytes, Block.split, self.footprint.pin_capacity)
+        self._engine = open_engine(bundle, device, options.threads)
         self._packing = packing_of(manifest, variant)
         self._default = manifest.recipe.aggregate
         head = manifest.recipe.head
@@ -59,9 +59,25 @@ class Scorer:
         """The aggregate that a caller named or gave; the recipe's own where None."""
         return as_aggregate(value, self._default)
 
-    def request(self, problem: Problem, trace: Trace, aggregate: AnyAggregate) -> Request:
-        """The request of a trace, refused before anything runs where it is too long for the model or for memory."""
-        request = Request.of(self.encoder, problem, trace, aggregate, self.scale)
+    def request(
+        self, problem: Problem, trace: Trace, aggregate: AnyAggregate, truncate: Truncate | None = None
+    ) -> Request:
+        """The request of a trace, refused before anything runs where it is too long for the model or for memory.
+
+        Args:
+            problem: The question.
+            trace: The trace.
+            aggregate: What makes one reward of its rewards.
+            truncate: How it is shortened where it is too long for the model; as the PRM was loaded where None.
+        """
+        require(truncate)
+        way = truncate or self._truncate
+        try:
+            request = Request.of(self.encoder, problem, trace, aggregate, self.scale)
+        except ContextLengthError:
+            if way is None:
+                raise
+            request = shortened(self.encoder, problem, trace, aggregate, self.scale, way)
         self.footprint.lanes(request.longest)
         return request
 

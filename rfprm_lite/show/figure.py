@@ -5,6 +5,7 @@ Figures are made without pyplot, so that no global state is touched and none has
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -108,14 +109,19 @@ def _plot(
     """Plot a line with a mark a step, dotted up to the last step of the thinking."""
     for part, steps in record.parts:
         first = max(steps.start - 1, 0)  # joined to the part before
-        rewards = record.step_rewards[first : steps.stop]
+        rewards = _gaps(record)[first : steps.stop]
         style = ":" if part == "thinking" else "-"
         numbers = range(first + 1, first + 1 + len(rewards))
         axes.plot(numbers, rewards, color=colour, linestyle=style, linewidth=width, zorder=zorder)
     size = 3.5 if len(record.step_rewards) <= MOST_MARKS else 0.0
     numbers = range(1, len(record.step_rewards) + 1)
-    axes.plot(numbers, record.step_rewards, color=colour, linestyle="None", marker=mark, markersize=size, zorder=zorder)
+    axes.plot(numbers, _gaps(record), color=colour, linestyle="None", marker=mark, markersize=size, zorder=zorder)
     axes.plot([], [], color=colour, linewidth=width, marker=mark, markersize=size, label=label)
+
+
+def _gaps(record: ScoreRecord) -> list[float]:
+    """The rewards, NaN where a step has none: a gap in the line."""
+    return [math.nan if reward is None else reward for reward in record.step_rewards]
 
 
 def _mark_first_weak(axes: Axes, records: Sequence[ScoreRecord]) -> None:

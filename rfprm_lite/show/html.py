@@ -79,12 +79,12 @@ def add(parent: Element, tag: str, text: str = "", attributes: Mapping[str, str]
 
 
 def _add_step(listed: Element, record: ScoreRecord, i: int) -> None:
-    if i >= len(record.step_rewards):
+    reward = record.step_rewards[i] if i < len(record.step_rewards) else None
+    if reward is None:
         row = add(listed, "li", "", {"class": "rfprm-step rfprm-unread"})
         add(row, "span", str(i + 1), {"class": "rfprm-number"})
         add(row, "span", "not read", {"class": "rfprm-reward"})
     else:
-        reward = record.step_rewards[i]
         weak = " rfprm-weak" if i == record.first_weak else ""
         level = round(record.level(reward) * LEVELS)
         row = add(listed, "li", "", {"class": f"rfprm-step rfprm-level-{level}{weak}"})
@@ -122,12 +122,16 @@ def _sparkline(record: ScoreRecord) -> Element:
             }
             add(spark, "rect", "", shade)
     add(spark, "path", "", {"class": "rfprm-good", "d": f"M0 {_y(0.5):.1f}H{WIDTH:g}"})
-    points = [f"{_x(record, i):.1f} {_y(record.level(reward)):.1f}" for i, reward in enumerate(record.step_rewards)]
+    points = [
+        f"{_x(record, i):.1f} {_y(record.level(reward)):.1f}"
+        for i, reward in enumerate(record.step_rewards)
+        if reward is not None
+    ]
     if points:
         add(spark, "path", "", {"class": "rfprm-line", "d": f"M{points[0]}L{' '.join(points)}"})
-    if record.first_weak is not None:
-        weak = record.first_weak
-        x, y = _x(record, weak), _y(record.level(record.step_rewards[weak]))
+    weak = record.first_weak
+    if weak is not None and (reward := record.step_rewards[weak]) is not None:
+        x, y = _x(record, weak), _y(record.level(reward))
         add(spark, "circle", "", {"class": "rfprm-ring", "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3"})
     return spark
 

@@ -35,7 +35,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
 
     Attributes:
         steps: All steps, in order.
-        step_rewards: Rewards of all steps, or of the first ones.
+        step_rewards: Rewards of all steps, or of the first ones; None of a step that was left out of a text too long.
         aggregate: The name of what makes one reward of them.
         reward_range: Lowest and highest reward that there can be; None if there are none.
         tokens: Token counts.
@@ -50,7 +50,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
     """
 
     steps: Annotated[tuple[StepRecord, ...], msgspec.Meta(min_length=1)]
-    step_rewards: tuple[float, ...]
+    step_rewards: tuple[float | None, ...]
     aggregate: str
     reward_range: tuple[float, float] | None
     tokens: Usage
@@ -67,15 +67,24 @@ class ScoreRecord(msgspec.Struct, frozen=True):
         if self.reward is not None and len(self.step_rewards) < len(self.steps):
             raise ValueError(f"a reward, but only {len(self.step_rewards)} step_rewards for {len(self.steps)} steps")
         low, high = self.step_range or (-math.inf, math.inf)
-        wrong = [reward for reward in self.step_rewards if not low <= reward <= high]
+        wrong = [reward for reward in self.known if not low <= reward <= high]
         if wrong:
             raise ValueError(f"step_rewards hold {wrong[0]}, their step_range is {low:g} to {high:g}")
+
+    @property
+    def known(self) -> list[float]:
+        """The rewards of the steps that have one."""
+        return [reward for reward in self.step_rewards if reward is not None]
 
     @property
     def first_weak(self) -> int | None:
         """The index of the first step whose reward is below `good_above`; None if there is none."""
         good = self.good_above
-        return None if good is None else next((i for i, x in enumerate(self.step_rewards) if x < good), None)
+        return (
+            None
+            if good is None
+            else next((i for i, x in enumerate(self.step_rewards) if x is not None and x < good), None)
+        )
 
     @property
     def weak_mark(self) -> str:
@@ -87,7 +96,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
 
         Where nothing bounds rewards, the scale ends with those of this trace.
         """
-        low, high = self.step_range or (min(self.step_rewards), max(self.step_rewards))
+        low, high = self.step_range or (min(self.known), max(self.known))
         good = (low + high) / 2 if self.good_above is None else self.good_above
         if reward < good:
             return 0.5 * (reward - low) / (good - low)
@@ -116,13 +125,14 @@ class ScoreRecord(msgspec.Struct, frozen=True):
     @property
     def trajectory(self) -> str:
         """The course of the rewards, in words."""
-        if not self.step_rewards:
+        known = self.known
+        if not known:
             return f"none of {counted(len(self.steps), 'step')} was read"
-        lowest = min(range(len(self.step_rewards)), key=self.step_rewards.__getitem__)
-        share = f"{len(self.step_rewards)} of " if len(self.step_rewards) < len(self.steps) else ""
+        lowest = self.step_rewards.index(min(known))
+        share = f"{len(known)} of " if len(known) < len(self.steps) else ""
         return (
-            f"{share}{counted(len(self.steps), 'step')}, lowest {self.step_rewards[lowest]:.3f} at step {lowest + 1}, "
-            f"last {self.step_rewards[-1]:.3f}"
+            f"{share}{counted(len(self.steps), 'step')}, lowest {min(known):.3f} at step {lowest + 1}, "
+            f"last {known[-1]:.3f}"
         )
 
     @property

@@ -62,9 +62,9 @@ def _title(record: BestOfNRecord, candidate: int) -> str:
 
 
 def _reward(record: ScoreRecord, i: int) -> tuple[Text, Text]:
-    if i >= len(record.step_rewards):
+    reward = record.step_rewards[i] if i < len(record.step_rewards) else None
+    if reward is None:
         return Text("", "dim"), Text("not read", "dim")
-    reward = record.step_rewards[i]
     mark = f"  <- {record.weak_mark}" if i == record.first_weak else ""
     level = record.level(reward)
     return Text(f"{reward:.3f}", _colour(level)), Text(_bar(level) + mark, _colour(level))
@@ -78,7 +78,8 @@ def _spark(record: ScoreRecord) -> Text:
         if steps.start:
             line.append(" | ", "dim")
         for start in range(steps.start, steps.stop, together):
-            rewards = record.step_rewards[start : min(start + together, steps.stop)]
+            some = record.step_rewards[start : min(start + together, steps.stop)]
+            rewards = [reward for reward in some if reward is not None]
             line.append(*(_block(record.level(min(rewards))) if rewards else ("·", "dim")))
         if len(record.parts) > 1:
             line.append(f" {part}", "dim")

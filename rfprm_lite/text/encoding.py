@@ -87,6 +87,29 @@ class Encoder:
         longest = self.encode(whole)  # first, so that too long a text is refused at once
         return [*map(self.encode, drafts), longest]
 
+    def cut_sequences(self, problem: Problem, trace: Trace) -> tuple[list[TokenSequence], int]:
+        """The sequences of `step_sequences` as the authors' code cuts them: `max_tokens` tokens at most, the end lost.
+
+        Returns:
+            The sequences, and how many of them were cut. Each is read out at its last token.
+
+        Raises:
+            InputError: If the authors' code cuts nothing, or as `step_sequences`.
+        """
+        if not self._recipe.cuts:
+            raise InputError(
+                f"truncate='authors': the authors' code cuts no text of {self._recipe.name}. "
+                "truncate='drop-oldest-thoughts' keeps the newest steps"
+            )
+        sequences = [self._sequence(draft) for draft in step_drafts(self._recipe, problem, trace)]
+        most = self._max_tokens
+        cut = [TokenSequence(s.ids[:most], np.minimum(s.read_at, most - 1)) for s in sequences]
+        return cut, sum(len(sequence.ids) > most for sequence in sequences)
+
+    def count(self, problem: Problem, trace: Trace) -> int:
+        """The tokens of the longest text that the model would read of a trace, however many they are."""
+        return len(self._sequence(step_drafts(self._recipe, problem, trace)[-1]).ids)
+
     def last_step_sequence(self, problem: Problem, trace: Trace) -> TokenSequence:
         """The last of `step_sequences`, read out at the last step alone. Raises as it does."""
         whole = self.encode(last_step_draft(self._recipe, problem, trace))
@@ -114,6 +137,12 @@ class Encoder:
             ContextLengthError: If it has more than `max_tokens` tokens.
             InputError: If a step merges with the text behind it, so that no token ends at its read-out.
         """
+        sequence = self._sequence(draft)
+        if len(sequence.ids) > self._max_tokens:
+            raise ContextLengthError(len(sequence.ids), self._max_tokens)
+        return sequence
+
+    def _sequence(self, draft: Draft) -> TokenSequence:
         ids: list[int] = []
         read_at: list[int] = []
         run = ""
@@ -129,8 +158,6 @@ class Encoder:
             else:
                 run += piece.text
         self._finish(run, reads, ids, read_at)
-        if len(ids) > self._max_tokens:
-            raise ContextLengthError(len(ids), self._max_tokens)
         self._require_expected(ids, read_at)
         return TokenSequence(np.array(ids, np.int64), np.array(read_at, np.int64))
 

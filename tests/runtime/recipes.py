@@ -16,5 +16,6 @@ UNSEPARATED = Recipe(
     head=Head("linear", "sigmoid", (1.0,), good_above=0.5),
     aggregate=Aggregate("last"),
     max_tokens=2048,
+    cuts=True,
     source="Gen-Verse/ReasonFlux ReasonFlux_PRM/README.md and utils/rm_utils.py; arXiv 2506.18896",
 )

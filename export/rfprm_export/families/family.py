@@ -109,6 +109,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         cleaning: See `Recipe`.
         split: See `Recipe`.
         max_tokens: See `Recipe`.
+        cuts: See `Recipe`.
         chat: See `Recipe`.
         asserted: Whether the tokenizer's own chat template must write what `opening` and `step` do.
         system: The system message that is passed to the tokenizer's chat template; None for none.
@@ -135,6 +136,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     cleaning: Cleaning = Cleaning()
     split: str = "blank-lines"
     max_tokens: int | None = None
+    cuts: bool = False
     chat: Chat | None = None
     asserted: bool = False
     system: str | None = None
@@ -196,6 +198,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
                 cleaning=msgspec.structs.replace(self.cleaning, refuse=refuse),
                 split=self.split,
                 max_tokens=self.max_tokens,
+                cuts=self.cuts,
                 chat=parts.chat if parts else self.chat,
             )
         except ValueError as error:

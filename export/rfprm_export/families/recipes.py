@@ -90,6 +90,7 @@ FAMILIES = (
         tensors=HeadTensors((("weight", "bias"),), files=("reward_head.pt",)),
         aggregate=Aggregate("last"),
         max_tokens=2048,
+        cuts=True,
         source="Gen-Verse/ReasonFlux ReasonFlux_PRM/README.md and utils/rm_utils.py; arXiv 2506.18896",
         models=("Gen-Verse/ReasonFlux-PRM-1.5B",),
         alone=True,

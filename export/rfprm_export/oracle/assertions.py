@@ -16,6 +16,7 @@ from rfprm_export.families.family import ExportRecipe, Family, Part
 from rfprm_export.oracle.template import Message, render, text_of
 from rfprm_lite.bundle.pieces import Cut, slot_names, specials
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
+from rfprm_lite.question import Question
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.text.writing import step_drafts
 from rfprm_lite.trace import Problem, Trace
@@ -98,6 +99,8 @@ def _assert_text(tokenizer: PreTrainedTokenizerBase, family: Family, ours: str, 
 
 
 def _messages(family: Family, problem: Problem) -> list[Message]:
+    if isinstance(problem, Question):
+        raise TypeError("the probes are texts and conversations")
     if isinstance(problem, str):
         messages: list[Message] = [{"role": "user", "content": problem}]
     else:
