@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.tensors import BLOCK_BYTES
 from rfprm_export.errors import CheckpointError
-from rfprm_export.oracle.reference import Layers
+from rfprm_export.oracle.layers import Layers
 
 PRODUCTS = (*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
 """The modules of a layer that multiply by weights."""
