@@ -72,7 +72,7 @@ def calibrate(
         if layer.ranges is not None:
             measured.append(layer.ranges)
         if writers:
-            bases = Bases(order, {layer.index: layer_bases(layer.statistics(architecture))}, head)
+            bases = Bases(order, {layer.index: layer_bases(layer.statistics())}, head)
             _fill(writers, layer, bases)
     load = checkpoint_blocks(reference.checkpoint, reference.head)
     for writer in writers:
