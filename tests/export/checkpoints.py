@@ -92,6 +92,7 @@ BACKBONES = {
     ),
 }
 """Layouts of the backbones other than Qwen2, each with all that it has and Qwen2 lacks."""
+ALL_LAYOUTS = LAYOUTS | BACKBONES
 
 
 def make_checkpoint(folder: Path, layout: Layout, seed: int = 0) -> Path:
