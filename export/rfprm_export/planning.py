@@ -147,4 +147,4 @@ def family_of(outline: Outline, recipe: str | None, options: Options) -> Recogni
 
 def _traits(outline: Outline) -> Traits:
     files = [path.name for path in outline.folder.iterdir()]
-    return Traits(outline.architecture.model_type, outline.architecture.name, outline.shapes, files)
+    return Traits(outline.architecture.kind.model_type, outline.architecture.name, outline.shapes, files)

@@ -79,8 +79,11 @@ def package_problems(packages: dict[str, str]) -> list[str]:
         for one, other in TWINS
         if one in packages and other in packages
     ]
-    if packages.get("onnxruntime") in ("1.24.0", "1.24.1"):
-        problems.append("this onnxruntime can't load external data from a symlinked hub cache: upgrade it")
+    if packages.get("onnxruntime", "").startswith(("1.23.", "1.24.0", "1.24.1")):
+        problems.append(
+            "this onnxruntime has sliding windows that are a token too long, or can't load external data from a "
+            "symlinked hub cache: upgrade it to 1.24.2 or newer"
+        )
     return problems
 
 

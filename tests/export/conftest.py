@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-from checkpoints import DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
+from checkpoints import ALL_LAYOUTS, DEMO_CHECKPOINT, LAYOUTS, make_checkpoint
 from exporting import Exported, open_reference
 from network import refuse_connections
 from rfprm_export.pipeline import Request, export
@@ -42,17 +42,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """Exports a layout by the name of its recipe, once."""
+    """Exports a layout by its name, once."""
     done: dict[str, Exported] = {}
 
-    def get(recipe: str) -> Exported:
-        if recipe not in done:
-            root = tmp_path_factory.mktemp("exported")
-            checkpoint = make_checkpoint(root / "checkpoint", LAYOUTS[recipe])
-            export(Request(str(checkpoint), root / "bundle", recipe, most_traces=8))
+    def get(name: str) -> Exported:
+        if name not in done:
+            root, layout = tmp_path_factory.mktemp("exported"), ALL_LAYOUTS[name]
+            checkpoint = make_checkpoint(root / "checkpoint", layout)
+            export(Request(str(checkpoint), root / "bundle", layout.recipe, most_traces=8))
             fp32 = PRM.from_pretrained(root / "bundle", variant="fp32", threads=2, cache_bytes=0)
-            done[recipe] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, recipe), fp32)
-        return done[recipe]
+            done[name] = Exported(checkpoint, root / "bundle", open_reference(checkpoint, layout.recipe), fp32)
+        return done[name]
 
     return get
 

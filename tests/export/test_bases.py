@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoints import LAYOUTS
+from checkpoints import ALL_LAYOUTS
 from exporting import Exported
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.head import load_head
@@ -64,11 +64,11 @@ def balanced_bases(statistics: Sequence[LayerStatistics], head: str) -> Bases:
     return Bases(order, dict(enumerate(map(layer_bases, statistics))), head)
 
 
-@pytest.mark.parametrize("recipe", LAYOUTS)
-def test_it_changes_no_reward_in_fp32(exported: Get, recipe: str, tmp_path: Path) -> None:
-    made = exported(recipe)
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
+def test_it_changes_no_reward_in_fp32(exported: Get, layout: str, tmp_path: Path) -> None:
+    made = exported(layout)
     checkpoint = Checkpoint.open(made.checkpoint)
-    a, spec = checkpoint.architecture, family_from(recipe).resolve(None, {}, ())
+    a, spec = checkpoint.architecture, family_from(ALL_LAYOUTS[layout].recipe).resolve(None, {}, ())
     statistics = [anything(a, np.random.default_rng(i)) for i in range(a.num_layers)]
     variant = replace(FP32, arithmetic=MixedArithmetic)
     change = balanced_bases(statistics, "head.0.weight").blocks
@@ -146,7 +146,7 @@ def test_products_of_outliers_become_more_exact(exported: Get) -> None:
 
 def statistics_of(made: Exported) -> list[LayerStatistics]:
     layers = made.reference.layers([torch.arange(5, 60)[None]])
-    return [layer.statistics(made.reference.checkpoint.architecture) for layer in calibrated_layers(layers, READERS)]
+    return [layer.statistics() for layer in calibrated_layers(layers, READERS)]
 
 
 @pytest.mark.parametrize("module", [ATTENDED, INNER])

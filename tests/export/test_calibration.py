@@ -35,7 +35,7 @@ def inputs_of_products(reference: Reference) -> dict[str, np.ndarray]:
 def test_statistics_are_of_what_the_products_are_given(exported: Get) -> None:
     reference = exported("reasonflux-prm-7b").reference
     layer, inputs, a = first_layer(reference), inputs_of_products(reference), reference.checkpoint.architecture
-    statistics = layer.statistics(a)
+    statistics = layer.statistics()
     weights = {name: reference.checkpoint.tensor(f"model.layers.0.{name}.weight") for name in inputs}
     for norm, found in zip(NORMS, (statistics.attention, statistics.mlp), strict=True):
         scale = reference.checkpoint.tensor(f"model.layers.0.{norm}.weight")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from checkpoints import DEMO_CHECKPOINT, LAYOUTS, MATH_SYSTEM, make_checkpoint
+from checkpoints import ALL_LAYOUTS, DEMO_CHECKPOINT, LAYOUTS, MATH_SYSTEM, make_checkpoint
 from exporting import Exported, open_reference
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.tensors import Checkpoint
@@ -37,7 +37,7 @@ SEVEN = "reasonflux-prm-7b"
 # --- parity ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", LAYOUTS)
+@pytest.mark.parametrize("recipe", ALL_LAYOUTS)
 def test_rewards_are_pytorchs_with_and_without_prefix_sharing(exported: Get, recipe: str) -> None:
     made = exported(recipe)
     pairs = [*PROBES, ("A long one.", Trace.from_steps([f"{n} + {n} is {2 * n}." for n in range(40)]))]
@@ -224,7 +224,7 @@ def test_memory_does_not_grow_with_layers(tmp_path: Path, variant: str) -> None:
     assert (peaks[1] - peaks[0]) * 1024 < 20e6
 
 
-@pytest.mark.parametrize("recipe", LAYOUTS)
+@pytest.mark.parametrize("recipe", ALL_LAYOUTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_layer_by_layer_gives_the_runtimes_rewards(exported: Get, recipe: str, variant: str) -> None:
     made = exported(recipe)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from checkpoints import LAYOUTS
+from checkpoints import ALL_LAYOUTS
 from exporting import Exported
 from rfprm_export.parity.probes import PROBES
 from rfprm_export.quantize.integers import BLOCK, SMALLEST, ZERO, quantise_blocks
@@ -33,7 +33,7 @@ def test_rounding_is_no_worse_than_by_the_largest_value(rows: np.ndarray) -> Non
     assert (found.sum(-1) <= plain.sum(-1) * 1.001 + 1e-6).all()
 
 
-@pytest.mark.parametrize("recipe", LAYOUTS)
+@pytest.mark.parametrize("recipe", ALL_LAYOUTS)
 def test_rewards_are_in_the_neighbourhood_of_pytorchs(exported: Callable[[str], Exported], recipe: str) -> None:
     """Random weights, the worst of inputs: what matters is that nothing is packed in a wrong order."""
     made = exported(recipe)

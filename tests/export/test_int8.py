@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from checkpoints import LAYOUTS
+from checkpoints import ALL_LAYOUTS
 from exporting import Exported
 from rfprm_export.parity import texts
 from rfprm_export.parity.probes import PROBES, calibration_traces, pools
@@ -24,7 +24,7 @@ Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"
 
 
-@pytest.mark.parametrize("recipe", LAYOUTS)
+@pytest.mark.parametrize("recipe", ALL_LAYOUTS)
 def test_rewards_are_near_pytorchs(exported: Get, recipe: str) -> None:
     made = exported(recipe)
     expected = made.reference.step_rewards(PROBES)
@@ -34,7 +34,7 @@ def test_rewards_are_near_pytorchs(exported: Get, recipe: str) -> None:
     assert differences.max() > 1e-6  # it is another arithmetic
 
 
-@pytest.mark.parametrize("recipe", LAYOUTS)
+@pytest.mark.parametrize("recipe", ALL_LAYOUTS)
 def test_a_reward_does_not_depend_on_what_else_is_in_the_run(exported: Get, recipe: str) -> None:
     int8 = exported(recipe).variant("int8")
     for probe, score in zip(PROBES, int8.score_many(PROBES), strict=True):

@@ -55,10 +55,16 @@ def edit_shard(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], obj
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model_type": "llama"}, "'llama'"),
+        ({"model_type": "mixtral"}, "'mixtral'; qwen2, llama"),
+        ({"model_type": "llama"}, "no recipe accounts for.*bias"),
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"use_sliding_window": True}, "use_sliding_window"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"rope_scaling": {"type": "longrope", "factor": 4.0}}, "'longrope'"),
+        ({"rope_scaling": {"type": "yarn"}}, "'yarn' without factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "mscale": 1.0}}, "'yarn' with mscale 1.0"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "with full_attention"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"layer_types": ["sliding_attention"] * 3}, "layer_types are .'sliding_attention"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"num_attention_heads": 8}, "heads of 8"),
         ({"num_attention_heads": "x"}, "invalid literal"),

@@ -37,7 +37,7 @@ def test_the_twins_differ_in_onnxruntime_alone(wheels: dict[str, Path]) -> None:
     assert [line for line in gpu if line.startswith("onnxruntime-gpu")]
     names = {line.split(">")[0].split("!")[0] for line in cpu}
     assert names == {"onnxruntime", "tokenizers", "numpy", "huggingface-hub", "msgspec", "click", "rich"}
-    assert next(line for line in cpu if line.startswith("onnxruntime")).count("!=1.24.") == 2
+    assert "onnxruntime>=1.24.2" in cpu
 
 
 def test_what_is_inside(wheels: dict[str, Path]) -> None:

@@ -249,7 +249,8 @@ def test_doctor_knows_wheels_that_clash() -> None:
     assert package_problems({"onnxruntime": "1.32.0"}) == []
     (clash,) = package_problems({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
     assert "onnxruntime and onnxruntime-gpu are both installed" in clash
-    assert package_problems({"onnxruntime": "1.24.1"})
+    assert package_problems({"onnxruntime": "1.24.2"}) == []
+    assert all(package_problems({"onnxruntime": version}) for version in ("1.23.2", "1.24.1"))
 
 
 def test_doctor_survives_a_broken_onnxruntime(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

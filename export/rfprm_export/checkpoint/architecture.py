@@ -1,17 +1,38 @@
-"""A checkpoint's dimensions: the backbones that the graph writer knows.
+"""A checkpoint's architecture: its row in the table of backbones, and the numbers of its config.
 
 In: config.json. Out: an `Architecture`, or an error that says what can't be exported.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rfprm_export.checkpoint.rope import Rope
 from rfprm_export.errors import CheckpointError
+from rfprm_export.families.backbones import (
+    ATTENTION_NORM,
+    ATTENTION_POST_NORM,
+    BACKBONES,
+    EMBEDDING,
+    FINAL_NORM,
+    KEY_NORM,
+    MLP_NORM,
+    MLP_POST_NORM,
+    ONLY,
+    QUERY_NORM,
+    Backbone,
+)
 
 HEAD_SIZE_STEP, MOST_HEAD_SIZE = 16, 256
 """What GroupQueryAttention's kernels take: its rotary embedding the step, its CUDA kernel the maximum."""
+ACTIVATIONS = ("silu", "gelu_pytorch_tanh")
+"""What the graph has a node for."""
+NORMS = (ATTENTION_NORM, MLP_NORM, ATTENTION_POST_NORM, MLP_POST_NORM)
+"""A layer's norms of whole rows."""
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""What config.json calls layers that see all tokens, and those that see a window."""
 
 
 Shape = tuple[int, ...]
@@ -19,11 +40,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A Qwen2 backbone, as config.json describes it.
+    """A decoder, as config.json describes it.
 
     Attributes:
+        kind: Its row in the table.
         name: The config's architectures[0].
-        model_type: The config's.
         num_layers: Layers.
         hidden_size: Features of the residual stream.
         intermediate_size: Features within the MLP.
@@ -32,12 +53,17 @@ class Architecture:
         head_size: Features of a head.
         vocab_size: Rows of the embedding table.
         max_positions: Tokens of a text, at most.
-        rope_theta: Base of the rotary embedding's wavelengths.
+        rope: Its rotary embedding.
         norm_epsilon: Added to mean squares by norms.
+        activation: Of the MLP's gate, one of `ACTIVATIONS`.
+        windows: How many tokens each layer sees, the token itself among them; None for all.
+        query_scale: What scores of attention are multiplied with.
+        softcap: What scores of attention stay within; None for no bound.
+        embedding_scale: What embeddings are multiplied with; None for nothing.
     """
 
+    kind: Backbone
     name: str
-    model_type: str
     num_layers: int
     hidden_size: int
     intermediate_size: int
@@ -46,8 +72,13 @@ class Architecture:
     head_size: int
     vocab_size: int
     max_positions: int
-    rope_theta: float
+    rope: Rope
     norm_epsilon: float
+    activation: str
+    windows: tuple[int | None, ...]
+    query_scale: float
+    softcap: float | None
+    embedding_scale: float | None
 
     @property
     def q_size(self) -> int:
@@ -60,35 +91,30 @@ class Architecture:
         return self.num_kv_heads * self.head_size
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Architecture:
+    def from_config(cls, config: Mapping[str, Any]) -> Architecture:
         """Check a config.json.
 
         Raises:
             CheckpointError: It asks for what the graph does not do, or lacks something.
         """
-        _require(config, "model_type", "qwen2")
-        _require(config, "hidden_act", "silu")
-        if config.get("use_sliding_window"):
-            raise CheckpointError("config.json: use_sliding_window is true; only full attention is exported")
+        kind = BACKBONES.get(config.get("model_type", ""))
+        if kind is None:
+            raise CheckpointError(
+                f"config.json: model_type is {config.get('model_type')!r}; {', '.join(BACKBONES)} can be exported"
+            )
+        config = {**kind.defaults, **config}
+        for key, value in {**ONLY, **kind.only}.items():
+            if (config.get(key) or value) != value:
+                raise CheckpointError(f"config.json: {key} is {config[key]!r}, only {value!r} is exported")
+        if config.get(kind.activation) not in ACTIVATIONS:
+            raise CheckpointError(
+                f"config.json: {kind.activation} is {config.get(kind.activation)!r}, only {' and '.join(ACTIVATIONS)} "
+                "are exported"
+            )
         if config.get("quantization_config"):
             raise CheckpointError("config.json: the checkpoint is quantised; export from the original weights")
         try:
-            heads = int(config["num_attention_heads"])
-            hidden = int(config["hidden_size"])
-            architecture = cls(
-                name=str(config["architectures"][0]),
-                model_type=str(config["model_type"]),
-                num_layers=int(config["num_hidden_layers"]),
-                hidden_size=hidden,
-                intermediate_size=int(config["intermediate_size"]),
-                num_heads=heads,
-                num_kv_heads=int(config["num_key_value_heads"]),
-                head_size=int(config.get("head_dim") or hidden // heads),
-                vocab_size=int(config["vocab_size"]),
-                max_positions=int(config["max_position_embeddings"]),
-                rope_theta=_rope_theta(config),
-                norm_epsilon=float(config["rms_norm_eps"]),
-            )
+            architecture = cls._of(kind, config)
         except CheckpointError:
             raise
         except KeyError as error:
@@ -102,41 +128,84 @@ class Architecture:
             )
         return architecture
 
-    def backbone(self) -> dict[str, Shape]:
-        """List name and shape of every tensor of the backbone."""
+    @classmethod
+    def _of(cls, kind: Backbone, config: Mapping[str, Any]) -> Architecture:
+        heads, hidden, layers = (
+            int(config[key]) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
+        )
+        head_size = int(config.get("head_dim") or hidden // heads)
+        scale, softcap = (config[key] if key else None for key in (kind.query_scale, kind.softcap))
+        return cls(
+            kind=kind,
+            name=str(config["architectures"][0]),
+            num_layers=layers,
+            hidden_size=hidden,
+            intermediate_size=int(config["intermediate_size"]),
+            num_heads=heads,
+            num_kv_heads=int(config["num_key_value_heads"]),
+            head_size=head_size,
+            vocab_size=int(config["vocab_size"]),
+            max_positions=int(config["max_position_embeddings"]),
+            rope=Rope.from_config(config),
+            norm_epsilon=float(config["rms_norm_eps"]),
+            activation=str(config[kind.activation]),
+            windows=_windows(kind, config, layers),
+            query_scale=float(head_size if scale is None else scale) ** -0.5,
+            softcap=None if softcap is None else float(softcap),
+            embedding_scale=hidden**0.5 if kind.scaled_embeddings else None,
+        )
+
+    def offset(self, name: str) -> float:
+        """Tell what is added to a tensor, by our name, so that it means what Llama's does."""
+        module = name.removesuffix(".weight").split(".", 3)[-1] if name.startswith("model.layers.") else name
+        return self.kind.norm_offset if module in NORMS or name == f"model.{FINAL_NORM}.weight" else 0.0
+
+    def layer(self) -> dict[str, Shape]:
+        """List name and shape of every tensor of a layer, in our words."""
         h, q, kv, inner = self.hidden_size, self.q_size, self.kv_size, self.intermediate_size
-        layer = {
-            "input_layernorm.weight": (h,),
-            "self_attn.q_proj.weight": (q, h),
-            "self_attn.q_proj.bias": (q,),
-            "self_attn.k_proj.weight": (kv, h),
-            "self_attn.k_proj.bias": (kv,),
-            "self_attn.v_proj.weight": (kv, h),
-            "self_attn.v_proj.bias": (kv,),
+        sizes = {"q": q, "k": kv, "v": kv}
+        shapes: dict[str, Shape] = {f"{ATTENTION_NORM}.weight": (h,)}
+        for part, size in sizes.items():
+            shapes[f"self_attn.{part}_proj.weight"] = (size, h)
+            if self.kind.qkv_bias:
+                shapes[f"self_attn.{part}_proj.bias"] = (size,)
+        if self.kind.qk_norm:
+            shapes |= {f"{norm}.weight": (self.head_size,) for norm in (QUERY_NORM, KEY_NORM)}
+        shapes |= {
             "self_attn.o_proj.weight": (h, q),
-            "post_attention_layernorm.weight": (h,),
+            f"{MLP_NORM}.weight": (h,),
             "mlp.gate_proj.weight": (inner, h),
             "mlp.up_proj.weight": (inner, h),
             "mlp.down_proj.weight": (h, inner),
         }
+        if self.kind.post_norms:
+            shapes |= {f"{norm}.weight": (h,) for norm in (ATTENTION_POST_NORM, MLP_POST_NORM)}
+        return shapes
+
+    def backbone(self) -> dict[str, Shape]:
+        """List name and shape of every tensor of the backbone, in our words."""
         shapes: dict[str, Shape] = {
-            "model.embed_tokens.weight": (self.vocab_size, h),
-            "model.norm.weight": (h,),
+            f"model.{EMBEDDING}.weight": (self.vocab_size, self.hidden_size),
+            f"model.{FINAL_NORM}.weight": (self.hidden_size,),
         }
+        layer = self.layer()
         for i in range(self.num_layers):
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
         return shapes
 
 
-def _rope_theta(config: dict[str, Any]) -> float:
-    """Version 4 of transformers writes rope_theta and rope_scaling, version 5 rope_parameters."""
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind != "default":
-        raise CheckpointError(f"config.json: rotary embeddings of type {kind!r}; only the default is exported")
-    return float(parameters["rope_theta"] if "rope_theta" in parameters else config["rope_theta"])
-
-
-def _require(config: dict[str, Any], key: str, value: str) -> None:
-    if config.get(key) != value:
-        raise CheckpointError(f"config.json: {key} is {config.get(key)!r}, only {value!r} is exported")
+def _windows(kind: Backbone, config: Mapping[str, Any], layers: int) -> tuple[int | None, ...]:
+    """The window of each layer; a window as long as the longest text is none."""
+    window = config.get("sliding_window")
+    sliding = {
+        "none": [False] * layers,
+        "all": [window is not None] * layers,
+        "alternate": [window is not None and i % 2 == 0 for i in range(layers)],
+    }[kind.windows]
+    types = [SLIDING if slides else FULL for slides in sliding]
+    if config.get("layer_types") not in (None, types):
+        raise CheckpointError(
+            f"config.json: layer_types are {config['layer_types']}, only {types} are exported of a {kind.model_type}"
+        )
+    matters = window is not None and int(window) < int(config["max_position_embeddings"])
+    return tuple(int(config["sliding_window"]) if slides and matters else None for slides in sliding)

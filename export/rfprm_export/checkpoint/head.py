@@ -97,7 +97,7 @@ def load_head(checkpoint: Checkpoint, spec: ExportRecipe) -> Tensors:
 
 def _rows(checkpoint: Checkpoint, rows: tuple[int, ...]) -> NDArray[np.float32]:
     """Rows of the language model's head."""
-    name = LM_HEAD if LM_HEAD in checkpoint.shards else EMBEDDINGS
+    name = LM_HEAD if LM_HEAD in checkpoint.tensors else EMBEDDINGS
     found: dict[int, NDArray[np.float32]] = {}
     start = 0
     for block in checkpoint.blocks(name):

@@ -1,7 +1,8 @@
 """Where a checkpoint comes from: a folder, or a repository of the hub.
 
 In: a folder or a hub id, and a revision. Out: an outline, for which no weight is downloaded, so that what can't be
-exported is refused first; then the checkpoint itself, of the same commit.
+exported is refused first; then the checkpoint itself, of the same commit. Files of PyTorch's are the exception: only
+they themselves say which tensors they hold, so that they come with the outline.
 """
 
 from __future__ import annotations
@@ -11,10 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rfprm_export.checkpoint.architecture import Shape
-from rfprm_export.checkpoint.tensors import INDEX, SINGLE, Checkpoint, Outline, load_architecture, load_shards
+from rfprm_export.checkpoint.shards import INDEXES, PYTORCH, SINGLES, shards_of
+from rfprm_export.checkpoint.tensors import Checkpoint, Outline, load_architecture
 from rfprm_export.errors import CheckpointError
 
-SMALL = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja", INDEX, "reward_head.pt", "value_head.*")
+SMALL = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "*.jinja",
+    *INDEXES,
+    "reward_head.pt",
+    "value_head.*",
+)
 """What is downloaded for an outline; no Python file ever is."""
 
 
@@ -34,20 +44,24 @@ def outline(source: str, revision: str | None) -> Outline:
             raise CheckpointError(f"{source} is a folder: a revision is for hub ids")
         return Checkpoint.open(folder).outline()
     folder = _download(source, revision, SMALL)
-    missing = _missing(folder)
+    architecture = load_architecture(folder)
+    missing = _missing(source, folder)
+    if missing:
+        _require_online(source, missing)
+    if pickled := [file for file in missing if file.endswith(PYTORCH)]:
+        _download(source, folder.name, pickled)  # only the files themselves say what is in them
+        missing = _missing(source, folder)
     if not missing:
         return Checkpoint.open(folder).outline()
-    _require_online(source, missing)
-    architecture = load_architecture(folder)
     shapes: dict[str, Shape] = {}
     still_to_come = 0
-    for file, names in _shards(folder).items():
+    for file, names in _shards(source, folder).items():
         in_shard, size = _head(source, folder.name, file)
         shapes |= {name: shape for name, shape in in_shard.items() if not names or name in names}
         still_to_come += size if file in missing else 0
         if absent := sorted(names - in_shard.keys()):
             raise CheckpointError(f"{file} of {source} lacks {absent[0]}, which the index says it holds")
-    return Outline(folder, architecture, shapes, still_to_come)
+    return Outline.of_files(folder, architecture, shapes, still_to_come)
 
 
 def fetch(source: str, outlined: Outline) -> Checkpoint:
@@ -60,10 +74,10 @@ def fetch(source: str, outlined: Outline) -> Checkpoint:
     Raises:
         CheckpointError: The weights can't be had, or the checkpoint changed.
     """
-    if missing := ([] if Path(source).is_dir() else _missing(outlined.folder)):
+    if missing := ([] if Path(source).is_dir() else _missing(source, outlined.folder)):
         _require_online(source, missing)
         _download(source, outlined.folder.name, missing)
-        if still := _missing(outlined.folder):  # older clients give what is cached where they find no hub
+        if still := _missing(source, outlined.folder):  # older clients give what is cached where they find no hub
             raise CheckpointError(f"{source}: the hub did not give {', '.join(still)}. What came is kept: call again")
     checkpoint = Checkpoint.open(outlined.folder)
     if checkpoint.outline().shapes != outlined.shapes:
@@ -71,18 +85,26 @@ def fetch(source: str, outlined: Outline) -> Checkpoint:
     return checkpoint
 
 
-def _shards(folder: Path) -> dict[str, set[str]]:
-    """The tensors that each shard has to hold; none are named where there is no index."""
-    if not (folder / INDEX).is_file():
-        return {SINGLE: set()}
-    shards: dict[str, set[str]] = {}
-    for name, file in load_shards(folder / INDEX).items():
-        shards.setdefault(file, set()).add(name)
-    return shards
+def _shards(source: str, folder: Path) -> dict[str, set[str]]:
+    """The tensors that each shard has to hold, of a repository whose small files are in `folder`."""
+    if any((folder / file).is_file() for file in (*INDEXES, *SINGLES)):
+        return shards_of(folder)
+    return {_single(source, folder.name): set()}
 
 
-def _missing(folder: Path) -> list[str]:
-    return [file for file in _shards(folder) if not (folder / file).is_file()]
+def _single(source: str, commit: str) -> str:
+    """The one file that holds all tensors of a repository without an index."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return SINGLES[0]
+    with _hub(source):
+        there = (file for file in SINGLES if HfApi().file_exists(source, file, revision=commit))
+        return next(there, SINGLES[0])
+
+
+def _missing(source: str, folder: Path) -> list[str]:
+    return [file for file in _shards(source, folder) if not (folder / file).is_file()]
 
 
 def _require_online(source: str, missing: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rfprm_export.checkpoint.architecture import Architecture
+from rfprm_export.families.backbones import KEY_NORM, QUERY_NORM
 from rfprm_export.graph.arithmetic import Arithmetic
 from rfprm_export.graph.nodes import Nodes
 from rfprm_export.graph.weights import Weights
@@ -86,25 +87,47 @@ def declare_run(nodes: Nodes, weights: Weights, num_lanes: int, rotary: Rotary, 
 class Attention:
     """Writes the nodes between the projections of a layer."""
 
-    def __init__(self, nodes: Nodes, architecture: Architecture, arithmetic: Arithmetic, run: Run) -> None:
+    def __init__(
+        self, nodes: Nodes, weights: Weights, architecture: Architecture, arithmetic: Arithmetic, run: Run
+    ) -> None:
         self.architecture, self.arithmetic, self.nodes, self.run = architecture, arithmetic, nodes, run
+        self.weights = weights
         self.op = nodes.op
 
     def causal(self, i: int, qkv: ir.Value) -> ir.Value:
         """Attend from all tokens of layer i: packed projections [tokens, q + 2 kv] -> [tokens, q], working type."""
-        parts = self._split(qkv, self.run.lane_tokens)
-        return self._join([self._lane_causal(i, lane, part) for lane, part in enumerate(parts)])
+        parts = [self._split(rows, self.run.lane_tokens) for rows in self._packed_or_normed(i, qkv)]
+        return self._join([self._lane_causal(i, lane, rows) for lane, rows in enumerate(zip(*parts, strict=True))])
 
-    def _lane_causal(self, i: int, index: int, qkv: ir.Value) -> ir.Value:
+    def _packed_or_normed(self, i: int, qkv: ir.Value) -> Sequence[ir.Value]:
+        """What attention takes: packed projections; or queries, keys and values, where a norm comes between."""
+        if not self.architecture.kind.qk_norm:
+            return [qkv]
+        sizes = self.nodes.int64([self.architecture.q_size, self.architecture.kv_size, self.architecture.kv_size])
+        queries, keys, values = self.nodes.ops("Split", [qkv, sizes], 3, axis=1)
+        return [self._head_norm(i, QUERY_NORM, queries), self._head_norm(i, KEY_NORM, keys), values]
+
+    def _head_norm(self, i: int, norm: str, x: ir.Value) -> ir.Value:
+        """Norm each head of [tokens, heads * head_size], where the backbone does so; working type."""
+        if not self.architecture.kind.qk_norm:
+            return x
+        size = self.architecture.q_size if norm == QUERY_NORM else self.architecture.kv_size
+        name = f"model.layers.{i}.{norm}.weight"
+        scale = self.nodes.keep(self.weights.stacked(name, [name]))
+        heads = self.op("Reshape", [self.arithmetic.leave(x), self.nodes.int64([-1, self.architecture.head_size])])
+        epsilon = self.architecture.norm_epsilon
+        normed = self.op("SimplifiedLayerNormalization", [heads, scale], epsilon=epsilon, axis=-1)
+        return self.arithmetic.enter(self.op("Reshape", [normed, self.nodes.int64([-1, size])]))
+
+    def _lane_causal(self, i: int, index: int, rows: Sequence[ir.Value]) -> ir.Value:
         cache: list[int | str] = [1, self.architecture.num_kv_heads, f"capacity.{index}", self.architecture.head_size]
         dtype, lane = self.arithmetic.working, self.run.lanes[index]
         past = [self.nodes.input(f"past.{i}.{kind}.{index}", dtype, cache) for kind in ("key", "value")]
         attended, key, value = self.nodes.ops(
             "GroupQueryAttention",
             [
-                self.op("Unsqueeze", [qkv, self.nodes.int64([0])]),
-                None,
-                None,
+                *(self.op("Unsqueeze", [part, self.nodes.int64([0])]) for part in rows),
+                *[None] * (3 - len(rows)),
                 *past,
                 lane.seqlens_k,
                 lane.total_int32,
@@ -116,10 +139,22 @@ class Attention:
             num_heads=self.architecture.num_heads,
             kv_num_heads=self.architecture.num_kv_heads,
             do_rotary=1,
+            **self._of_scores(i),
         )
         self.nodes.output(key, f"present.{i}.key.{index}", dtype, cache)
         self.nodes.output(value, f"present.{i}.value.{index}", dtype, cache)
         return self.op("Squeeze", [attended, self.nodes.int64([0])])
+
+    def _of_scores(self, i: int) -> dict[str, float]:
+        """The attributes by which a layer's scores differ from plain ones."""
+        a, attributes = self.architecture, dict[str, float]()
+        if (window := a.windows[i]) is not None:
+            attributes["local_window_size"] = window
+        if a.query_scale != a.head_size**-0.5:
+            attributes["scale"] = a.query_scale
+        if a.softcap is not None:
+            attributes["softcap"] = a.softcap
+        return attributes
 
     def cached_and_new(self, i: int, keys_and_values: ir.Value) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
         """Put the last layer's new keys and values behind the cached ones; the new ones are outputs.
@@ -133,7 +168,8 @@ class Attention:
         """
         size = self.architecture.kv_size
         key, value = self.nodes.ops("Split", [keys_and_values, self.nodes.int64([size, size])], 2, axis=1)
-        return self._append(i, "key", self._rotate(key, self.run.positions)), self._append(i, "value", value)
+        rotated = self._rotate(self._head_norm(i, KEY_NORM, key), self.run.positions)
+        return self._append(i, "key", rotated), self._append(i, "value", value)
 
     def _append(self, i: int, kind: str, new: ir.Value) -> Sequence[ir.Value]:
         size, dtype, whole = self.architecture.kv_size, self.arithmetic.working, []
@@ -143,10 +179,13 @@ class Attention:
             self.nodes.output(part, f"present.{i}.{kind}.{lane}", dtype, [f"tokens.{lane}", size])
         return whole
 
-    def from_read_outs(self, queries: ir.Value, keys: Sequence[ir.Value], values: Sequence[ir.Value]) -> ir.Value:
+    def from_read_outs(
+        self, i: int, queries: ir.Value, keys: Sequence[ir.Value], values: Sequence[ir.Value]
+    ) -> ir.Value:
         """Attend from the read-outs alone.
 
         Args:
+            i: The last layer.
             queries: Working type, [num_read, q].
             keys: Of each lane, float32 [total, kv].
             values: Of each lane, float32 [total, kv].
@@ -155,12 +194,15 @@ class Attention:
             float32 [num_read, q].
         """
         positions = self.op("Gather", [self.run.positions, self.run.read_rows])
-        queries = self.arithmetic.leave(self._rotate(queries, positions))
-        scaled = self.op("Mul", [queries, self.nodes.float32(self.architecture.head_size**-0.5)])
+        queries = self.arithmetic.leave(self._rotate(self._head_norm(i, QUERY_NORM, queries), positions))
+        scaled = self.op("Mul", [queries, self.nodes.float32(self.architecture.query_scale)])
         parts = zip(self._split(scaled, self.run.lane_reads), keys, values, self.run.lanes, strict=True)
-        return self._join([self._lane_from_read_outs(*part) for part in parts])
+        window = self.architecture.windows[i]
+        return self._join([self._lane_from_read_outs(*part, window) for part in parts])
 
-    def _lane_from_read_outs(self, queries: ir.Value, keys: ir.Value, values: ir.Value, lane: Lane) -> ir.Value:
+    def _lane_from_read_outs(
+        self, queries: ir.Value, keys: ir.Value, values: ir.Value, lane: Lane, window: int | None
+    ) -> ir.Value:
         groups, size = self.architecture.num_kv_heads, self.architecture.head_size
         group, int64 = self.architecture.num_heads // groups, self.nodes.int64
         # [num_read, q] -> [groups, num_read, group, size] -> [groups, num_read * group, size]
@@ -169,11 +211,9 @@ class Attention:
         queries = self.op("Reshape", [queries, int64([groups, -1, size])])
         keys = self.op("Transpose", [self.op("Reshape", [keys, int64([-1, groups, size])])], perm=[1, 2, 0])
         values = self.op("Transpose", [self.op("Reshape", [values, int64([-1, groups, size])])], perm=[1, 0, 2])
-        scores = self.op("MatMul", [queries, keys])
+        scores = self._softcapped(self.op("MatMul", [queries, keys]))
         # [groups, num_read * group, total] -> [groups, num_read, group, total], to mask each read-out
-        key_positions = self.op("Range", [int64(0), self.op("Squeeze", [lane.total]), int64(1)])
-        future = self.op("Greater", [key_positions, self.op("Unsqueeze", [lane.read_at, int64([1, 2])])])
-        mask = self.op("Where", [future, self.nodes.float32(-np.inf), self.nodes.float32(0)])
+        mask = self._mask(lane, window)
         split = self.op("Concat", [int64([groups, -1, group]), lane.total], axis=0)
         scores = self.op("Add", [self.op("Reshape", [scores, split]), mask])
         weights = self.op("Softmax", [scores], axis=-1)
@@ -182,6 +222,24 @@ class Attention:
         attended = self.op("Reshape", [attended, int64([groups, -1, group * size])])
         attended = self.op("Transpose", [attended], perm=[1, 0, 2])
         return self.op("Reshape", [attended, int64([-1, self.architecture.q_size])])
+
+    def _softcapped(self, scores: ir.Value) -> ir.Value:
+        if (bound := self.architecture.softcap) is None:
+            return scores
+        within = self.op("Tanh", [self.op("Mul", [scores, self.nodes.float32(1 / bound)])])
+        return self.op("Mul", [within, self.nodes.float32(bound)])
+
+    def _mask(self, lane: Lane, window: int | None) -> ir.Value:
+        """What is added to the scores of each read-out's tokens: -inf for those behind it, or beyond its window."""
+        int64 = self.nodes.int64
+        key_positions = self.op("Range", [int64(0), self.op("Squeeze", [lane.total]), int64(1)])
+        read_at = self.op("Unsqueeze", [lane.read_at, int64([1, 2])])
+        hidden, shown = self.nodes.float32(-np.inf), self.nodes.float32(0)
+        mask = self.op("Where", [self.op("Greater", [key_positions, read_at]), hidden, shown])
+        if window is None:
+            return mask
+        first = self.op("Sub", [read_at, int64(window - 1)])
+        return self.op("Where", [self.op("Greater", [first, key_positions]), hidden, mask])
 
     def _rotate(self, x: ir.Value, positions: ir.Value) -> ir.Value:
         """Rotary embedding of [tokens, heads * head_size] at absolute positions [tokens]."""

@@ -1,4 +1,4 @@
-"""The graph of a Qwen2 PRM, written node by node.
+"""The graph of a PRM, written node by node.
 
 In: an architecture, the head, and the shapes of a checkpoint's tensors. Out: an ONNX model that keeps the contract of
 rfprm_lite.engine.engine (a segment's tokens on top of a KV cache, rewards at the read-outs, no LM head), and the list
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from rfprm_export.checkpoint.architecture import Architecture
+from rfprm_export.families.backbones import ATTENTION_POST_NORM, MLP_POST_NORM
 from rfprm_export.graph.arithmetic import Arithmetic
 from rfprm_export.graph.attention import Attention, Rotary, declare_run
 from rfprm_export.graph.floating import FloatArithmetic
@@ -29,6 +30,12 @@ from rfprm_export.graph.weights import Shape, Weights, WeightSpec
 from rfprm_lite.bundle.recipe import Head
 
 OPSETS = {"": 18, "com.microsoft": 1}
+# QuickGelu is x * sigmoid(alpha * x): with alpha 1, SiLU in one kernel. FastGelu is GELU by a hyperbolic tangent.
+ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "silu": ("QuickGelu", {"alpha": 1.0}),
+    "gelu_pytorch_tanh": ("FastGelu", {}),
+}
+"""The node of each activation, and its attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +100,10 @@ class Writer:
         """Write everything below the head; returns the final norm at the read-outs, float32 [num_read, hidden_size]."""
         ids = self.nodes.input("input_ids", ir.DataType.INT64, ["num_tokens"])
         run = declare_run(self.nodes, self.weights, num_lanes, rotary, self.arithmetic.working)
-        attention = Attention(self.nodes, self.architecture, self.arithmetic, run)
+        attention = Attention(self.nodes, self.weights, self.architecture, self.arithmetic, run)
         hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids, self.architecture.hidden_size)
+        if self.architecture.embedding_scale is not None:
+            hidden = self.op("Mul", [hidden, self.nodes.float32(self.architecture.embedding_scale)])
         delta: ir.Value | None = None
         for i in range(self.architecture.num_layers - 1):
             self._name_cut(i, hidden, delta)
@@ -112,26 +121,26 @@ class Writer:
         self, i: int, hidden: ir.Value, delta: ir.Value | None, attention: Attention
     ) -> tuple[ir.Value, ir.Value]:
         """Write layer i: the residual stream, and what is still to be added to it -> the same behind the layer."""
-        name = f"model.layers.{i}"
+        name, bias = f"model.layers.{i}", self.architecture.kind.qkv_bias
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
         x = self.arithmetic.operand(self._mix(self.arithmetic, normed))
-        qkv = self.arithmetic.linear(f"{name}.self_attn.qkv_proj", x, _projections(name, "qkv"), bias=True)
+        qkv = self.arithmetic.linear(f"{name}.self_attn.qkv_proj", x, _projections(name, "qkv"), bias=bias)
         projected = self._project(name, attention.causal(i, qkv))
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
         return hidden, self.mlp(i, normed)
 
     def last_layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, attention: Attention) -> ir.Value:
         """Write the last layer and the final norm, float32 [num_read, hidden_size]."""
-        name = f"model.layers.{i}"
+        name, bias = f"model.layers.{i}", self.architecture.kind.qkv_bias
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
         mixed = self._mix(self.arithmetic, normed)
         x = self.arithmetic.operand(mixed)
-        kv = self.arithmetic.linear(f"{name}.self_attn.kv_proj", x, _projections(name, "kv"), bias=True)
+        kv = self.arithmetic.linear(f"{name}.self_attn.kv_proj", x, _projections(name, "kv"), bias=bias)
         keys, values = attention.cached_and_new(i, kv)
         hidden, mixed = (self.op("Gather", [rows, attention.run.read_rows]) for rows in (hidden, mixed))
         x = self.arithmetic.operand(mixed)
-        queries = self.arithmetic.linear(f"{name}.self_attn.q_proj", x, _projections(name, "q"), bias=True)
-        attended = self.arithmetic.enter(attention.from_read_outs(queries, keys, values))
+        queries = self.arithmetic.linear(f"{name}.self_attn.q_proj", x, _projections(name, "q"), bias=bias)
+        attended = self.arithmetic.enter(attention.from_read_outs(i, queries, keys, values))
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, self._project(name, attended))
         return self.norm("model.norm.weight", hidden, self.mlp(i, normed))[1]
 
@@ -142,7 +151,8 @@ class Writer:
     def _project(self, layer: str, attended: ir.Value) -> ir.Value:
         """What attention adds to the residual stream, float32."""
         x = self.arithmetic.operand(attended)
-        return self.arithmetic.leave(self.arithmetic.linear(f"{layer}.self_attn.o_proj", x, _projections(layer, "o")))
+        projected = self.arithmetic.linear(f"{layer}.self_attn.o_proj", x, _projections(layer, "o"))
+        return self._post_norm(f"{layer}.{ATTENTION_POST_NORM}", self.arithmetic.leave(projected))
 
     def mlp(self, i: int, normed: ir.Value) -> ir.Value:
         """Write the MLP of layer i: what it adds to the residual stream, float32."""
@@ -152,11 +162,16 @@ class Writer:
         gate = arithmetic.linear(f"{name}.gate_proj", x, [f"{name}.gate_proj"])
         # The scale of `up` can wait until after the next product: no node for it over [tokens, intermediate_size].
         up = arithmetic.raw(f"{name}.up_proj", x, [f"{name}.up_proj"])
-        # QuickGelu is x * sigmoid(alpha * x): with alpha 1, SiLU in one kernel.
-        activated = self.op("QuickGelu", [gate], domain="com.microsoft", alpha=1.0)
+        kind, attributes = ACTIVATIONS[self.architecture.activation]
+        activated = self.op(kind, [gate], domain="com.microsoft", **attributes)
         inner = arithmetic.mix_channels(self.op("Mul", [activated, up]), self.architecture.intermediate_size)
         x = arithmetic.operand(inner, pending=x.scale)
-        return arithmetic.leave(arithmetic.linear(f"{name}.down_proj", x, [f"{name}.down_proj"]))
+        product = arithmetic.leave(arithmetic.linear(f"{name}.down_proj", x, [f"{name}.down_proj"]))
+        return self._post_norm(f"model.layers.{i}.{MLP_POST_NORM}", product)
+
+    def _post_norm(self, name: str, added: ir.Value) -> ir.Value:
+        """Norm what is added to the residual stream, where the backbone does so; float32."""
+        return self.norm(f"{name}.weight", added, None)[1] if self.architecture.kind.post_norms else added
 
     def norm(self, weight: str, hidden: ir.Value, delta: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """Write hidden + delta, and the RMS norm of that, in one kernel."""

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.tensors import BLOCK_BYTES
 from rfprm_export.errors import CheckpointError
-from rfprm_export.oracle.reference import Layers
+from rfprm_export.families.backbones import ATTENTION_NORM, MLP_NORM
+from rfprm_export.oracle.layers import Layers, oracle_name
 
 PRODUCTS = (*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
 """The modules of a layer that multiply by weights."""
 NORMS = {
-    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+    ATTENTION_NORM: ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    MLP_NORM: ("mlp.gate_proj", "mlp.up_proj"),
 }
 """A layer's norms, and the modules behind each."""
 INNER, ATTENDED = "mlp.down_proj", "self_attn.o_proj"
@@ -88,18 +89,20 @@ class CalibratedLayer:
 
     Attributes:
         index: Which layer.
+        architecture: Of the checkpoint.
         module: The layer in PyTorch, with its weights. The next layer takes their place.
         moments: Of the input of each module that was asked for, by the module; behind a norm, of rows of mean square 1.
         ranges: None unless asked for.
     """
 
     index: int
+    architecture: Architecture
     module: torch.nn.Module
     moments: dict[str, Moments]
     ranges: LayerRanges | None
 
     def blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """Give a tensor of the layer, by its name in the checkpoint, in blocks of at most BLOCK_BYTES."""
+        """Give a tensor of the layer, by our name, in blocks of at most BLOCK_BYTES."""
         tensor = self._parameter(name.removeprefix(f"model.layers.{self.index}."))
         for rows in torch.split(tensor, max(1, BLOCK_BYTES // (4 * tensor[0].numel()))):
             yield rows.numpy()
@@ -109,8 +112,9 @@ class CalibratedLayer:
         squares = sum(self._parameter(f"{module}.weight").square().sum(0) for module in NORMS[norm])
         return Input(self._mean_squares(norm), (squares * self._parameter(f"{norm}.weight").square()).numpy())
 
-    def statistics(self, architecture: Architecture) -> LayerStatistics:
+    def statistics(self) -> LayerStatistics:
         """Tell all inputs, from moments of all modules in `READERS`."""
+        architecture = self.architecture
         size, heads = architecture.head_size, architecture.num_heads
         (attended,) = self.moments[ATTENDED]
         weight = self._parameter(f"{ATTENDED}.weight")
@@ -128,7 +132,9 @@ class CalibratedLayer:
         )
 
     def _parameter(self, name: str) -> torch.Tensor:
-        return self.module.get_parameter(name).detach()
+        parameter = self.module.get_parameter(oracle_name(self.architecture, name)).detach()
+        offset = self.architecture.offset(f"model.layers.{self.index}.{name}")
+        return parameter + offset if offset else parameter
 
     def _mean_squares(self, module: str) -> Statistic:
         return torch.cat([moment.diagonal() for moment in self.moments[module]]).numpy()
@@ -152,18 +158,23 @@ def calibrated_layers(
     Raises:
         CheckpointError: A layer gives NaN or infinity.
     """
-    epsilon = layers.checkpoint.architecture.norm_epsilon
-    for index in range(layers.checkpoint.architecture.num_layers):
+    architecture = layers.checkpoint.architecture
+    epsilon = architecture.norm_epsilon
+    for index in range(architecture.num_layers):
         layer = layers.load()
+
+        def submodule(ours: str, layer: torch.nn.Module = layer) -> torch.nn.Module:
+            return layer.get_submodule(architecture.kind.of_oracle.theirs(ours))
+
         moments = {
             module: _SecondMoments((groups or {}).get(module), epsilon if module in NORMS else None)
             for module in modules
         }
         inner, outputs = _Largest(), {module: _Largest() for module in (PRODUCTS if ranges else ())}
         hooks = [
-            *(layer.get_submodule(module).register_forward_pre_hook(m.record) for module, m in moments.items()),
-            *(layer.get_submodule(module).register_forward_hook(m.record_output) for module, m in outputs.items()),
-            *([layer.get_submodule(INNER).register_forward_pre_hook(inner.record)] if ranges else ()),
+            *(submodule(module).register_forward_pre_hook(m.record) for module, m in moments.items()),
+            *(submodule(module).register_forward_hook(m.record_output) for module, m in outputs.items()),
+            *([submodule(INNER).register_forward_pre_hook(inner.record)] if ranges else ()),
         ]
         layers.run()
         for hook in hooks:
@@ -171,7 +182,7 @@ def calibrated_layers(
         measured = {module: m.means() for module, m in moments.items()}
         _require_finite(index, layers.hidden, measured)
         largest = LayerRanges(inner.magnitude, {module: m.magnitude for module, m in outputs.items()})
-        yield CalibratedLayer(index, layer, measured, largest if ranges else None)
+        yield CalibratedLayer(index, architecture, layer, measured, largest if ranges else None)
 
 
 def _require_finite(index: int, hidden: Sequence[torch.Tensor], moments: dict[str, Moments]) -> None:

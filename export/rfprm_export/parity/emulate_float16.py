@@ -21,7 +21,7 @@ from rfprm_lite.bundle.manifest import File
 from rfprm_lite.bundle.open import Bundle
 
 FIRST_AXIS = "rounding.first_axis"
-ROUNDED = ("Cast", "Gemm", "Mul", "QuickGelu")
+ROUNDED = ("Cast", "FastGelu", "Gemm", "Mul", "QuickGelu")
 """Nodes that the CPU computes in float32."""
 
 

@@ -16,6 +16,10 @@ it, a normed row x and a weight W behind it become
 
 The residual stream is not rotated: a rotation would spread what its few largest channels hold over all others before
 the norm's weights, which are small there, could make up for it (bench/log/2026-11-26-balanced-bases.md).
+
+Queries and keys come out of their products as they did, so that norms, biases and rotations between those and the
+scores of attention stay what they are. A norm of what a product adds to the residual stream is a scale a channel behind
+that product: like the stream's own channels it is put in order, and nothing else.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_export.families.backbones import ATTENTION_POST_NORM, MLP_POST_NORM
 from rfprm_export.oracle.calibration import ATTENDED, INNER, NORMS, Input, LayerStatistics
 from rfprm_export.quantize.balance import Matrix, Vector, balancing_basis, balancing_scales
 from rfprm_export.quantize.mixing import MIXED, Block, hadamard, hadamard_mix, mixed_channels
@@ -38,6 +43,8 @@ BEHIND = {f"{module}.weight": f"{norm}.weight" for norm, modules in NORMS.items(
 """A layer's weights that multiply the residual stream, and the norm that it passes first."""
 ATTENTION_NORM, MLP_NORM = (f"{norm}.weight" for norm in NORMS)
 EMBEDDING, FINAL_NORM = "model.embed_tokens.weight", "model.norm.weight"
+POST_NORMS = tuple(f"{norm}.weight" for norm in (ATTENTION_POST_NORM, MLP_POST_NORM))
+"""A layer's norms of what is added to the residual stream."""
 MOST_COLUMNS = 5_120
 """Of a group of columns that keep together: channels change places, and make up for each other's rounding errors,
 within groups. Second moments of a group and their factor are squares of that."""
@@ -123,7 +130,9 @@ class Bases:
         if part == "mlp.down_proj.weight":  # W' = ((W / c)[:, Q] M)[P]
             columns = (hadamard_mix((block / layer.inner)[:, layer.inner_order]) for block in load(name))
             return _ordered_rows(columns, self.order)
-        return load(name)  # biases of q_proj and k_proj
+        if part in POST_NORMS:  # n' = n[P]
+            return iter([np.concatenate(list(load(name)))[self.order]])
+        return load(name)  # biases of q_proj and k_proj, norms within heads
 
     def changed_inputs(self, index: int, module: str, x: Block, group: slice = slice(None)) -> Block:
         """Change the inputs of products as the columns of their weights are changed.

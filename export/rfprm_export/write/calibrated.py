@@ -73,7 +73,7 @@ def calibrate(
         if layer.ranges is not None:
             measured.append(layer.ranges)
         if writers:
-            bases = Bases(order, {layer.index: layer_bases(layer.statistics(architecture))}, FIRST_OF_HEAD)
+            bases = Bases(order, {layer.index: layer_bases(layer.statistics())}, FIRST_OF_HEAD)
             _fill(writers, layer, bases)
     load = checkpoint_blocks(reference.checkpoint, reference.head)
     for writer in writers:
