@@ -69,7 +69,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
         low, high = self.step_range or (-math.inf, math.inf)
         wrong = [reward for reward in self.known if not low <= reward <= high]
         if wrong:
-            raise ValueError(f"step_rewards hold {wrong[0]}, their step_range is {low:g} to {high:g}")
+            raise ValueError(f"step_rewards hold {wrong[0]}: their step_range is {low:g} to {high:g}")
 
     @property
     def known(self) -> list[float]:

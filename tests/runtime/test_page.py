@@ -230,7 +230,7 @@ def test_a_row_that_is_none_leaves_the_page_as_it_was(run: Run, rows: list[dict[
     (tmp_path / "page.html").write_text("before", encoding="utf-8")
     for wrong, message in [
         ({"problem": PROBLEM, "response": RIGHT}, "required"),
-        ({**rows[0], "step_rewards": [0.5, 1.5]}, r"<= 1.0.*step_rewards\[1\]"),
+        ({**rows[0], "step_rewards": [0.5, 1.5]}, r"step_rewards.*1\.5.*0 to 1"),
         ({**rows[0], "step_rewards": [0.5]}, "1 step_rewards.* 2 steps"),
         ({**rows[0], "bounds": [0, 1]}, "bounds"),
         ({**rows[2], "ranking": [2]}, "candidate 2"),
