@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from rfprm_lite.written.splitting import Splitter
+
 CACHE_BYTES = 256 * 2**20
 
 
@@ -23,6 +25,7 @@ class LoadOptions:
         verify: Check each file's sha256. Sizes are always checked.
         cache_bytes: Keys and values that are kept between calls; 0 for none.
         memory_bytes: What a call may take beside the loaded model; no limit where None.
+        splitter: How text is split into steps, as in `Trace.parse`; the recipe's own way where None.
     """
 
     variant: str | None = None
@@ -34,6 +37,7 @@ class LoadOptions:
     verify: bool = True
     cache_bytes: int = CACHE_BYTES
     memory_bytes: int | None = None
+    splitter: Splitter | None = None
 
 
 class LoadKeywords(TypedDict, total=False):
@@ -48,3 +52,4 @@ class LoadKeywords(TypedDict, total=False):
     verify: bool
     cache_bytes: int
     memory_bytes: int | None
+    splitter: Splitter | None

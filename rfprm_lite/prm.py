@@ -23,7 +23,7 @@ from rfprm_lite.scoring.batches import OnError, Pairs
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.race import Race
 from rfprm_lite.scoring.scorer import Scorer
-from rfprm_lite.trace import Problem, Response, as_trace
+from rfprm_lite.trace import Problem, Response
 
 
 class PRM:
@@ -40,7 +40,7 @@ class PRM:
         self._bundle = bundle
         self._options = options
         self._device = DeviceSpec.parse(options.device)
-        self._scorer = Scorer(bundle, self._device, options.threads, options.cache_bytes, options.memory_bytes)
+        self._scorer = Scorer(bundle, self._device, options)
         self.aio = AsyncCalls(self._scorer)
 
     def __reduce__(self) -> tuple[type[PRM], tuple[object, ...]]:
@@ -53,8 +53,8 @@ class PRM:
         Args:
             model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
-            **options: variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes and
-                memory_bytes, each as in `LoadOptions`.
+            **options: variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes,
+                memory_bytes and splitter, each as in `LoadOptions`.
 
         Raises:
             ModelNotFoundError: If no bundle is there, or its download broke off.
@@ -101,7 +101,7 @@ class PRM:
         Args:
             problem: The question as the user put it, the recipe's template does the rest; or a chat conversation that
                 ends with it, a list of messages with role (system, user, assistant) and content.
-            response: Text, which is split into steps at blank lines, or a `Trace`.
+            response: Text, which is split into steps (`LoadOptions.splitter`), or a `Trace`.
             steps: In its place, the steps of one response, taken as they are.
             aggregate: mean, min, product, last, mean+final, an `Aggregate`, or a function of the step rewards; the
                 recipe's own where None.
@@ -112,7 +112,7 @@ class PRM:
             ContextLengthError: If the text has more tokens than the model reads. Nothing was computed.
             MemoryLimitError: If it would take more than `memory_bytes`. Nothing was computed.
         """
-        request = self._scorer.request(problem, as_trace(response, steps), self._scorer.aggregate(aggregate))
+        request = self._scorer.request(problem, self._scorer.trace(response, steps), self._scorer.aggregate(aggregate))
         return self._scorer.score([request])[0]
 
     @overload

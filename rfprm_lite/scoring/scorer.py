@@ -15,6 +15,8 @@ from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import KVLanes
 from rfprm_lite.engine.kv import Block
 from rfprm_lite.errors import ForkError, InputTypeError, RfprmError
+from rfprm_lite.lists import iterated, listed
+from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.budget import Footprint
 from rfprm_lite.plan.cache import Lease, PrefixCache
 from rfprm_lite.plan.call import Call
@@ -25,6 +27,7 @@ from rfprm_lite.scoring.request import Request, joined
 from rfprm_lite.scoring.wiring import budget_of, open_engine, packing_of, sizes_of
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
+from rfprm_lite.written.splitting import BLANK_LINES, require_splitter
 
 
 class Scorer:
@@ -33,28 +36,29 @@ class Scorer:
     Args:
         bundle: The variant that is loaded.
         device: Where it runs.
-        threads: Of one run, within an operator; None for one a physical core.
-        cache_bytes: Keys and values kept between calls.
-        memory_bytes: That a call may take beside the loaded model, what is kept included; None for no limit.
+        options: How it runs, and how text is split.
     """
 
-    def __init__(
-        self, bundle: Bundle, device: DeviceSpec, threads: int | None, cache_bytes: int, memory_bytes: int | None
-    ) -> None:
+    def __init__(self, bundle: Bundle, device: DeviceSpec, options: LoadOptions) -> None:
         manifest, variant = bundle.manifest, bundle.variant
         self.encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
         self._budget = budget_of(manifest)
         sizes = sizes_of(manifest, variant)
-        self.footprint = Footprint(sizes, variant.lanes, cache_bytes, memory_bytes, self._budget)
-        self.cache: PrefixCache[Block] = PrefixCache(cache_bytes, Block.split, self.footprint.pin_capacity)
-        self._engine = open_engine(bundle, device, threads)
+        self.footprint = Footprint(sizes, variant.lanes, options.cache_bytes, options.memory_bytes, self._budget)
+        self.cache: PrefixCache[Block] = PrefixCache(options.cache_bytes, Block.split, self.footprint.pin_capacity)
+        self._engine = open_engine(bundle, device, options.threads)
         self._packing = packing_of(manifest, variant)
         self._default = manifest.recipe.aggregate
+        self._splitter = BLANK_LINES if options.splitter is None else require_splitter(options.splitter)
         self._process = os.getpid()
 
     def aggregate(self, value: AggregateLike | None) -> AnyAggregate:
         """The aggregate that a caller named or gave; the recipe's own where None."""
         return as_aggregate(value, self._default)
+
+    def trace(self, response: Response | None, steps: Iterable[str] | None = None) -> Trace:
+        """A response, or the steps of one, as a trace. Raises as `as_trace` does."""
+        return as_trace(response, steps, splitter=self._splitter)
 
     def request(self, problem: Problem, trace: Trace, aggregate: AnyAggregate) -> Request:
         """The request of a trace, refused before anything runs where it is too long for the model or for memory."""
@@ -65,7 +69,7 @@ class Scorer:
     def requests(self, pairs: Iterable[tuple[Problem, Response]], aggregate: AnyAggregate) -> list[Request]:
         """The requests of all pairs; the first wrong one raises, with a note that names it."""
         requests: list[Request] = []
-        for i, pair in enumerate(pairs):
+        for i, pair in enumerate(iterated("pairs", pairs)):
             try:
                 requests.append(self.pair_request(pair, aggregate))
             except RfprmError as error:
@@ -75,9 +79,10 @@ class Scorer:
 
     def pair_request(self, pair: tuple[Problem, Response], aggregate: AnyAggregate) -> Request:
         """The request of a pair of problem and response."""
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        both = listed("a problem and a response", pair)
+        if len(both) != 2:
             raise InputTypeError(f"a pair of problem and response is needed, not {type(pair).__name__} {pair!r:.60}")
-        return self.request(pair[0], as_trace(pair[1]), aggregate)
+        return self.request(both[0], self.trace(both[1]), aggregate)
 
     def call(
         self,

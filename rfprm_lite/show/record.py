@@ -12,7 +12,7 @@ import msgspec
 
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.words import counted
-from rfprm_lite.trace import Part
+from rfprm_lite.written.forms import Part
 
 GOOD = 0.5
 """The reward from which on a step is not called weak."""

@@ -19,10 +19,9 @@ from rfprm_lite import PRM, Aggregate, InputError, LoadOptions, Score, Trace, Us
 from rfprm_lite.bundle.open import DEMO_FOLDER
 from rfprm_lite.errors import InputTypeError
 from rfprm_lite.integrations import verl
-from rfprm_lite.integrations.prompts import between, plain_problem, response_of
+from rfprm_lite.integrations.prompts import between, completed, plain_problem
 from rfprm_lite.integrations.trl import RewardFunction
 from rfprm_lite.rl import mix_rewards, token_offsets, token_rewards
-from rfprm_lite.text.conversation import text_of
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nTom now has 17 - 3 = 14 apples.\n\nThe answer is 14."
@@ -301,11 +300,8 @@ def test_prompts_and_completions() -> None:
         problem_of("1 + 1?")
     with pytest.raises(InputTypeError, match="list"):
         problem_of([])
-    with pytest.raises(InputError, match="'image'"):
-        text_of([{"type": "text", "text": "What?"}, {"type": "image"}])
-    with pytest.raises(InputTypeError, match="not int"):
-        text_of(3)
-    assert response_of([{"role": "assistant", "content": None}]) == ""
+    assert completed([{"role": "assistant", "content": None}]) == ""
+    assert completed([{"content": RIGHT}]) == completed({"role": "assistant", "content": RIGHT}) == RIGHT
 
 
 # verl.

@@ -57,7 +57,7 @@ def test_a_marker_inside_the_text_is_text() -> None:
 
 
 def test_a_marker_out_of_its_place_is_text() -> None:
-    assert texts(Trace.parse("Sure. <think>a</think>b")) == ["Sure. <think>a", "b"]
+    assert texts(Trace.parse("Sure. <think>a</think>b")) == ["Sure. <think>a</think>b"]
     assert texts(Trace.parse("<think>a</think>b</think>")) == ["a", "b</think>"]
     late = "<|begin_of_thought|>a<|end_of_thought|>ok <|begin_of_solution|>b"
     assert texts(Trace.parse(late)) == ["a", "ok <|begin_of_solution|>b"]
