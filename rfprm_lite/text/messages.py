@@ -230,7 +230,10 @@ def _part(part: object, what: str, kind: Kind) -> list[tuple[Kind, str]]:
 def _agreed(thoughts: Mapping[str, list[tuple[Kind, str]]], where: str) -> tuple[str, str]:
     """The thinking and its key. Several keys may hold the same."""
     texts = {key: DELIMITER.join(text for _, text in pieces if text.strip()) for key, pieces in thoughts.items()}
-    different = {_squeezed(text): key for key, text in reversed(texts.items()) if text}
+    different: dict[str, str] = {}
+    for key, text in texts.items():
+        if text:
+            different.setdefault(_squeezed(text), key)
     if len(different) > 1:
         raise InputError(f"{where} has different thinking in {' and '.join(map(repr, different.values()))}")
     return next(((key, texts[key]) for key in different.values()), ("", ""))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 OPENING = r"^ {0,3}(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[^\n]*$"
 _OPENING = re.compile(OPENING, re.MULTILINE)
-_CLOSING = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t\r]*$", re.MULTILINE)
+_CLOSING = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*(?=\r?$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,36 @@ def test_trl_conversations_are_scored_like_text(demo: PRM) -> None:
     assert RewardFunction(demo)([prompt], [[thought]]) == [demo.score(PROBLEM, trace).reward]
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_trl_thinking_is_scored_wherever_it_stands(demo: PRM, key: str) -> None:
+    """With the thinking dropped, the answer alone would be judged, for next to nothing."""
+    thinking, answer = RIGHT.rsplit("\n\n", 1)
+    expected = demo.score(PROBLEM, Trace.from_parts(thinking=thinking, response=answer)).reward
+    parts = [{"type": key if key == "thinking" else "reasoning", "text": thinking}, {"type": "text", "text": answer}]
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "content": answer, key: thinking},
+        {"content": answer, key: thinking},
+        {"role": "assistant", "content": parts},
+        {"role": "assistant", "content": np.array(parts, object)},
+    ]
+    for message in messages:
+        completions: list[Any] = [[message], np.array([message], object)]
+        assert RewardFunction(demo)([PROBLEM] * 2, completions) == [expected] * 2
+    with pytest.raises(InputError, match="'thoughts'"):
+        RewardFunction(demo)([PROBLEM], [[{"role": "assistant", "content": answer, "thoughts": thinking}]])
+
+
+def test_trl_completions_that_began_in_the_thinking(demo: PRM) -> None:
+    """Cut off, they have no marker at all; with final="response" they are no answer."""
+    cut_off, aggregate = RIGHT, Aggregate("mean+final", final="response")
+    assert RewardFunction(demo, aggregate=aggregate)([PROBLEM], [cut_off])[0] > 1  # type: ignore[operator]
+    assert RewardFunction(demo, aggregate=aggregate, started_thinking=True)([PROBLEM], [cut_off]) == [0.0]
+    rendered = RewardFunction(demo, aggregate=aggregate, problem_of=lambda prompt: PROBLEM)
+    assert rendered([f"{PROBLEM}\n<think>\n"], [cut_off]) == [0.0]
+    closed = f"{RIGHT}\n</think>\n\nThe answer is 14."
+    assert rendered([f"{PROBLEM}\n<think>\n"], [closed]) == [demo.score(PROBLEM, closed, aggregate=aggregate).reward]
+
+
 def test_trl_a_completion_that_cannot_be_scored_is_counted_and_logged(
     demo: PRM, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -328,6 +358,23 @@ def test_verl_gets_the_papers_reward_and_what_it_is_made_of(demo: PRM) -> None:
     assert alone == {"score": r_hat, "r_hat": r_hat, "num_steps": 3, "unscorable": 0}
     own = verl.compute_score("gsm8k", RIGHT, "14", info, model="demo", threads=2, outcome=graded, beta=0.5)
     assert (own["score"], own["acc"]) == (0.5 + 0.5 * r_hat, True)
+
+
+def test_verl_passes_other_keywords_on_to_an_outcome_that_takes_them() -> None:
+    def strict(data_source: str, solution_str: str, ground_truth: str, extra_info: object = None) -> float:
+        return 0.0
+
+    def sandboxed(*_arguments: object, sandbox: str = "", **_others: object) -> float:
+        return float(sandbox == "http://here")
+
+    info = {"question": [{"role": "user", "content": PROBLEM}]}
+    others: dict[str, Any] = {"sandbox": "http://here", "memory_limit_mb": 1024}
+    for outcome, expected in ((strict, 0.0), (sandboxed, 1.0)):
+        found = verl.compute_score("", RIGHT, "", info, model="demo", threads=2, outcome=outcome, **others)
+        assert found["outcome"] == expected
+    assert verl.compute_score("", RIGHT, "", info, model="demo", threads=2, **others)["num_steps"] == 3
+    messages = {"question": np.array(info["question"], object)}
+    assert verl.compute_score("", RIGHT, "", messages, model="demo", threads=2)["num_steps"] == 3
 
 
 def test_verl_a_response_that_cannot_be_scored_keeps_its_outcome(caplog: pytest.LogCaptureFixture) -> None:
