@@ -185,17 +185,21 @@ class Unsplit:
         response: The response, as `Trace.parse` or `Trace.from_parts` takes it.
         thinking: The thinking trajectory, where it came apart from the response; otherwise "".
         started_thinking: Whether the response began in the thinking, as in `Trace.parse`.
+        markers: The markers of the thinking in the response, as in `Trace.parse`.
     """
 
     response: str
     thinking: str = ""
     started_thinking: bool = False
+    markers: Markers | None = None
 
     def split(self, splitter: Splitter) -> Trace:
         """Its trace. Raises as `Trace.parse` and `Trace.from_parts` do."""
         if self.thinking:
             return Trace.from_parts(thinking=self.thinking, response=self.response, splitter=splitter)
-        return Trace.parse(self.response, splitter=splitter, started_thinking=self.started_thinking)
+        return Trace.parse(
+            self.response, splitter=splitter, markers=self.markers, started_thinking=self.started_thinking
+        )
 
 
 Response = str | Trace | Unsplit

@@ -20,6 +20,7 @@ import importlib
 import inspect
 import threading
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from rfprm_lite.aggregate import AggregateName
@@ -81,11 +82,12 @@ def compute_score(
         "outcome".
 
     Raises:
-        InputError: If `extra_info` has no problem, or if beta or the outcome is wrong.
+        InputError: If `extra_info` has no problem, if beta or the outcome is wrong, or if a keyword is nearly one above.
         InputTypeError: If the outcome is asynchronous.
 
     Otherwise raises as `PRM.from_pretrained` and `PRM.score` do.
     """
+    _require_no_slip(others)
     weight = weight_of(outcome, beta)
     problem = _problem(extra_info or {}, problem_key)
     options = LoadOptions(variant=variant, device=device, threads=threads)
@@ -108,6 +110,14 @@ def _problem(extra_info: Mapping[str, Any], key: str) -> Problem:
         )
     problem: Problem = extra_info[key]
     return problem
+
+
+def _require_no_slip(others: Mapping[str, Any]) -> None:
+    """Raise where a keyword that nobody knows is nearly one of ours: it would have no effect."""
+    ours = [p.name for p in inspect.signature(compute_score).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in others:
+        if near := get_close_matches(name, ours, n=1, cutoff=0.8):
+            raise InputError(f"compute_score knows no {name!r}: is {near[0]!r} meant?")
 
 
 def _taken(function: Outcome, keywords: Mapping[str, Any]) -> dict[str, Any]:

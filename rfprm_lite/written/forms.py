@@ -29,6 +29,7 @@ WRAPPERS: tuple[Markers, ...] = (
     ("<solution>", "</solution>"),
     ("<response>", "</response>"),
     ("<output>", "</output>"),
+    ("<Output>", "</Output>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
 )
@@ -63,9 +64,12 @@ FORMS = (
     Form("prompted models", "<thinking>", "</thinking>"),
     Form("prompted models", "<reasoning>", "</reasoning>"),
     Form("EXAONE Deep", "<thought>", "</thought>"),
+    Form("Marco-o1", "<Thought>", "</Thought>"),
+    Form("s1", "<|im_start|>think", "<|im_start|>answer"),
     Form("Kimi", "◁think▷", "◁/think▷"),
     Form("Seed-OSS", "<seed:think>", "</seed:think>"),
     Form("Command A Reasoning", "<|START_THINKING|>", "<|END_THINKING|>"),
+    Form("Apertus", "<|inner_prefix|>", "<|inner_suffix|>"),
 )
 
 

@@ -390,6 +390,8 @@ def test_verl_what_is_wrong_with_the_run_is_raised() -> None:
         verl.compute_score("", RIGHT, "", None, model="demo", problem_key="problem")
     with pytest.raises(InputError, match="beta=1"):
         verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", beta=1.0)
+    with pytest.raises(InputError, match="'aggregate' meant"):
+        verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", agregate="min")
     with pytest.raises(InputError, match="module:function"):
         verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", outcome="graded")
     with pytest.raises(InputTypeError, match="awaited"):
