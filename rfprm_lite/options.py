@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from rfprm_lite.written.splitting import Splitter
+
 CACHE_BYTES = 256 * 2**20
 
 Truncate = Literal["authors", "drop-oldest-thoughts"]
@@ -29,6 +31,7 @@ class LoadOptions:
         truncate: How a text that is longer than the model reads is shortened: "authors" cuts its end, where the
             authors' own code does; "drop-oldest-thoughts" leaves out the oldest steps of the thinking part, whose
             rewards are then NaN. An error where None.
+        splitter: How text is split into steps, as in `Trace.parse`; the recipe's own way where None.
     """
 
     variant: str | None = None
@@ -41,6 +44,7 @@ class LoadOptions:
     cache_bytes: int = CACHE_BYTES
     memory_bytes: int | None = None
     truncate: Truncate | None = None
+    splitter: Splitter | None = None
 
 
 class LoadKeywords(TypedDict, total=False):
@@ -56,3 +60,4 @@ class LoadKeywords(TypedDict, total=False):
     cache_bytes: int
     memory_bytes: int | None
     truncate: Truncate | None
+    splitter: Splitter | None

@@ -24,7 +24,7 @@ from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.race import Race
 from rfprm_lite.scoring.scorer import Scorer
 from rfprm_lite.scoring.texts import Texts
-from rfprm_lite.trace import Problem, Response, as_trace
+from rfprm_lite.trace import Problem, Response
 
 
 class PRM(Texts):
@@ -55,7 +55,7 @@ class PRM(Texts):
             model: A folder, a hub id (`org/name`), or "demo" for the bundled demo model, which judges grade-school
                 arithmetic only and is not ReasonFlux-PRM. What is downloaded is logged.
             **options: variant, device, threads, revision, cache_dir, local_files_only, verify, cache_bytes,
-                memory_bytes and truncate, each as in `LoadOptions`.
+                memory_bytes, truncate and splitter, each as in `LoadOptions`.
 
         Raises:
             ModelNotFoundError: If no bundle is there, or its download broke off.
@@ -103,7 +103,7 @@ class PRM(Texts):
         Args:
             problem: The question as the user put it, the recipe's template does the rest; or a chat conversation that
                 ends with it, a list of messages with role (system, user, assistant) and content.
-            response: Text, which is split into steps at blank lines, or a `Trace`.
+            response: Text, which is split into steps (`LoadOptions.splitter`), or a `Trace`.
             steps: In its place, the steps of one response, taken as they are.
             aggregate: mean, min, product, last, mean+final, an `Aggregate`, or a function of the step rewards; the
                 recipe's own where None.
@@ -115,7 +115,8 @@ class PRM(Texts):
             ContextLengthError: If the text has more tokens than the model reads. Nothing was computed.
             MemoryLimitError: If it would take more than `memory_bytes`. Nothing was computed.
         """
-        request = self._scorer.request(problem, as_trace(response, steps), self._scorer.aggregate(aggregate), truncate)
+        trace = self._scorer.trace(response, steps)
+        request = self._scorer.request(problem, trace, self._scorer.aggregate(aggregate), truncate)
         return self._scorer.score([request])[0]
 
     @overload

@@ -1,31 +1,23 @@
-r"""A response as the steps that a PRM judges.
+"""A response as the steps that a PRM judges.
 
 In: text, or steps, or a thinking trajectory and a response. Out: a `Trace`, whose spans tile its text. Knows
 nothing of models, templates or tokens.
 
-Text is split at blank lines (`\n\n`), as the authors of ReasonFlux-PRM do (ReasonFlux_PRM/README.md). A thinking
-part is recognised in two written forms:
-
-    1. Deepseek-R1: `<think> thinking </think> response`; the opening marker may be missing.
-    2. Sky-T1: `<|begin_of_thought|> thinking <|end_of_thought|> <|begin_of_solution|> response <|end_of_solution|>`;
-       any but the end of the thinking may be missing.
-
-An opening marker without a closing one is a trace that was cut off while thinking: it has no response.
-A marker counts where it stands in its form (the opening one at the very beginning, the first closing one, those of
-the solution at its edges), and is then no part of any step's text. Elsewhere it is text. Anything else is one response
-without a thinking part.
+Where the thinking ends is said in `written/thinking.py`, where a step ends in `written/splitting.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.lists import listed
 from rfprm_lite.question import Question
-
-Part = Literal["thinking", "response"]
+from rfprm_lite.written.forms import Markers, Part, Region
+from rfprm_lite.written.splitting import BLANK_LINES, WHOLE, Splitter, split
+from rfprm_lite.written.thinking import regions
 
 Conversation = Sequence[Mapping[str, Any]]
 """A list of messages with role and content, the last one of the user."""
@@ -97,60 +89,69 @@ class Trace:
             raise InputError(f"the steps of the trace end at character {at} of {len(self.text)}")
 
     @classmethod
-    def parse(cls, text: str) -> Trace:
+    def parse(
+        cls,
+        text: str,
+        *,
+        splitter: Splitter = BLANK_LINES,
+        markers: Markers | None = None,
+        started_thinking: bool = False,
+    ) -> Trace:
         """Split a response into steps, and recognise its thinking part. Blank pieces are no steps.
 
         Args:
-            text: A response, in one of the written forms above or in none of them.
+            text: A response, in one of the known written forms or in none of them.
+            splitter: "blank-lines", "lines", "markdown", a separator of your own, or a function from text to pieces;
+                "whole" takes the text as one step, markers included, as outcome models do.
+            markers: The markers before and behind the thinking, where they are none of the known ones.
+            started_thinking: Whether the text began in the thinking, because the prompt ended with the opening marker.
 
         Raises:
             InputTypeError: If `text` is no str.
-            InputError: If it holds no step.
+            InputError: If it holds no step, or if the splitter or the markers are wrong.
         """
         require_text("the response", text)
-        pieces = _marked_pieces(text)
-        if pieces is None:
-            pieces = _split(text, 0, len(text), "response")
-        if not pieces:
+        parts = [Region(0, len(text), "response")] if splitter == WHOLE else None
+        trace = _trace(text, parts or regions(text, markers, started=started_thinking), splitter)
+        if trace is None:
             raise InputError("the response has no step: it is empty, or holds only blanks and markers")
-        return _tile(text, pieces)
+        return trace
 
     @classmethod
     def from_steps(cls, steps: Iterable[str], *, thinking: int = 0) -> Trace:
         """A trace of steps taken as they are, nothing stripped or split.
 
         Args:
-            steps: The texts of the steps; a blank line is put between each two.
+            steps: The texts of the steps, in a list or an array; a blank line is put between each two.
             thinking: How many of them, from the first on, are the thinking part.
 
         Raises:
             InputTypeError: If a step is no str.
             InputError: If one is blank, if there is none, or if `thinking` exceeds their number.
         """
-        if isinstance(steps, (str, bytes)):
-            raise InputTypeError(f"steps are several texts, not one {type(steps).__name__}: use Trace.parse for that")
-        texts = list(steps)
+        texts = listed("steps", steps)
         if not texts:
             raise InputError("the response has no step: the list is empty")
         if not 0 <= thinking <= len(texts):
             raise InputError(f"thinking={thinking}, but there are {len(texts)} steps")
-        pieces: list[_Piece] = []
+        pieces: list[Region] = []
         at = 0
         for i, text in enumerate(texts):
             require_text(f"step {i}", text)
             if not text.strip():
                 raise InputError(f"step {i} is empty: a step needs text to be judged")
-            pieces.append(_Piece(at, at + len(text), "thinking" if i < thinking else "response"))
+            pieces.append(Region(at, at + len(text), "thinking" if i < thinking else "response"))
             at += len(text) + len(DELIMITER)
-        return _tile(DELIMITER.join(texts), pieces)
+        return _tiled(DELIMITER.join(texts), pieces)
 
     @classmethod
-    def from_parts(cls, *, thinking: str, response: str) -> Trace:
-        """A trace of a thinking trajectory and a response that come as two texts, each split at blank lines.
+    def from_parts(cls, *, thinking: str, response: str, splitter: Splitter = BLANK_LINES) -> Trace:
+        """A trace of a thinking trajectory and a response that come as two texts, each split into steps.
 
         Args:
-            thinking: The thinking trajectory, without markers; may be empty.
+            thinking: The thinking trajectory; may be empty. Markers around it are no part of its steps.
             response: The final response; may be empty if the thinking is not.
+            splitter: As in `parse`.
 
         Raises:
             InputTypeError: If one of them is no str.
@@ -160,11 +161,13 @@ class Trace:
         require_text("the response", response)
         between = DELIMITER if thinking and response else ""
         text = thinking + between + response
-        pieces = _split(text, 0, len(thinking), "thinking")
-        pieces += _split(text, len(thinking + between), len(text), "response")
-        if not pieces:
+        behind = len(thinking + between)
+        parts = [Region(part.start, part.end, "thinking") for part in regions(thinking)]
+        parts += [Region(behind + part.start, behind + part.end, part.part) for part in regions(response)]
+        trace = _trace(text, parts, splitter)
+        if trace is None:
             raise InputError("thinking and response are both empty")
-        return _tile(text, pieces)
+        return trace
 
     @property
     def thinking(self) -> tuple[Step, ...]:
@@ -177,12 +180,44 @@ class Trace:
         return tuple(step for step in self.steps if step.part == "response")
 
 
-Response = str | Trace
-"""The answer that is scored: text, split into steps at blank lines, or a `Trace`."""
+@dataclass(frozen=True, slots=True)
+class Unsplit:
+    """A response that is not split yet, with what is known of its thinking. Whoever scores it splits it.
+
+    Attributes:
+        response: The response, as `Trace.parse` or `Trace.from_parts` takes it.
+        thinking: The thinking trajectory, where it came apart from the response; otherwise "".
+        started_thinking: Whether the response began in the thinking, as in `Trace.parse`.
+        markers: The markers of the thinking in the response, as in `Trace.parse`.
+    """
+
+    response: str
+    thinking: str = ""
+    started_thinking: bool = False
+    markers: Markers | None = None
+
+    def split(self, splitter: Splitter) -> Trace:
+        """Its trace. Raises as `Trace.parse` and `Trace.from_parts` do."""
+        if self.thinking:
+            return Trace.from_parts(thinking=self.thinking, response=self.response, splitter=splitter)
+        return Trace.parse(
+            self.response, splitter=splitter, markers=self.markers, started_thinking=self.started_thinking
+        )
 
 
-def as_trace(response: Response | None, steps: Iterable[str] | None = None) -> Trace:
+Response = str | Trace | Unsplit
+"""The answer that is scored: text, split into steps, or a `Trace`."""
+
+
+def as_trace(
+    response: Response | None, steps: Iterable[str] | None = None, *, splitter: Splitter = BLANK_LINES
+) -> Trace:
     """A response, or the steps of one, as a `Trace`.
+
+    Args:
+        response: Text or a Trace.
+        steps: In its place, steps as they are.
+        splitter: How text is split, as in `Trace.parse`.
 
     Raises:
         InputTypeError: If neither or both are given, or if the response is neither text nor a Trace.
@@ -195,7 +230,9 @@ def as_trace(response: Response | None, steps: Iterable[str] | None = None) -> T
     if isinstance(response, Trace):
         return response
     if isinstance(response, str):
-        return Trace.parse(response)
+        return Trace.parse(response, splitter=splitter)
+    if isinstance(response, Unsplit):
+        return response.split(splitter)
     if response is None:
         raise InputTypeError("there is no response: give text or a Trace, or steps=[...]")
     raise InputTypeError(
@@ -235,78 +272,17 @@ def require_text(what: str, value: object) -> None:
         raise InputError(f"{what} is no valid unicode: a lone surrogate at character {error.start}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    start: int
-    end: int
-    part: Part
+def _trace(text: str, regions: Iterable[Region], splitter: Splitter) -> Trace | None:
+    """The trace of the regions, each split; None where there is no step in them."""
+    pieces = [
+        Region(region.start + start, region.start + end, region.part)
+        for region in regions
+        for start, end in split(text[region.start : region.end], splitter)
+    ]
+    return _tiled(text, pieces) if pieces else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Markers:
-    thinking_open: str
-    thinking_close: str
-    response_open: str = ""
-    response_close: str = ""
-
-
-_FORMS = (
-    _Markers("<think>", "</think>"),
-    _Markers("<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>"),
-)
-
-
-def _marked_pieces(text: str) -> list[_Piece] | None:
-    """The pieces of a text in one of the written forms; None where it is in none of them.
-
-    An opening marker at the beginning decides the form; without one, a closing marker does.
-    """
-    begin = len(text) - len(text.lstrip())
-    for form in _FORMS:
-        if text.startswith(form.thinking_open, begin):
-            return _form_pieces(text, begin + len(form.thinking_open), form)
-    for form in _FORMS:
-        if form.thinking_close in text:
-            return _form_pieces(text, 0, form)
-    return None
-
-
-def _form_pieces(text: str, start: int, form: _Markers) -> list[_Piece]:
-    close = text.find(form.thinking_close, start)
-    if close < 0:  # cut off while still thinking
-        return _stripped(text, start, len(text), "thinking")
-    response = _response_span(text, close + len(form.thinking_close), form)
-    return _stripped(text, start, close, "thinking") + _stripped(text, *response)
-
-
-def _response_span(text: str, start: int, form: _Markers) -> tuple[int, int, Part]:
-    end = len(text)
-    opened = start + len(text[start:]) - len(text[start:].lstrip())
-    if form.response_open and text.startswith(form.response_open, opened):
-        start = opened + len(form.response_open)
-    stripped = text.rstrip()
-    if form.response_close and stripped.endswith(form.response_close):
-        end = max(start, len(stripped) - len(form.response_close))
-    return start, end, "response"
-
-
-def _stripped(text: str, start: int, end: int, part: Part) -> list[_Piece]:
-    """The pieces of a part that stands between markers, without the blanks beside the markers."""
-    inner = text[start:end]
-    start += len(inner) - len(inner.lstrip())
-    return _split(text, start, start + len(inner.strip()), part)
-
-
-def _split(text: str, start: int, end: int, part: Part) -> list[_Piece]:
-    pieces: list[_Piece] = []
-    for piece in text[start:end].split(DELIMITER):
-        if piece.strip():
-            pieces.append(_Piece(start, start + len(piece), part))
-        start += len(piece) + len(DELIMITER)
-    return pieces
-
-
-def _tile(text: str, pieces: list[_Piece]) -> Trace:
+def _tiled(text: str, pieces: Sequence[Region]) -> Trace:
     bounds = [0, *(piece.start for piece in pieces[1:]), len(text)]
     return Trace(
         text,

@@ -12,6 +12,7 @@ computed. Steps are told apart by blank lines, as everywhere: give a step genera
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,12 +29,15 @@ from its_hub.api import (
 )
 from its_hub.core.lms.step_generation import StepGeneration
 
-from rfprm_lite.aggregate import AggregateLike
+from rfprm_lite.aggregate import AggregateLike, as_aggregate
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.integrations.judge import Judge, in_unit, require_range
+from rfprm_lite.lists import listed
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.trace import Problem
+from rfprm_lite.text.messages import METADATA, exchange
+from rfprm_lite.trace import Problem, Response
 
 Conversation: TypeAlias = str | list[ChatMessage] | ChatMessages
 """The forms in which its_hub passes a conversation."""
@@ -42,56 +46,69 @@ ProblemOf: TypeAlias = Callable[[Sequence[ChatMessage]], Problem]
 
 
 def whole_conversation(messages: Sequence[ChatMessage]) -> Problem:
-    """The whole conversation as the problem, in the form that `PRM.score` takes."""
-    return [{"role": message.role, "content": message.extract_text_content()} for message in messages]
+    """The whole conversation as the problem, in the form that `PRM.score` takes. Messages may come as dicts, too."""
+    return [message.to_dict() if isinstance(message, ChatMessage) else message for message in messages]
 
 
 class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # its_hub has no types
     """Rewards of responses as far as they have come, for beam search and particle filtering.
+
+    They are in [0, 1], as its_hub's particle filtering needs them: `Score.reward` as a share of its range. A response
+    that can't be scored, such as an empty first step or a path that has become too long, gets 0, and a warning is
+    logged.
 
     Args:
         prm: A loaded model.
         aggregate: As in `PRM.score`.
         problem_of: The way from a conversation to the problem.
 
-    Attributes:
-        tokens: Token counts of all calls so far.
+    Raises:
+        InputError: If nothing bounds the rewards of the aggregate.
     """
 
     def __init__(
         self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation
     ) -> None:
-        self._prm = prm
-        self._aggregate = aggregate
+        require_range(as_aggregate(aggregate, prm.manifest.recipe.aggregate), prm.scale)
+        self._judge = Judge(prm, aggregate, 0.0)
         self._problem_of = problem_of
-        self.tokens = Usage(0, 0)
+
+    @property
+    def tokens(self) -> Usage:
+        """Token counts of all calls so far."""
+        return self._judge.tokens
+
+    @property
+    def unscored(self) -> int:
+        """The number of responses of all calls so far that could not be scored."""
+        return self._judge.unscored
 
     def score(self, prompt_or_messages: Conversation | list[list[ChatMessage]], steps: str | list[str]) -> list[float]:
-        """The reward of each response; of a single one, a list of one.
+        """The reward of each response, in [0, 1]; of a single one, a list of one.
 
         Args:
             prompt_or_messages: One problem for all, or a conversation for each.
             steps: One response or several, each the steps so far in one text.
 
         Raises:
-            InputError: If there are several conversations, but not as many as responses.
+            InputError: If there are several conversations, but not as many as responses, or if one can't be judged.
             InputTypeError: If the problem is no conversation.
 
         Otherwise raises as `PRM.score_many` does.
         """
-        return self._counted(self._prm.score_many(self._pairs(prompt_or_messages, steps), aggregate=self._aggregate))
+        return [0.0 if s is None else in_unit(s) for s in self._judge(self._pairs(prompt_or_messages, steps))]
 
     async def ascore(
         self, prompt_or_messages: Conversation | list[list[ChatMessage]], steps: str | list[str]
     ) -> list[float]:
         """The same as `score`, in a thread of its own, which ends if this is cancelled."""
-        pairs = self._pairs(prompt_or_messages, steps)
-        return self._counted(await self._prm.aio.score_many(pairs, aggregate=self._aggregate))
+        scores = await self._judge.judge(self._pairs(prompt_or_messages, steps))
+        return [0.0 if score is None else in_unit(score) for score in scores]
 
     def _pairs(
         self, prompt: Conversation | list[list[ChatMessage]], steps: str | list[str]
-    ) -> list[tuple[Problem, str]]:
-        responses = [steps] if isinstance(steps, str) else list(steps)
+    ) -> list[tuple[Problem, Response]]:
+        responses: list[str] = [steps] if isinstance(steps, str) else listed("responses", steps)
         conversations = _conversations(prompt)
         if len(conversations) == 1:
             conversations *= len(responses)
@@ -99,13 +116,11 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
             raise InputError(f"{len(conversations)} conversations for {len(responses)} responses")
         return [(self._problem_of(c), response) for c, response in zip(conversations, responses, strict=True)]
 
-    def _counted(self, scores: Sequence[Score]) -> list[float]:
-        self.tokens = sum((score.tokens for score in scores), self.tokens)
-        return [score.reward for score in scores]
-
 
 class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
     """Rewards of whole conversations, whose last message is the response, for best-of-N.
+
+    They are `Score.reward`. A response that can't be scored gets the lowest value of its range; a warning is logged.
 
     Args:
         prm: A loaded model.
@@ -116,25 +131,32 @@ class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
     def __init__(
         self, prm: PRM, *, aggregate: AggregateLike | None = None, problem_of: ProblemOf = whole_conversation
     ) -> None:
-        self._process = ProcessRewardModel(prm, aggregate=aggregate, problem_of=problem_of)
+        known = as_aggregate(aggregate, prm.manifest.recipe.aggregate).range_over(prm.scale.range)
+        self._lowest = known[0] if known else -math.inf
+        self._judge = Judge(prm, aggregate, self._lowest)
+        self._problem_of = problem_of
 
     @property
     def tokens(self) -> Usage:
         """Token counts of all calls so far."""
-        return self._process.tokens
+        return self._judge.tokens
+
+    @property
+    def unscored(self) -> int:
+        """The number of responses of all calls so far that could not be scored."""
+        return self._judge.unscored
 
     def score(self, messages: Conversation | list[list[ChatMessage]]) -> list[float] | float:
         """The reward of a conversation, or a list of them for several.
 
         Raises:
-            InputError: If a conversation does not end with a message of the assistant.
+            InputError: If a conversation does not end with a message of the assistant, or holds what can't be read.
             InputTypeError: If it is none.
 
         Otherwise raises as `PRM.score_many` does.
         """
-        prompts, responses, single = _apart(messages)
-        rewards = self._process.score(prompts, responses)
-        return rewards[0] if single else rewards
+        pairs, single = self._pairs(messages)
+        return self._rewards(self._judge(pairs), single=single)
 
     async def ascore(
         self,
@@ -142,8 +164,22 @@ class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
         orchestrator: AbstractOrchestrator | None = None,  # noqa: ARG002  # its_hub passes one; nothing is generated here
     ) -> list[float] | float:
         """The same as `score`, in a thread of its own, which ends if this is cancelled."""
-        prompts, responses, single = _apart(messages)
-        rewards = await self._process.ascore(prompts, responses)
+        pairs, single = self._pairs(messages)
+        return self._rewards(await self._judge.judge(pairs), single=single)
+
+    def _pairs(self, value: Conversation | list[list[ChatMessage]]) -> tuple[list[tuple[Problem, Response]], bool]:
+        """Problem and response of each conversation, and whether there was but one."""
+        single = isinstance(value, (str, ChatMessages)) or not isinstance(value[0], list)
+        return [self._pair(conversation) for conversation in _conversations(value)], single
+
+    def _pair(self, conversation: Sequence[ChatMessage]) -> tuple[Problem, Response]:
+        if len(conversation) < 2:
+            raise InputError("a conversation to be judged ends with a message of the assistant, behind the problem")
+        _, response = exchange(whole_conversation(conversation))
+        return self._problem_of(conversation[:-1]), response
+
+    def _rewards(self, scores: Sequence[Score | None], *, single: bool) -> list[float] | float:
+        rewards = [self._lowest if score is None else score.reward for score in scores]
         return rewards[0] if single else rewards
 
 
@@ -252,16 +288,12 @@ def _conversations(value: Conversation | list[list[ChatMessage]]) -> list[list[C
     return [_messages(one) for one in value] if isinstance(value[0], list) else [_messages(value)]
 
 
-def _messages(value: Sequence[object]) -> list[ChatMessage]:
-    """The messages, which may also come as dicts of role and content."""
-    return [ChatMessage.from_dict(message) if isinstance(message, dict) else message for message in value]
+def _messages(value: Sequence[Any]) -> list[ChatMessage]:
+    """The messages; one that comes as a dict stays one where a ChatMessage would lose what it holds."""
+    return [_chat_message(message) if isinstance(message, dict) else message for message in value]
 
 
-def _apart(value: Conversation | list[list[ChatMessage]]) -> tuple[list[list[ChatMessage]], list[str], bool]:
-    """The conversations before their last messages, those messages' texts, and whether there was but one."""
-    conversations = _conversations(value)
-    for conversation in conversations:
-        if len(conversation) < 2 or conversation[-1].role != "assistant":
-            raise InputError("a conversation to be judged ends with a message of the assistant")
-    single = isinstance(value, ChatMessages) or not isinstance(value[0], list)
-    return [c[:-1] for c in conversations], [c[-1].extract_text_content() for c in conversations], single
+def _chat_message(message: dict[str, Any]) -> ChatMessage | dict[str, Any]:
+    known = {"role", "content", "tool_calls", "tool_call_id"}
+    held = {key for key, value in message.items() if value is not None} - METADATA
+    return ChatMessage.from_dict({"content": None, **message}) if "role" in held <= known else message

@@ -26,20 +26,42 @@ from typing import Any, TypeAlias
 
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, RfprmError
-from rfprm_lite.integrations.judge import Judge, weight_of
-from rfprm_lite.integrations.prompts import ProblemOf, between, plain_problem
+from rfprm_lite.integrations.judge import Judge, in_unit, weight_of
+from rfprm_lite.integrations.prompts import ProblemOf, between, completed, opens_thinking, plain_problem
+from rfprm_lite.lists import listed
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
-from rfprm_lite.results import Score
 from rfprm_lite.rl import mix_rewards
+from rfprm_lite.trace import Response
 
 __all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
 
 Outcome: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[Any]], Mapping[str, Any]]
 """A reward function in OpenRLHF's signature: `(queries, prompts, labels) -> {"rewards": ...}`."""
 
-ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<end_of_turn>", "<｜end▁of▁sentence｜>", "</s>")
-"""Ends of responses that are no part of them: OpenRLHF does not skip special tokens."""
+ENDS = (
+    "<|im_end|>",  # Qwen, ChatML
+    "<|endoftext|>",  # Qwen's padding, Phi
+    "<|eot_id|>",  # Llama 3
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|finetune_right_pad_id|>",
+    "<|eot|>",  # Llama 4
+    "<end_of_turn>",  # Gemma
+    "<eos>",
+    "<pad>",
+    "<｜end▁of▁sentence｜>",  # DeepSeek
+    "<｜▁pad▁｜>",
+    "</s>",  # Mistral
+    "[PAD]",
+    "<|end|>",  # Phi, gpt-oss
+    "<|return|>",
+    "<|END_OF_TURN_TOKEN|>",  # Command
+    "<|user|>",  # GLM, whose turns end where the user's begins
+    "[|endofturn|]",  # EXAONE
+    "[EOS]",  # Kimi
+)
+"""Ends of turns and padding behind a response, which are no part of it: OpenRLHF does not skip special tokens."""
 
 _log = logging.getLogger("rfprm_lite")
 
@@ -57,7 +79,7 @@ class RewardFunction:
         unscorable: The r_hat of a response that is empty or too long. Each is logged as a warning.
         problem_of: The way from a prompt, as the chat template rendered it, to the problem. By default the prompt is
             the problem, and a rendered one raises InputError: `between` finds the problem in it.
-        ends: Texts that are stripped from the end of a response.
+        ends: Texts that are stripped from the end of a response, with the blanks behind them.
 
     Raises:
         InputError: If beta is not in [0, 1], or is given without an outcome.
@@ -79,7 +101,7 @@ class RewardFunction:
         self._outcome = outcome
         self._beta = weight_of(outcome, beta)
         self._problem_of = problem_of
-        self._ends = tuple(ends)
+        self._ends = tuple(listed("ends", ends))
 
     @property
     def tokens(self) -> Usage:
@@ -101,8 +123,8 @@ class RewardFunction:
 
         Returns:
             float32 tensors [num_queries]: "rewards"; "scores", by which OpenRLHF filters groups that are all alike, in
-            [0, 1]: the outcome, or r_hat divided by the highest value of its range; and in "extra_logs" r_hat and
-            whether it could not be scored.
+            [0, 1]: the outcome, or r_hat as a share of its range; and in "extra_logs" r_hat and whether it could not be
+            scored.
 
         Raises:
             InputError: If a query does not begin with its prompt: OpenRLHF cuts prompts that are too long.
@@ -126,8 +148,7 @@ class RewardFunction:
         r_hats = [self._unscorable if score is None else score.reward for score in scores]
         if self._outcome is None:
             rewards = r_hats
-            highest = [_highest(score) if score else 1.0 for score in scores]
-            filtered = [min(1.0, max(0.0, r_hat / top)) for r_hat, top in zip(r_hats, highest, strict=True)]
+            filtered = [min(1.0, max(0.0, self._unscorable)) if s is None else in_unit(s) for s in scores]
         else:
             filtered = [float(reward) for reward in self._outcome(queries, prompts, labels)["rewards"]]
             rewards = [mix_rewards(outcome, r_hat, self._beta) for outcome, r_hat in zip(filtered, r_hats, strict=True)]
@@ -140,7 +161,7 @@ class RewardFunction:
             },
         }
 
-    def _response(self, query: str, prompt: str) -> str:
+    def _response(self, query: str, prompt: str) -> Response:
         if not query.startswith(prompt):
             at = next((i for i, (a, b) in enumerate(zip(query, prompt, strict=False)) if a != b), len(query))
             raise InputError(
@@ -148,16 +169,9 @@ class RewardFunction:
                 "which is too long for its max_len, or the tokenizer does not give texts back as they were"
             )
         response = query[len(prompt) :]
-        while response.endswith(self._ends):
-            response = next(response.removesuffix(end) for end in self._ends if response.endswith(end))
-        return response
-
-
-def _highest(score: Score) -> float:
-    """The highest value that a score's reward can have."""
-    if score.reward_range is None:
-        raise InputError(f"the aggregate {score.aggregate} has no reward_range, by which OpenRLHF's scores are divided")
-    return score.reward_range[1]
+        while (stripped := response.rstrip()).endswith(self._ends):
+            response = next(stripped.removesuffix(end) for end in self._ends if stripped.endswith(end))
+        return completed(response, started_thinking=opens_thinking(prompt))
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:

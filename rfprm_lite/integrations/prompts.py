@@ -1,6 +1,6 @@
 """The way from a trainer's prompts and completions to the problems and responses of a PRM.
 
-A prompt is text or a conversation (messages as dicts of role and content). Needs no other library.
+A prompt is text or a conversation, a list of messages as `text/messages.py` reads them. Needs no other library.
 """
 
 from __future__ import annotations
@@ -9,15 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from rfprm_lite.errors import InputError, InputTypeError
-from rfprm_lite.text.conversation import text_of
-from rfprm_lite.trace import Problem, Response, Trace
+from rfprm_lite.lists import listed
+from rfprm_lite.text.messages import read, response_of
+from rfprm_lite.trace import Problem, Response, Unsplit
+from rfprm_lite.written.forms import FORMS
 
 Message: TypeAlias = Mapping[str, object]
 Prompt: TypeAlias = str | Sequence[Message]
 ProblemOf: TypeAlias = Callable[[Prompt], Problem]
 """The way from a prompt to the problem of a PRM."""
 
-_RENDERED = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<｜User｜>")
+_RENDERED = (
+    "<|im_start|>",  # Qwen, ChatML
+    "<|start_header_id|>",  # Llama 3
+    "<|header_start|>",  # Llama 4
+    "<start_of_turn>",  # Gemma
+    "[INST]",  # Mistral
+    "<｜User｜>",  # DeepSeek
+    "<|start|>user",  # gpt-oss
+    "<|START_OF_TURN_TOKEN|>",  # Command
+    "<|user|>",  # Phi, GLM
+)
+"""What a chat template leaves in a prompt that it rendered."""
 
 
 def plain_problem(prompt: Prompt) -> Problem:
@@ -60,22 +73,33 @@ def between(before: str, after: str) -> ProblemOf:
     return problem_of
 
 
-def response_of(completion: Prompt) -> Response:
-    """A completion as a response: its text, or its one message of the assistant.
+def opens_thinking(prompt: Prompt) -> bool:
+    """Whether a prompt ends with an opening marker, so that the completion begins in the thinking."""
+    return isinstance(prompt, str) and prompt.rstrip().endswith(tuple(form.open for form in FORMS))
 
-    Thinking that a chat template's parser took apart (`reasoning_content`, `thinking`) is the thinking part.
+
+def completed(completion: object, *, started_thinking: bool = False) -> Response:
+    """A completion as a response: text, or a message of the assistant, alone or in a list; it may have no role.
+
+    Args:
+        completion: The completion.
+        started_thinking: Whether its prompt ended with the opening marker of the thinking.
+
+    Thinking that a chat template's parser took apart is the thinking part.
 
     Raises:
-        InputError: If there are several messages: the policy is not rewarded for what tools said.
+        InputError: If there are several messages: the policy is not rewarded for what tools said. Or if the message
+            holds what can't be read; the error names the key.
+        InputTypeError: If it is no completion.
     """
     if isinstance(completion, str):
-        return completion
-    roles = [message["role"] for message in completion]
-    if roles != ["assistant"]:
+        return Unsplit(completion, started_thinking=True) if started_thinking else completion
+    messages = [completion] if isinstance(completion, Mapping) else listed("the messages of a completion", completion)
+    read_messages = [read(message, f"message {i} of the completion") for i, message in enumerate(messages)]
+    if len(read_messages) != 1:
+        roles = [message.role or "none" for message in read_messages]
         raise InputError(
             f"a completion is one message of the assistant, not {roles}: rollouts with tools are not judged"
         )
-    (message,) = completion
-    response = text_of(message.get("content"))
-    thinking = text_of(message.get("reasoning_content") or message.get("thinking"))
-    return Trace.from_parts(thinking=thinking, response=response) if thinking.strip() else response
+    response = response_of(read_messages[0], "the completion")
+    return completed(response, started_thinking=started_thinking) if isinstance(response, str) else response

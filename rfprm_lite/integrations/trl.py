@@ -18,11 +18,12 @@ from typing import Any, TypeAlias
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
-from rfprm_lite.integrations.prompts import ProblemOf, Prompt, plain_problem, response_of
+from rfprm_lite.integrations.prompts import ProblemOf, Prompt, completed, opens_thinking, plain_problem
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.rl import mix_rewards
+from rfprm_lite.trace import Response
 
 Outcome: TypeAlias = Callable[..., Sequence[float | None]]
 """A reward function in TRL's signature: `(prompts, completions, **columns) -> list[float | None]`."""
@@ -42,6 +43,8 @@ class RewardFunction:
         unscorable: The r_hat of a completion that is empty or too long: 0.0, the lowest there is, or None, which TRL
             leaves out of the group. They are counted in `unscored`, and each call that has one logs a warning.
         problem_of: The way from a prompt, text or a conversation, to the problem. By default the prompt is the problem.
+        started_thinking: Whether the chat template ends a conversation with the opening marker of the thinking, so that
+            completions begin in it. Of prompts that are text, their own end says so.
         name: The name under which TRL logs: `rewards/NAME/mean`, and, as far as the installed TRL lets reward functions
             log, the means `NAME/r_hat`, `NAME/step_reward`, `NAME/unscorable`, and each completion's
             `NAME/step_rewards` in its table of completions.
@@ -60,6 +63,7 @@ class RewardFunction:
         aggregate: AggregateLike | None = None,
         unscorable: float | None = 0.0,
         problem_of: ProblemOf = plain_problem,
+        started_thinking: bool = False,
         name: str = "rfprm",
     ) -> None:
         if inspect.iscoroutinefunction(outcome) or inspect.iscoroutinefunction(getattr(outcome, "__call__", None)):  # noqa: B004
@@ -69,6 +73,7 @@ class RewardFunction:
         self._outcome = outcome
         self._beta = weight_of(outcome, beta)
         self._problem_of = problem_of
+        self._started_thinking = started_thinking
 
     @property
     def tokens(self) -> Usage:
@@ -90,7 +95,7 @@ class RewardFunction:
 
         Args:
             prompts: The prompt of each.
-            completions: Texts, or conversations of one message of the assistant.
+            completions: Texts, or lists of one message of the assistant.
             **columns: The data set's other columns, for the outcome, and TRL's callables for logs.
 
         Returns:
@@ -104,7 +109,7 @@ class RewardFunction:
         """
         outcomes = self._outcomes(prompts, completions, columns)
         applicable = [i for i in range(len(completions)) if outcomes is None or outcomes[i] is not None]
-        pairs = [(self._problem_of(prompts[i]), response_of(completions[i])) for i in applicable]
+        pairs = [(self._problem_of(prompts[i]), self._response(prompts[i], completions[i])) for i in applicable]
         scores = dict(zip(applicable, self._judge(pairs), strict=True))
         _report(self.__name__, len(completions), scores, columns.get("log_metric"), columns.get("log_extra"))
         rewards: list[float | None] = [None] * len(completions)
@@ -113,6 +118,9 @@ class RewardFunction:
             outcome = None if outcomes is None else outcomes[i]
             rewards[i] = r_hat if r_hat is None or outcome is None else mix_rewards(float(outcome), r_hat, self._beta)
         return rewards
+
+    def _response(self, prompt: Prompt, completion: Prompt) -> Response:
+        return completed(completion, started_thinking=self._started_thinking or opens_thinking(prompt))
 
     def _outcomes(
         self, prompts: Sequence[Prompt], completions: Sequence[Prompt], columns: dict[str, Any]

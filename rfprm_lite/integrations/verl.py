@@ -20,14 +20,17 @@ import importlib
 import inspect
 import threading
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from rfprm_lite.aggregate import AggregateName
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.integrations.judge import Judge, weight_of
+from rfprm_lite.integrations.prompts import completed
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.rl import mix_rewards
+from rfprm_lite.trace import Problem
 
 Outcome: TypeAlias = Callable[..., float | Mapping[str, Any]]
 """A reward function in verl's signature: `(data_source, solution_str, ground_truth, extra_info) -> float | dict`."""
@@ -50,6 +53,8 @@ def compute_score(
     aggregate: AggregateName | None = None,
     unscorable: float = 0.0,
     problem_key: str = "question",
+    started_thinking: bool = False,
+    **others: Any,  # whatever verl, or a reward manager, passes on to reward functions
 ) -> dict[str, Any]:
     """The reward of one response, r = (1 - beta) * outcome + beta * r_hat; without an outcome, r_hat.
 
@@ -68,40 +73,59 @@ def compute_score(
         aggregate: A name, as in `PRM.score`: r_hat is `Score.reward`.
         unscorable: The r_hat of a response that is empty or too long. Each is logged as a warning.
         problem_key: The key of `extra_info` under which the problem stands. verl passes no prompt to reward functions;
-            its own gsm8k.py puts the "question" there, other data sets must be preprocessed so.
+            its own gsm8k.py puts the "question" there, other data sets must be preprocessed so. Text, or messages.
+        started_thinking: Whether the chat template ends a prompt with the opening marker of the thinking.
+        **others: What else verl passes: for the outcome, as far as it takes it.
 
     Returns:
         Numbers, which verl logs: "score", "r_hat", "num_steps" and "unscorable" (0 or 1), with an outcome also
         "outcome".
 
     Raises:
-        InputError: If `extra_info` has no problem, or if beta or the outcome is wrong.
+        InputError: If `extra_info` has no problem, if beta or the outcome is wrong, or if a keyword is nearly one of
+            these.
         InputTypeError: If the outcome is asynchronous.
 
     Otherwise raises as `PRM.from_pretrained` and `PRM.score` do.
     """
+    _require_no_slip(others)
     weight = weight_of(outcome, beta)
     problem = _problem(extra_info or {}, problem_key)
     options = LoadOptions(variant=variant, device=device, threads=threads)
     judge = _loaded_once(model, options, aggregate, unscorable)
-    (score,) = judge([(problem, solution_str)])
+    (score,) = judge([(problem, completed(solution_str, started_thinking=started_thinking))])
     r_hat = unscorable if score is None else score.reward
     numbers = {"r_hat": r_hat, "num_steps": len(score.steps) if score else 0, "unscorable": int(score is None)}
     if outcome is None:
         return {"score": r_hat, **numbers}
     rule = _imported(outcome) if isinstance(outcome, str) else outcome
-    more = _outcome(rule(data_source, solution_str, ground_truth, extra_info))
+    more = _outcome(rule(data_source, solution_str, ground_truth, extra_info, **_taken(rule, others)))
     return {**more, "score": mix_rewards(more["outcome"], r_hat, weight), **numbers}
 
 
-def _problem(extra_info: Mapping[str, Any], key: str) -> str:
+def _problem(extra_info: Mapping[str, Any], key: str) -> Problem:
     if key not in extra_info:
         raise InputError(
             f"extra_info has no {key!r}, but {sorted(extra_info)}: put the problem there when the data set is made, or "
             "name another by problem_key"
         )
-    problem: str = extra_info[key]
+    problem: Problem = extra_info[key]
     return problem
+
+
+def _require_no_slip(others: Mapping[str, Any]) -> None:
+    """Raise where a keyword that nobody knows is nearly one of ours: it would have no effect."""
+    ours = [p.name for p in inspect.signature(compute_score).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in others:
+        if near := get_close_matches(name, ours, n=1, cutoff=0.8):
+            raise InputError(f"compute_score knows no {name!r}: is {near[0]!r} meant?")
+
+
+def _taken(function: Outcome, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that a function takes."""
+    parameters = inspect.signature(function).parameters if keywords else {}
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in keywords.items() if takes_any or name in parameters}
 
 
 def _outcome(result: float | Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from typing import Literal, TypeVar, overload
 
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import RfprmError
+from rfprm_lite.lists import listed
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
 from rfprm_lite.scoring import batches, choose
 from rfprm_lite.scoring.batches import OnError, Pairs
 from rfprm_lite.scoring.scorer import Scorer
-from rfprm_lite.trace import Problem, Response, as_trace
+from rfprm_lite.trace import Problem, Response
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class AsyncCalls:
     ) -> Score:
         """Reward every step of a response, and the whole of it; see `PRM.score`."""
         scorer, chosen_aggregate = self._scorer, self._scorer.aggregate(aggregate)
-        trace = as_trace(response, steps)
+        trace = scorer.trace(response, steps)
         return await run(
             lambda cancel: scorer.score([scorer.request(problem, trace, chosen_aggregate)], cancel)[0], timeout
         )
@@ -79,7 +80,7 @@ class AsyncCalls:
         timeout: float | None = None,
     ) -> list[Score] | list[Score | RfprmError]:
         """Reward many responses, in the order given; see `PRM.score_many`."""
-        scorer, chosen_aggregate, all_pairs = self._scorer, self._scorer.aggregate(aggregate), list(pairs)
+        scorer, chosen_aggregate, all_pairs = self._scorer, self._scorer.aggregate(aggregate), listed("pairs", pairs)
         return await run(
             lambda cancel: list(batches.score_all(scorer, all_pairs, chosen_aggregate, on_error, cancel)),
             timeout,

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from rfprm_lite.aggregate import AnyAggregate
 from rfprm_lite.errors import ForkError, InputError, RfprmError, StoppedError
+from rfprm_lite.lists import iterated
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.results import Score
 from rfprm_lite.scoring.request import Request
@@ -33,7 +34,7 @@ def score_each(
     pair.
     """
     return in_windows(
-        pairs,
+        iterated("pairs", pairs),
         lambda pair: scorer.pair_request(pair, aggregate),
         lambda requests: scorer.score(requests, cancel),
         on_error,

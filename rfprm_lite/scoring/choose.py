@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rfprm_lite.aggregate import AggregateLike, CustomAggregate
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.lists import listed
 from rfprm_lite.plan import bound
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import Rewards
@@ -43,9 +44,9 @@ def best(
             is not exhaustive.
         InputTypeError: If candidates are one response.
     """
-    if isinstance(candidates, (str, bytes, Trace)):
-        raise InputTypeError(f"candidates are several responses, not one {type(candidates).__name__}")
-    responses = tuple(candidates)
+    if isinstance(candidates, Trace):
+        raise InputTypeError("candidates are several responses, not one Trace")
+    responses = tuple(listed("candidates", candidates))
     if not responses:
         raise InputError("no candidates: there is nothing to choose from")
     if not isinstance(count, int) or count < 1:

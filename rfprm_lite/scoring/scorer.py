@@ -15,6 +15,7 @@ from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import KVLanes
 from rfprm_lite.engine.kv import Block
 from rfprm_lite.errors import ContextLengthError, ForkError, InputTypeError, RfprmError
+from rfprm_lite.lists import iterated, listed
 from rfprm_lite.options import LoadOptions, Truncate
 from rfprm_lite.plan.budget import Footprint
 from rfprm_lite.plan.cache import Lease, PrefixCache
@@ -28,6 +29,7 @@ from rfprm_lite.scoring.truncation import require, shortened
 from rfprm_lite.scoring.wiring import budget_of, open_engine, packing_of, sizes_of
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
+from rfprm_lite.written.splitting import require_splitter
 
 
 class Scorer:
@@ -36,7 +38,7 @@ class Scorer:
     Args:
         bundle: The variant that is loaded.
         device: Where it runs.
-        options: How it was loaded: threads, cache_bytes, memory_bytes and truncate count here.
+        options: How it runs, how text is split, and what is done with one that is too long.
     """
 
     def __init__(self, bundle: Bundle, device: DeviceSpec, options: LoadOptions) -> None:
@@ -53,11 +55,16 @@ class Scorer:
         self._default = manifest.recipe.aggregate
         head = manifest.recipe.head
         self.scale = Scale(*head.range, head.good_above)
+        self._splitter = require_splitter(manifest.recipe.split if options.splitter is None else options.splitter)
         self._process = os.getpid()
 
     def aggregate(self, value: AggregateLike | None) -> AnyAggregate:
         """The aggregate that a caller named or gave; the recipe's own where None."""
         return as_aggregate(value, self._default)
+
+    def trace(self, response: Response | None, steps: Iterable[str] | None = None) -> Trace:
+        """A response, or the steps of one, as a trace. Raises as `as_trace` does."""
+        return as_trace(response, steps, splitter=self._splitter)
 
     def request(
         self, problem: Problem, trace: Trace, aggregate: AnyAggregate, truncate: Truncate | None = None
@@ -84,7 +91,7 @@ class Scorer:
     def requests(self, pairs: Iterable[tuple[Problem, Response]], aggregate: AnyAggregate) -> list[Request]:
         """The requests of all pairs; the first wrong one raises, with a note that names it."""
         requests: list[Request] = []
-        for i, pair in enumerate(pairs):
+        for i, pair in enumerate(iterated("pairs", pairs)):
             try:
                 requests.append(self.pair_request(pair, aggregate))
             except RfprmError as error:
@@ -94,9 +101,10 @@ class Scorer:
 
     def pair_request(self, pair: tuple[Problem, Response], aggregate: AnyAggregate) -> Request:
         """The request of a pair of problem and response."""
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        both = listed("a problem and a response", pair)
+        if len(both) != 2:
             raise InputTypeError(f"a pair of problem and response is needed, not {type(pair).__name__} {pair!r:.60}")
-        return self.request(pair[0], as_trace(pair[1]), aggregate)
+        return self.request(both[0], self.trace(both[1]), aggregate)
 
     def call(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rfprm_lite.scale import Scale
 from rfprm_lite.scoring.scorer import Scorer
 from rfprm_lite.text.rendering import Rendering, rendering
-from rfprm_lite.trace import Problem, Response, as_trace
+from rfprm_lite.trace import Problem, Response
 
 
 class Texts:
@@ -39,7 +39,7 @@ class Texts:
             InputError: If a text can't be scored.
             InputTypeError: If something is of the wrong type.
         """
-        return self._scorer.encoder.count(problem, as_trace(response, steps))
+        return self._scorer.encoder.count(problem, self._scorer.trace(response, steps))
 
     def render(
         self, problem: Problem, response: Response | None = None, *, steps: Iterable[str] | None = None
@@ -56,4 +56,4 @@ class Texts:
             InputError: If a text can't be scored.
             InputTypeError: If something is of the wrong type.
         """
-        return rendering(self._scorer.encoder, problem, as_trace(response, steps))
+        return rendering(self._scorer.encoder, problem, self._scorer.trace(response, steps))

@@ -13,7 +13,7 @@ import msgspec
 
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.show.words import counted
-from rfprm_lite.trace import Part
+from rfprm_lite.written.forms import Part
 
 
 class StepRecord(msgspec.Struct, frozen=True):

@@ -3,23 +3,23 @@
 In: a problem, a conversation or a `Question`, and a recipe. Out: the pieces of the template up to where the steps
 begin. Knows nothing of tokens.
 
-A conversation is a list of messages, each a mapping of `role` (system, user or assistant) and `content` (text, or parts
-of type text), as chat APIs have them; what else a message has is passed over. It ends with a message of the user, and
-the response to that is judged. It is written as the checkpoint's own chat template writes it: a system message of the
-conversation takes the place of the recipe's.
+A conversation is a list of messages as `messages.py` reads them. It ends with a message of the user, and the response
+to that is judged. It is written as the checkpoint's own chat template writes it: a system message of the conversation
+takes the place of the recipe's. What the template can't write is an error, not left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rfprm_lite.bundle.pieces import Atom, Slot, filled, slot_names
 from rfprm_lite.bundle.recipe import Chat, Recipe
 from rfprm_lite.errors import InputError, InputTypeError
+from rfprm_lite.lists import listed_again
 from rfprm_lite.question import Question
+from rfprm_lite.text.messages import read
 from rfprm_lite.trace import Problem, require_text
 
-ROLES = ("system", "user", "assistant")
 EXTRAS = ("reference", "choices")
 
 
@@ -84,8 +84,8 @@ def _conversation(messages: list[tuple[str, str]], recipe: Recipe) -> list[Atom]
 def _turn(i: int, role: str, content: str, chat: Chat, name: str) -> list[Atom]:
     if role not in chat.turns:
         raise InputError(
-            f"message {i} of the conversation is of role {role!r}; the chat template of {name} writes "
-            f"{', '.join(chat.turns)}"
+            f"message {i} of the conversation, of role {role!r}, has no place in the chat template of {name}, "
+            f"which has {', '.join(chat.turns)}"
         )
     return filled(chat.turns[role], lambda _: content)
 
@@ -96,9 +96,10 @@ def _no_slot(slot: Slot) -> str:
 
 def _messages(conversation: object) -> list[tuple[str, str]]:
     """Role and content of each message."""
-    if isinstance(conversation, (bytes, Mapping)) or not isinstance(conversation, Sequence):
-        raise InputTypeError(f"a problem is text or a list of messages, not {type(conversation).__name__}")
-    messages = [_message(i, message) for i, message in enumerate(conversation)]
+    if isinstance(conversation, (bytes, Mapping)):
+        raise InputTypeError(f"a problem is text or a list of messages, not one {type(conversation).__name__}")
+    values = listed_again("the messages of a problem", conversation)
+    messages = [_written(value, f"message {i} of the conversation") for i, value in enumerate(values)]
     roles = [role for role, _ in messages]
     if not roles or roles[-1] != "user":
         raise InputError(
@@ -109,32 +110,25 @@ def _messages(conversation: object) -> list[tuple[str, str]]:
     return messages
 
 
-def _message(i: int, message: object) -> tuple[str, str]:
-    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-        raise InputTypeError(f"message {i} of the conversation is no mapping with role and content: {message!r:.60}")
-    role, content = message["role"], message["content"]
-    if role not in ROLES:
-        raise InputError(f"message {i} of the conversation is of role {role!r}; there are {', '.join(ROLES)}")
-    text = text_of(content)
-    _require_content(f"message {i} of the conversation", text)
-    return role, text
-
-
-def text_of(content: object) -> str:
-    """The text of a message, which may come in parts; empty for a message without content.
-
-    Raises:
-        InputError: If a part is no text.
-        InputTypeError: If the content is neither text nor a list of parts.
-    """
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
-        raise InputTypeError(f"the content of a message is text or a list of parts, not {type(content).__name__}")
-    kinds = [part.get("type") for part in content]
-    if set(kinds) - {"text"}:
-        raise InputError(f"a PRM reads text alone, and a message has parts {kinds}")
-    return "".join(str(part.get("text", "")) for part in content)
+def _written(value: object, where: str) -> tuple[str, str]:
+    """Role and content of a message, if the template has a place for all that it holds."""
+    message = read(value, where)
+    if not message.role:
+        raise InputTypeError(f"{where} has no role: {value!r:.60}")
+    named = f"{where}, of role {message.role!r},"
+    if message.tool_calls:
+        raise InputError(f"{named} has 'tool_calls', which the PRM's chat template has no place for")
+    if message.thinking:
+        raise InputError(
+            f"{named} has thinking in {message.thinking_key!r}, which the PRM's chat template has no place for: chat "
+            "templates leave out what was thought in earlier turns; take it out, or put it into the content"
+        )
+    if message.text is None:
+        raise InputError(f"{named} has no 'content'")
+    require_text(f"the content of {where}", message.text)
+    if message.role == "user":
+        _require_content(where, message.text)
+    return message.role, message.text
 
 
 def _require_content(what: str, content: object) -> None:

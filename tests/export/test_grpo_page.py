@@ -31,8 +31,3 @@ def test_the_example_is_the_example() -> None:
     (block,) = re.findall(r'```python title="not run: needs trl"\n(.*?)```', PAGE, re.DOTALL)
     assert block == (ROOT / "examples" / "grpo" / "train.py").read_text(encoding="utf-8")
     assert len(block.splitlines()) <= 30
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", PAGE):
-        assert (ROOT / "docs" / target).exists(), target

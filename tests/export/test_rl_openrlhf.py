@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rfprm_lite import PRM, InputError
+from rfprm_lite import PRM, Aggregate, InputError
 from rfprm_lite.integrations import openrlhf
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
@@ -37,6 +37,23 @@ def test_openrlhf_gets_tensors_of_the_papers_reward(demo: PRM) -> None:
     assert found["scores"].tolist() == [1.0, 0.0]
     assert found["extra_logs"]["r_hat"].tolist() == pytest.approx(r_hats)
     assert found["extra_logs"]["unscorable"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "end", ["<|im_end|>\n", "<|im_end|>", "</s><pad><pad>", "<|return|> \n", "<|eot_id|>\n<|end_of_text|>\n"]
+)
+def test_openrlhf_ends_of_turns_are_no_part_of_a_response(demo: PRM, end: str) -> None:
+    reward = openrlhf.RewardFunction(demo)
+    found = reward([PROBLEM + RIGHT + end, PROBLEM + RIGHT], [PROBLEM] * 2, ["", ""])["rewards"].tolist()
+    assert found[0] == found[1]
+
+
+def test_openrlhf_prompts_that_open_the_thinking(demo: PRM) -> None:
+    """The thinking was cut off: there is no response to be the final one."""
+    how = Aggregate("mean+final", final="response")
+    reward = openrlhf.RewardFunction(demo, aggregate=how, problem_of=lambda prompt: PROBLEM)
+    found = reward([f"{PROBLEM}<think>\n{RIGHT}", PROBLEM + RIGHT], [f"{PROBLEM}<think>\n", PROBLEM], ["", ""])
+    assert found["extra_logs"]["unscorable"].tolist() == [1, 0]
 
 
 def test_openrlhf_without_an_outcome_filters_by_r_hat(demo: PRM, caplog: pytest.LogCaptureFixture) -> None:

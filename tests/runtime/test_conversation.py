@@ -14,6 +14,7 @@ PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASKED = {"role": "user", "content": PROBLEM}
+CALL = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
 BEFORE = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4."}]
 
 
@@ -25,6 +26,29 @@ def test_messages_as_chat_apis_have_them(prm: PRM) -> None:
     parts = [{"type": "text", "text": PROBLEM[:9]}, {"type": "text", "text": PROBLEM[9:]}]
     asked = {"role": "user", "content": parts, "name": None}
     assert prm.score([asked], RIGHT).step_rewards.tolist() == prm.score(PROBLEM, RIGHT).step_rewards.tolist()
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"role": "developer", "content": "Be brief."},
+        {"from": "system", "value": "Be brief."},
+        {"role": "system", "content": [{"type": "input_text", "text": "Be brief."}], "id": 3},
+    ],
+)
+def test_a_message_by_other_names(system: dict[str, object]) -> None:
+    other = SEPARATED.step_sequences([system, {"from": "human", "value": PROBLEM}], Trace.from_steps(["a"]))[0]
+    assert other.ids.tolist() == SEPARATED.step_sequences([SYSTEM, ASKED], Trace.from_steps(["a"]))[0].ids.tolist()
+
+
+def test_an_empty_system_message_is_one() -> None:
+    """As the chat template writes it, and not the recipe's own."""
+    empty, own = (
+        SEPARATED.step_sequences(problem, Trace.from_steps(["a"]))[0].ids.tolist()
+        for problem in ([{"role": "system", "content": ""}, ASKED], [ASKED])
+    )
+    assert special_ids(empty) == special_ids(own)
+    assert len(empty) < len(own)
 
 
 def test_what_was_said_before_counts(prm: PRM) -> None:
@@ -61,7 +85,20 @@ def test_a_recipe_without_a_template_reads_a_problem_alone() -> None:
         ([], InputError, "user"),
         ([*BEFORE], InputError, "assistant"),
         ([ASKED, SYSTEM, ASKED], InputError, "system"),
-        ([{"role": "tool", "content": "4"}, ASKED], InputError, "0.*'tool'"),
+        ([{"role": "tool", "content": "4"}, ASKED], InputError, "0.*'tool'.*chat template"),
+        (
+            [ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, ASKED],
+            InputError,
+            "1.*'assistant'.*'tool_calls'",
+        ),
+        ([ASKED, {"role": "assistant", "content": None}, ASKED], InputError, "1.*'assistant'.*'content'"),
+        (
+            [ASKED, {"role": "assistant", "content": "4", "reasoning": "2 + 2"}, ASKED],
+            InputError,
+            "1.*'assistant'.*'reasoning'",
+        ),
+        ([ASKED, {"role": "developer", "content": "Be brief."}, ASKED], InputError, "system message comes first"),
+        ([{"role": "user", "content": "What?", "images": ["x"]}], InputError, "0.*'images'"),
         ([{"role": "user", "content": " "}], InputError, "0.*empty"),
         ([{"role": "user", "content": [{"type": "image"}]}], InputError, "image"),
         ([{"role": "user", "content": 3}], InputTypeError, "int"),

@@ -17,7 +17,8 @@ from its_hub.core.algorithms.particle_gibbs import ParticleFiltering
 from its_hub.core.algorithms.self_consistency import SelfConsistency
 from its_hub.core.lms.step_generation import StepGeneration
 
-from rfprm_lite import PRM, InputError, Trace
+from rfprm_lite import PRM, CustomAggregate, InputError, Trace
+from rfprm_lite.aggregate import AggregateName
 from rfprm_lite.errors import InputTypeError
 from rfprm_lite.integrations.its_hub import OutcomeRewardModel, ProcessRewardModel, RaceResult, RacingBestOfN
 
@@ -67,8 +68,9 @@ def test_beam_search_finds_the_right_steps_and_computes_each_once(demo: PRM) -> 
     assert rewards.tokens.total > 8 * rewards.tokens.computed
 
 
-def test_particle_filtering_runs_on_our_rewards(demo: PRM) -> None:
-    rewards = ProcessRewardModel(demo, aggregate="min")
+@pytest.mark.parametrize("aggregate", [None, "min"])
+def test_particle_filtering_runs_on_our_rewards(demo: PRM, aggregate: AggregateName | None) -> None:
+    rewards = ProcessRewardModel(demo, aggregate=aggregate)
     best = asyncio.run(ParticleFiltering(generation(), rewards).ainfer(Scripted(), PROBLEM, 6))
     assert best["content"].startswith(RIGHT[0])
     assert rewards.tokens.reused > rewards.tokens.computed
@@ -109,15 +111,48 @@ def test_strings_messages_and_batches_are_scored_alike(demo: PRM) -> None:
     process, outcome = ProcessRewardModel(demo), OutcomeRewardModel(demo)
     text = "\n\n".join(RIGHT)
     expected = demo.score(PROBLEM, steps=RIGHT).reward
+    share = expected / 2  # of mean + final, which goes up to 2
     asked, answered = ChatMessage("user", PROBLEM), ChatMessage("assistant", text)
     for prompt in (PROBLEM, [asked], ChatMessages(PROBLEM), [{"role": "user", "content": PROBLEM}], [[asked], [asked]]):
         count = 2 if prompt == [[asked], [asked]] else 1
-        assert process.score(prompt, [text] * count) == [expected] * count
-        assert asyncio.run(process.ascore(prompt, [text] * count)) == [expected] * count
-    assert process.score(PROBLEM, text) == [expected]
+        assert process.score(prompt, [text] * count) == [share] * count
+        assert asyncio.run(process.ascore(prompt, [text] * count)) == [share] * count
+    assert process.score(PROBLEM, text) == [share]
     assert outcome.score([asked, answered]) == expected
     assert outcome.score([[asked, answered]] * 2) == [expected] * 2
     assert asyncio.run(outcome.ascore([[asked, answered]])) == [expected]
+
+
+def test_what_cannot_be_scored_gets_the_lowest_reward(demo: PRM, caplog: pytest.LogCaptureFixture) -> None:
+    process, outcome = ProcessRewardModel(demo), OutcomeRewardModel(demo)
+    paths = ["", RIGHT[0], "1 + 1 = 2. " * 2000]
+    found = process.score(PROBLEM, paths)
+    assert found == [0, demo.score(PROBLEM, RIGHT[0]).reward / 2, 0]
+    assert asyncio.run(process.ascore(PROBLEM, paths)) == found
+    assert process.unscored == 4
+    assert "2 of 3 completions" in caplog.text
+    conversations = [[ChatMessage("user", PROBLEM), ChatMessage("assistant", path)] for path in paths]
+    assert outcome.score(conversations) == [0, demo.score(PROBLEM, RIGHT[0]).reward, 0]
+
+
+def test_rewards_need_a_range(demo: PRM) -> None:
+    with pytest.raises(InputError, match="reward_range"):
+        ProcessRewardModel(demo, aggregate=lambda rewards: float(rewards.sum()))
+    from_minus_1 = CustomAggregate(lambda rewards: 2 * float(rewards.min()) - 1, reward_range=(-1, 1))
+    expected = demo.score(PROBLEM, WRONG[0], aggregate="min").reward
+    assert ProcessRewardModel(demo, aggregate=from_minus_1).score(PROBLEM, WRONG[0]) == [pytest.approx(expected)]
+
+
+def test_messages_lose_nothing(demo: PRM) -> None:
+    """its_hub's own ChatMessage.from_dict would drop what it does not know."""
+    asked = {"role": "user", "content": PROBLEM, "name": "Tom"}
+    answered = {"role": "assistant", "content": RIGHT[-1], "reasoning": "\n\n".join(RIGHT[:-1])}
+    trace = Trace.from_parts(thinking="\n\n".join(RIGHT[:-1]), response=RIGHT[-1])
+    assert OutcomeRewardModel(demo).score([asked, answered]) == demo.score(PROBLEM, trace).reward
+    with pytest.raises(InputError, match="'reasoning'"):
+        ProcessRewardModel(demo).score([asked, answered, asked], RIGHT[0])
+    with pytest.raises(InputError, match="'tool_calls'"):
+        OutcomeRewardModel(demo).score([asked, ChatMessage("assistant", None, tool_calls=[{"id": "1"}])])
 
 
 def test_what_is_no_problem_is_refused(demo: PRM) -> None:
@@ -127,7 +162,7 @@ def test_what_is_no_problem_is_refused(demo: PRM) -> None:
         process.score([asked, system], ["1"])
     assert process.score([system, asked], RIGHT[0]) != process.score([asked], RIGHT[0])
     own = ProcessRewardModel(demo, problem_of=lambda messages: messages[-1].content)
-    assert own.score([system, asked], RIGHT[0]) == [demo.score(PROBLEM, steps=RIGHT[:1]).reward]
+    assert own.score([system, asked], RIGHT[0]) == [demo.score(PROBLEM, steps=RIGHT[:1]).reward / 2]
     with pytest.raises(InputError, match="2 conversations for 3 responses"):
         process.score([[asked], [asked]], ["1"] * 3)
     with pytest.raises(InputTypeError, match="NoneType"):

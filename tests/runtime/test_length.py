@@ -108,7 +108,7 @@ def test_truncation_is_asked_for_by_name(prm: PRM) -> None:
     with pytest.raises(InputError, match="truncate"):
         prm.score(PROBLEM, too_long, truncate="left")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="truncate"):
-        PRM.from_pretrained("demo", truncate="left")  # type: ignore[typeddict-item]
+        PRM.from_pretrained("demo", truncate="left")  # type: ignore[arg-type]
 
 
 def test_a_prm_that_truncates_does_so_in_every_call(tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ from rfprm_lite import PRM, Aggregate, InputError, LoadOptions, Score, Trace, Us
 from rfprm_lite.bundle.open import DEMO_FOLDER
 from rfprm_lite.errors import InputTypeError
 from rfprm_lite.integrations import verl
-from rfprm_lite.integrations.prompts import between, plain_problem, response_of
+from rfprm_lite.integrations.prompts import between, completed, plain_problem
 from rfprm_lite.integrations.trl import RewardFunction
 from rfprm_lite.rl import mix_rewards, token_offsets, token_rewards
-from rfprm_lite.text.conversation import text_of
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nTom now has 17 - 3 = 14 apples.\n\nThe answer is 14."
@@ -220,6 +219,36 @@ def test_trl_conversations_are_scored_like_text(demo: PRM) -> None:
     assert RewardFunction(demo)([prompt], [[thought]]) == [demo.score(PROBLEM, trace).reward]
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_trl_thinking_is_scored_wherever_it_stands(demo: PRM, key: str) -> None:
+    """With the thinking dropped, the answer alone would be judged, for next to nothing."""
+    thinking, answer = RIGHT.rsplit("\n\n", 1)
+    expected = demo.score(PROBLEM, Trace.from_parts(thinking=thinking, response=answer)).reward
+    parts = [{"type": key if key == "thinking" else "reasoning", "text": thinking}, {"type": "text", "text": answer}]
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "content": answer, key: thinking},
+        {"content": answer, key: thinking},
+        {"role": "assistant", "content": parts},
+        {"role": "assistant", "content": np.array(parts, object)},
+    ]
+    for message in messages:
+        completions: list[Any] = [[message], np.array([message], object)]
+        assert RewardFunction(demo)([PROBLEM] * 2, completions) == [expected] * 2
+    with pytest.raises(InputError, match="'thoughts'"):
+        RewardFunction(demo)([PROBLEM], [[{"role": "assistant", "content": answer, "thoughts": thinking}]])
+
+
+def test_trl_completions_that_began_in_the_thinking(demo: PRM) -> None:
+    """Cut off, they have no marker at all; with final="response" they are no answer."""
+    cut_off, aggregate = RIGHT, Aggregate("mean+final", final="response")
+    assert RewardFunction(demo, aggregate=aggregate)([PROBLEM], [cut_off])[0] > 1  # type: ignore[operator]
+    assert RewardFunction(demo, aggregate=aggregate, started_thinking=True)([PROBLEM], [cut_off]) == [0.0]
+    rendered = RewardFunction(demo, aggregate=aggregate, problem_of=lambda prompt: PROBLEM)
+    assert rendered([f"{PROBLEM}\n<think>\n"], [cut_off]) == [0.0]
+    closed = f"{RIGHT}\n</think>\n\nThe answer is 14."
+    assert rendered([f"{PROBLEM}\n<think>\n"], [closed]) == [demo.score(PROBLEM, closed, aggregate=aggregate).reward]
+
+
 def test_trl_a_completion_that_cannot_be_scored_is_counted_and_logged(
     demo: PRM, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -301,11 +330,8 @@ def test_prompts_and_completions() -> None:
         problem_of("1 + 1?")
     with pytest.raises(InputTypeError, match="list"):
         problem_of([])
-    with pytest.raises(InputError, match="'image'"):
-        text_of([{"type": "text", "text": "What?"}, {"type": "image"}])
-    with pytest.raises(InputTypeError, match="not int"):
-        text_of(3)
-    assert response_of([{"role": "assistant", "content": None}]) == ""
+    assert completed([{"role": "assistant", "content": None}]) == ""
+    assert completed([{"content": RIGHT}]) == completed({"role": "assistant", "content": RIGHT}) == RIGHT
 
 
 # verl.
@@ -334,6 +360,23 @@ def test_verl_gets_the_papers_reward_and_what_it_is_made_of(demo: PRM) -> None:
     assert (own["score"], own["acc"]) == (0.5 + 0.5 * r_hat, True)
 
 
+def test_verl_passes_other_keywords_on_to_an_outcome_that_takes_them() -> None:
+    def strict(data_source: str, solution_str: str, ground_truth: str, extra_info: object = None) -> float:
+        return 0.0
+
+    def sandboxed(*_arguments: object, sandbox: str = "", **_others: object) -> float:
+        return float(sandbox == "http://here")
+
+    info = {"question": [{"role": "user", "content": PROBLEM}]}
+    others: dict[str, Any] = {"sandbox": "http://here", "memory_limit_mb": 1024}
+    for outcome, expected in ((strict, 0.0), (sandboxed, 1.0)):
+        found = verl.compute_score("", RIGHT, "", info, model="demo", threads=2, outcome=outcome, **others)
+        assert found["outcome"] == expected
+    assert verl.compute_score("", RIGHT, "", info, model="demo", threads=2, **others)["num_steps"] == 3
+    messages = {"question": np.array(info["question"], object)}
+    assert verl.compute_score("", RIGHT, "", messages, model="demo", threads=2)["num_steps"] == 3
+
+
 def test_verl_a_response_that_cannot_be_scored_keeps_its_outcome(caplog: pytest.LogCaptureFixture) -> None:
     found = verl.compute_score("", "", "", {"question": PROBLEM}, model="demo", threads=2, outcome=graded)
     assert found == {"score": 0.25, "acc": True, "outcome": 1.0, "r_hat": 0.0, "num_steps": 0, "unscorable": 1}
@@ -347,6 +390,8 @@ def test_verl_what_is_wrong_with_the_run_is_raised() -> None:
         verl.compute_score("", RIGHT, "", None, model="demo", problem_key="problem")
     with pytest.raises(InputError, match="beta=1"):
         verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", beta=1.0)
+    with pytest.raises(InputError, match="'aggregate' meant"):
+        verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", agregate="min")
     with pytest.raises(InputError, match="module:function"):
         verl.compute_score("", RIGHT, "", {"question": PROBLEM}, model="demo", outcome="graded")
     with pytest.raises(InputTypeError, match="awaited"):
