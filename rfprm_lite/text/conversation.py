@@ -75,9 +75,9 @@ def _conversation(messages: list[tuple[str, str]], recipe: Recipe) -> list[Atom]
             f"{recipe.name} reads {reads}: a conversation must be one message of the user, not "
             f"{[role for role, _ in messages]}"
         )
-    if messages[0][0] != "system" and chat.system is not None:
-        messages = [("system", chat.system), *messages]
     turns = [atom for i, message in enumerate(messages) for atom in _turn(i, *message, chat, recipe.name)]
+    if messages[0][0] != "system" and chat.system is not None:
+        turns = [*_turn(0, "system", chat.system, chat, recipe.name), *turns]
     return [*filled(chat.begin, _no_slot), *turns, *filled(chat.opening, _no_slot)]
 
 
