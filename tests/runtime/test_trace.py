@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -205,6 +207,7 @@ TOOL = "<|start|>functions.f to=assistant<|channel|>commentary<|message|>"
         (f"{CHANNELS[0]}{THOUGHT}<|end|>{HEADER}fin", PARTED[0], []),
         ("analysisOne.\n\ntwoassistantfinalthree\n\nfour", ["One.", "two"], PARTED[1]),
         ("analysisoneassistantanalysistwoassistantfinalthree\n\nfour", *PARTED),
+        ("analysisoneassistantcommentary to=functions.f json{}assistantfinalthree\n\nfour", ["one", "{}"], PARTED[1]),
         ("analysisOne.\n\ntwo", ["One.", "two"], []),
         ("analysis of it\n\ntwo", [], ["analysis of it", "two"]),
         ("The assistantfinal channel\n\ntwo", [], ["The assistantfinal channel", "two"]),
@@ -228,6 +231,7 @@ def test_channels(text: str, thinking: list[str], response: list[str]) -> None:
         "re.sub(r'(.*)</think>(.*)', '')",
         "```\n<think>\na\n</think>\n<answer>\nb\n</answer>\n```",
         "I write <think> here",
+        "Write <think> reasoning </think> <answer> answer </answer>, in this order.",
         "Sure. <think>a</think>b",
         "Put it into <answer> tags: <answer>3</answer>",
         "<answer> is the tag of answers.",
@@ -313,12 +317,27 @@ def test_spans_tile_any_text_in_any_form(text: str, splitter: str, started: bool
 
 @pytest.mark.parametrize(
     "unit",
-    ["<think>\n", "</think>\n", "<think> x </think> ", "<answer> x\n", "```x\n", "\\[ ", "$$ ", "<|channel|>a", " "],
+    [
+        "<think>\n",
+        "</think>\n",
+        "<think>x</think>",
+        "<think> x </think> ",
+        "<answer> x\n",
+        "```x\n",
+        "\\[ ",
+        "$$ ",
+        "<|channel|>a",
+        " ",
+    ],
 )
 def test_a_hostile_text_takes_time_in_proportion_to_its_length(unit: str) -> None:
-    """Not measured: a square of these lengths would not end."""
-    text = f"a{unit * (400_000 // len(unit))}b"
-    assert Trace.parse(text, splitter="markdown").text == text
+    def seconds(length: int) -> float:
+        text = f"a{unit * (length // len(unit))}b"
+        begun = time.process_time()
+        assert Trace.parse(text, splitter="markdown").text == text
+        return time.process_time() - begun
+
+    assert seconds(160_000) < 0.1 + 30 * seconds(20_000)  # 8 times as long; a square would take 64 times
 
 
 def test_a_trace_made_by_hand_must_fit_its_text() -> None:
