@@ -33,7 +33,8 @@ def iterated(what: str, values: object) -> Iterator[Any]:
         raise InputTypeError(f"{what} come in a list, not in one {kind}")
     if isinstance(values, Mapping):
         raise InputTypeError(
-            f"{what} come in a list, not in a {kind}, whose keys they would be: pass list(its.values())"
+            f"{what} come in a list, not in a {kind}, whose keys they would be: pass list(its.values()) or "
+            "list(its.items())"
         )
     if isinstance(values, AbstractSet) and not hasattr(values, "mapping"):  # the views of a dict have an order
         raise InputTypeError(f"{what} come in a list, not in a {kind}, which has no order: pass sorted(...) or a list")
