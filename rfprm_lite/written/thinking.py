@@ -13,7 +13,7 @@ A marker that is only mentioned is text. These count; "alone" is alone on its li
        wrapper, directly behind text, or at the end of a line behind a sentence. With `started` it counts as in 2.
     4. A wrapper of the response: the opening one that begins the response or a line, and the closing one behind it that
        ends a line or stands directly behind text.
-    5. Any marker that is alone, wherever it stands.
+    5. Any marker that is alone, wherever it stands, and the end of a turn (`<|im_end|>`) that is alone.
 
 Thinking that nothing closes was cut off: there is no response.
 """
@@ -28,7 +28,7 @@ from functools import lru_cache
 from itertools import takewhile
 
 from rfprm_lite.written.fences import fences
-from rfprm_lite.written.forms import Form, Markers, Part, Region, forms_of
+from rfprm_lite.written.forms import ENDS, Form, Markers, Part, Region, forms_of
 from rfprm_lite.written.harmony import channels
 
 _SENTENCE_ENDS = tuple(".!?…。！？")
@@ -171,9 +171,10 @@ def _code(text: str) -> Callable[[int], bool]:
 
 @lru_cache(maxsize=16)
 def _patterns(forms: tuple[Form, ...]) -> tuple[re.Pattern[str], frozenset[str]]:
-    """What finds every marker of the forms, those of thinking before wrappers, and the opening wrappers among them."""
+    """What finds every marker, those of thinking before others, and the opening wrappers among them."""
     thinking = sorted((marker for form in forms for marker in (form.open, form.close)), key=len, reverse=True)
-    markers = dict.fromkeys([*thinking, *(marker for form in forms for pair in form.wrappers for marker in pair)])
+    wrappers = [marker for form in forms for pair in form.wrappers for marker in pair]
+    markers = dict.fromkeys([*thinking, *wrappers, *ENDS])
     openings = frozenset(pair[0] for form in forms for pair in form.wrappers)
     return re.compile("|".join(map(re.escape, markers))), openings
 

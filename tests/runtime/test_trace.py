@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rfprm_lite import InputError, Trace
 from rfprm_lite.errors import InputTypeError
 from rfprm_lite.trace import Unsplit, as_trace
-from rfprm_lite.written.forms import FORMS, WRAPPERS, Form
+from rfprm_lite.written.forms import ENDS, FORMS, WRAPPERS, Form
 from rfprm_lite.written.splitting import NAMED, Splitter, split
 
 CHANNELS = ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>", "<|return|>")
@@ -268,6 +268,18 @@ def test_a_text_that_began_in_the_thinking() -> None:
     assert parts(Trace.parse(THOUGHT)) == ([], PARTED[0])
     assert parts(Trace.parse(THOUGHT, started_thinking=True)) == (PARTED[0], [])
     assert parts(as_trace(Unsplit(THOUGHT, started_thinking=True), splitter="\n")) == (PARTED[0], [])
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_turn_is_no_step(end: str) -> None:
+    for text in (
+        f"<think>\n{THOUGHT}\n</think>\n\n<answer>\n{ANSWER}\n</answer>{end}",
+        f"<think>{THOUGHT}</think><answer>{ANSWER}</answer>{end}\n",
+        f"<think>{THOUGHT}</think>{ANSWER}\n\n{end}{end}",
+        f"<think>{THOUGHT}</think>{ANSWER}\n{end}\n",
+    ):
+        assert parts(Trace.parse(text)) == PARTED, text
+    assert texts(Trace.parse(f"It ends with {end} as a rule.")) == [f"It ends with {end} as a rule."]
 
 
 def test_markers_of_ones_own() -> None:
