@@ -30,17 +30,20 @@ def iterated(what: str, values: object) -> Iterator[Any]:
     """
     kind = type(values).__name__
     if isinstance(values, _TEXTS):
-        raise InputTypeError(f"{what} are several, in a list, not one {kind}")
+        raise InputTypeError(f"{what} come in a list, not in one {kind}")
     if isinstance(values, Mapping):
-        raise InputTypeError(f"{what} are a list, not a {kind}, whose keys they would be: pass list(its.values())")
+        raise InputTypeError(
+            f"{what} come in a list, not in a {kind}, whose keys they would be: pass list(its.values()) or "
+            "list(its.items())"
+        )
     if isinstance(values, AbstractSet) and not hasattr(values, "mapping"):  # the views of a dict have an order
-        raise InputTypeError(f"{what} are a list, not a {kind}, which has no order: pass sorted(...) or a list")
+        raise InputTypeError(f"{what} come in a list, not in a {kind}, which has no order: pass sorted(...) or a list")
     if hasattr(values, "columns"):
-        raise InputTypeError(f"{what} are a list, not a {kind}, which is a table: pass one column of it")
+        raise InputTypeError(f"{what} come in a list, not in a {kind}, which is a table: pass one column of it")
     converters = (getattr(values, name, None) for name in _CONVERTERS)
     values = next((convert() for convert in converters if callable(convert)), values)
     if isinstance(values, _TEXTS) or not isinstance(values, Iterable):
-        raise InputTypeError(f"{what} are a list, not {kind}")
+        raise InputTypeError(f"{what} come in a list, not in one {kind}")
     return iter(values)
 
 

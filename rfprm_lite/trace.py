@@ -241,16 +241,17 @@ def as_trace(
     )
 
 
-def response_of_row(value: str | list[str]) -> Response:
-    """A response as a row of a file holds it: text, or a list of steps.
+def response_of_row(value: str | Iterable[str]) -> Response:
+    """A response as a row of a file holds it: text, or a list of steps, or an array of them.
 
     Args:
         value: The row's value.
 
     Raises:
         InputError: If there is no step, or an empty one.
+        InputTypeError: If it is neither.
     """
-    return Trace.from_steps(value) if isinstance(value, list) else value
+    return value if isinstance(value, str) else Trace.from_steps(value)
 
 
 def require_text(what: str, value: object) -> None:

@@ -33,35 +33,12 @@ from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.rl import mix_rewards
 from rfprm_lite.trace import Response
+from rfprm_lite.written.forms import ENDS
 
 __all__ = ["ENDS", "RewardFunction", "between", "reward_func"]
 
 Outcome: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[Any]], Mapping[str, Any]]
 """A reward function in OpenRLHF's signature: `(queries, prompts, labels) -> {"rewards": ...}`."""
-
-ENDS = (
-    "<|im_end|>",  # Qwen, ChatML
-    "<|endoftext|>",  # Qwen's padding, Phi
-    "<|eot_id|>",  # Llama 3
-    "<|eom_id|>",
-    "<|end_of_text|>",
-    "<|finetune_right_pad_id|>",
-    "<|eot|>",  # Llama 4
-    "<end_of_turn>",  # Gemma
-    "<eos>",
-    "<pad>",
-    "<｜end▁of▁sentence｜>",  # DeepSeek
-    "<｜▁pad▁｜>",
-    "</s>",  # Mistral
-    "[PAD]",
-    "<|end|>",  # Phi, gpt-oss
-    "<|return|>",
-    "<|END_OF_TURN_TOKEN|>",  # Command
-    "<|user|>",  # GLM, whose turns end where the user's begins
-    "[|endofturn|]",  # EXAONE
-    "[EOS]",  # Kimi
-)
-"""Ends of turns and padding behind a response, which are no part of it: OpenRLHF does not skip special tokens."""
 
 _log = logging.getLogger("rfprm_lite")
 

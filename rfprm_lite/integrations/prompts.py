@@ -5,7 +5,7 @@ A prompt is text or a conversation, a list of messages as `text/messages.py` rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from rfprm_lite.errors import InputError, InputTypeError
@@ -94,10 +94,12 @@ def completed(completion: object, *, started_thinking: bool = False) -> Response
     """
     if isinstance(completion, str):
         return Unsplit(completion, started_thinking=True) if started_thinking else completion
+    if not isinstance(completion, Iterable):
+        raise InputTypeError(f"a completion is text or a message, not {type(completion).__name__}")
     messages = [completion] if isinstance(completion, Mapping) else listed("the messages of a completion", completion)
     read_messages = [read(message, f"message {i} of the completion") for i, message in enumerate(messages)]
     if len(read_messages) != 1:
-        roles = [message.role or "none" for message in read_messages]
+        roles = [message.own_role or "none" for message in read_messages]
         raise InputError(
             f"a completion is one message of the assistant, not {roles}: rollouts with tools are not judged"
         )

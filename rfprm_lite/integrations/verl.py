@@ -82,8 +82,7 @@ def compute_score(
         "outcome".
 
     Raises:
-        InputError: If `extra_info` has no problem, if beta or the outcome is wrong, or if a keyword is nearly one of
-            these.
+        InputError: If `extra_info` has no problem, if beta or the outcome is wrong, or if a keyword is nearly ours.
         InputTypeError: If the outcome is asynchronous.
 
     Otherwise raises as `PRM.from_pretrained` and `PRM.score` do.

@@ -101,7 +101,7 @@ class Scorer:
 
     def pair_request(self, pair: tuple[Problem, Response], aggregate: AnyAggregate) -> Request:
         """The request of a pair of problem and response."""
-        both = listed("a problem and a response", pair)
+        both = listed("the problem and the response of a pair", pair)
         if len(both) != 2:
             raise InputTypeError(f"a pair of problem and response is needed, not {type(pair).__name__} {pair!r:.60}")
         return self.request(both[0], self.trace(both[1]), aggregate)

@@ -10,14 +10,14 @@ takes the place of the recipe's. What the template can't write is an error, not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rfprm_lite.bundle.pieces import Atom, Slot, filled, slot_names
 from rfprm_lite.bundle.recipe import Chat, Recipe
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.lists import listed_again
 from rfprm_lite.question import Question
-from rfprm_lite.text.messages import read
+from rfprm_lite.text.messages import Message, read
 from rfprm_lite.trace import Problem, require_text
 
 EXTRAS = ("reference", "choices")
@@ -96,26 +96,26 @@ def _no_slot(slot: Slot) -> str:
 
 def _messages(conversation: object) -> list[tuple[str, str]]:
     """Role and content of each message."""
-    if isinstance(conversation, (bytes, Mapping)):
+    if isinstance(conversation, (bytes, Mapping)) or not isinstance(conversation, Iterable):
         raise InputTypeError(f"a problem is text or a list of messages, not one {type(conversation).__name__}")
     values = listed_again("the messages of a problem", conversation)
-    messages = [_written(value, f"message {i} of the conversation") for i, value in enumerate(values)]
-    roles = [role for role, _ in messages]
-    if not roles or roles[-1] != "user":
+    messages = [_read(value, f"message {i} of the conversation") for i, value in enumerate(values)]
+    roles = [message.own_role for message in messages]
+    if not messages or messages[-1].role != "user":
         raise InputError(
             f"a conversation ends with a message of the user, whose response is judged; its roles: {roles}"
         )
-    if "system" in roles[1:]:
-        raise InputError(f"a system message comes first in a conversation; its roles: {roles}")
-    return messages
+    if any(message.role == "system" for message in messages[1:]):
+        raise InputError(f"a system message comes first in a conversation, and is the only one; its roles: {roles}")
+    return [(message.role, message.text or "") for message in messages]
 
 
-def _written(value: object, where: str) -> tuple[str, str]:
-    """Role and content of a message, if the template has a place for all that it holds."""
+def _read(value: object, where: str) -> Message:
+    """A message, if the template has a place for all that it holds."""
     message = read(value, where)
     if not message.role:
         raise InputTypeError(f"{where} has no role: {value!r:.60}")
-    named = f"{where}, of role {message.role!r},"
+    named = f"{where}, of role {message.own_role!r},"
     if message.tool_calls:
         raise InputError(f"{named} has 'tool_calls', which the PRM's chat template has no place for")
     if message.thinking:
@@ -128,7 +128,7 @@ def _written(value: object, where: str) -> tuple[str, str]:
     require_text(f"the content of {where}", message.text)
     if message.role == "user":
         _require_content(where, message.text)
-    return message.role, message.text
+    return message
 
 
 def _require_content(what: str, content: object) -> None:

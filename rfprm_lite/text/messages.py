@@ -78,6 +78,7 @@ class Message:
         thinking: What was thought before; "" if nothing was.
         thinking_key: The key that held the thinking.
         tool_calls: The calls of tools, as they are.
+        own_role: The role by the message's own name, such as "developer".
     """
 
     role: str
@@ -85,6 +86,7 @@ class Message:
     thinking: str = ""
     thinking_key: str = ""
     tool_calls: tuple[Any, ...] = ()
+    own_role: str = ""
 
 
 def read(message: object, where: str) -> Message:
@@ -112,12 +114,14 @@ def read(message: object, where: str) -> Message:
             thoughts[key] = _pieces(fields[key], f"{key!r} of {where}", "thinking")
     thinking_key, thinking = _agreed(thoughts, where)
     calls = fields.get("tool_calls")
+    own_role = _role(fields, where)
     return Message(
-        role=_role(fields, where),
+        role=ROLES.get(own_role, ""),
         text=DELIMITER.join(filter(None, said)) if said else None,
         thinking=thinking,
         thinking_key=thinking_key,
         tool_calls=() if _holds_nothing(calls) else tuple(listed(f"'tool_calls' of {where}", calls)),
+        own_role=own_role,
     )
 
 
@@ -132,7 +136,7 @@ def response_of(message: Message, where: str) -> Response:
         InputError: If it is of another role, or calls tools, which a PRM does not read.
     """
     if message.role not in ("assistant", ""):
-        raise InputError(f"{where} is of role {message.role!r}: a response is a message of the assistant")
+        raise InputError(f"{where} is of role {message.own_role!r}: a response is a message of the assistant")
     if message.tool_calls:
         raise InputError(f"{where}, of role 'assistant', has 'tool_calls': calls of tools are not judged")
     text = message.text or ""
@@ -198,7 +202,7 @@ def _role(fields: Mapping[str, Any], where: str) -> str:
     role = fields[key]
     if not isinstance(role, str) or role not in ROLES:
         raise InputError(f"{where} has {key!r} {role!r:.40}; the roles are {', '.join(ROLES)}")
-    return ROLES[role]
+    return role
 
 
 def _pieces(value: object, what: str, kind: Kind) -> list[tuple[Kind, str]]:

@@ -36,6 +36,31 @@ WRAPPERS: tuple[Markers, ...] = (
 """The markers around a response, with a thinking part before it or without."""
 
 
+ENDS = (
+    "<|im_end|>",  # Qwen, ChatML
+    "<|endoftext|>",  # Qwen's padding, Phi
+    "<|eot_id|>",  # Llama 3
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|finetune_right_pad_id|>",
+    "<|eot|>",  # Llama 4
+    "<end_of_turn>",  # Gemma
+    "<eos>",
+    "<pad>",
+    "<｜end▁of▁sentence｜>",  # DeepSeek
+    "<｜▁pad▁｜>",
+    "</s>",  # Mistral
+    "[PAD]",
+    "<|end|>",  # Phi, gpt-oss
+    "<|return|>",
+    "<|END_OF_TURN_TOKEN|>",  # Command
+    "<|user|>",  # GLM, whose turns end where the user's begins
+    "[|endofturn|]",  # EXAONE
+    "[EOS]",  # Kimi
+)
+"""Ends of turns and padding, which tokenizers leave behind a response where they skip no special tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """A written form.

@@ -19,7 +19,7 @@ _HEADER = r"<\|channel\|> *+(?P<channel>\w++)[^<\n]*+(?:<\|constrain\|>[^<\n]*+)
 _CUT_OFF = r"<\|start\|>[^<\n]*+(?:<\|channel\|>[^<\n]*+)?+\Z|<\|channel\|>[^<\n]*+\Z"
 _TOKENS = re.compile(rf"(?:<\|start\|>[^<\n]*+)?+{_HEADER}|<\|(?:end|return|call)\|>|{_CUT_OFF}")
 _NEXT_MESSAGE = re.compile(r"<\|(?:end|call)\|>\s*+<\|start\|>[^<\n]*+<\|channel\|>")
-_PLAIN = re.compile(r"assistant(?P<channel>analysis|commentary|final)")
+_PLAIN = re.compile(r"assistant(?P<channel>analysis|commentary|final)(?: to=[\w.]++(?: ?(?:json|code)\b)?)?")
 _PLAIN_BEGIN = re.compile(r"(?:assistant)?(?P<channel>analysis)")
 _PLAIN_CUT_OFF = re.compile(r"(?:assistant)?analysis(?=[A-Z\d\"(\[$\\])")
 

@@ -9,11 +9,11 @@ A marker that is only mentioned is text. These count; "alone" is alone on its li
        wrapper of the response; if there is none such, the first of all. Opening markers in between that are alone or
        double the first one nest: the thinking goes on to the closing marker that balances them, or to the last one. It
        goes on as well where another opening marker follows directly.
-    3. A closing marker without an opening one: alone; before a wrapper; or, with no opening marker before it on its
-       line, directly behind text, or at the end of a line behind a sentence. With `started` it counts as in 2.
+    3. A closing marker without an opening one: alone; or, with no opening marker before it on its line, before a
+       wrapper, directly behind text, or at the end of a line behind a sentence. With `started` it counts as in 2.
     4. A wrapper of the response: the opening one that begins the response or a line, and the closing one behind it that
        ends a line or stands directly behind text.
-    5. Any marker that is alone, wherever it stands.
+    5. Any marker that is alone, wherever it stands, and the end of a turn (`<|im_end|>`) that is alone.
 
 Thinking that nothing closes was cut off: there is no response.
 """
@@ -28,7 +28,7 @@ from functools import lru_cache
 from itertools import takewhile
 
 from rfprm_lite.written.fences import fences
-from rfprm_lite.written.forms import Form, Markers, Part, Region, forms_of
+from rfprm_lite.written.forms import ENDS, Form, Markers, Part, Region, forms_of
 from rfprm_lite.written.harmony import channels
 
 _SENTENCE_ENDS = tuple(".!?…。！？")
@@ -171,9 +171,10 @@ def _code(text: str) -> Callable[[int], bool]:
 
 @lru_cache(maxsize=16)
 def _patterns(forms: tuple[Form, ...]) -> tuple[re.Pattern[str], frozenset[str]]:
-    """What finds every marker of the forms, those of thinking before wrappers, and the opening wrappers among them."""
+    """What finds every marker, those of thinking before others, and the opening wrappers among them."""
     thinking = sorted((marker for form in forms for marker in (form.open, form.close)), key=len, reverse=True)
-    markers = dict.fromkeys([*thinking, *(marker for form in forms for pair in form.wrappers for marker in pair)])
+    wrappers = [marker for form in forms for pair in form.wrappers for marker in pair]
+    markers = dict.fromkeys([*thinking, *wrappers, *ENDS])
     openings = frozenset(pair[0] for form in forms for pair in form.wrappers)
     return re.compile("|".join(map(re.escape, markers))), openings
 
@@ -222,7 +223,7 @@ def _unopened(text: str, form: Form, marks: Sequence[_Mark]) -> _Thought:
             opened_on = mark.line
             if mark.begins and mark.line < last_line:
                 return _open(text, form, marks[i + 1 :], mark)
-        elif mark.alone or mark.leads or (mark.closes_unopened and opened_on < mark.line):
+        elif mark.alone or (mark.closes_unopened and opened_on < mark.line):
             return _open(text, form, marks[i:])
     return _Thought()
 
@@ -235,9 +236,10 @@ def _open(text: str, form: Form, marks: Sequence[_Mark], *counted: _Mark) -> _Th
     while (close := _closing(form, marks, at, last)) is not None:
         cuts += [mark for mark in marks[at:close] if (mark.doubles if mark.text == form.open else mark.closes)]
         cuts.append(marks[close])
-        following = list(takewhile(lambda mark: mark.doubles and mark.text == form.close, marks[close + 1 :]))
-        cuts += following
-        at = close + 1 + len(following)
+        at = close + 1
+        while at < len(marks) and marks[at].doubles and marks[at].text == form.close:
+            cuts.append(marks[at])
+            at += 1
         if at == len(marks) or not marks[at].doubles:
             return _Thought(cuts[-1].end, tuple(cuts))
         cuts.append(marks[at])  # another opening one follows directly

@@ -97,7 +97,11 @@ def test_a_recipe_without_a_template_reads_a_problem_alone() -> None:
             InputError,
             "1.*'assistant'.*'reasoning'",
         ),
-        ([ASKED, {"role": "developer", "content": "Be brief."}, ASKED], InputError, "system message comes first"),
+        (
+            [ASKED, {"role": "developer", "content": "Be brief."}, ASKED],
+            InputError,
+            "system message comes first.*'developer'",
+        ),
         ([{"role": "user", "content": "What?", "images": ["x"]}], InputError, "0.*'images'"),
         ([{"role": "user", "content": " "}], InputError, "0.*empty"),
         ([{"role": "user", "content": [{"type": "image"}]}], InputError, "image"),

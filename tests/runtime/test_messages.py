@@ -125,12 +125,14 @@ def test_what_is_not_understood_names_its_key(message: object, error: type[Excep
 def test_calls_of_tools_are_kept_for_whoever_can_write_them() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     found = read({"role": "assistant", "content": None, "tool_calls": np.array([call], object)}, "it")
-    assert found == Message("assistant", None, tool_calls=(call,))
+    assert found == Message("assistant", None, tool_calls=(call,), own_role="assistant")
     with pytest.raises(InputError, match="'assistant', has 'tool_calls'"):
         response_of(found, "it")
-    assert read({"role": "function", "content": "4", "tool_call_id": "1"}, "it") == Message("tool", "4")
+    assert read({"role": "function", "content": "4", "tool_call_id": "1"}, "it") == Message(
+        "tool", "4", own_role="function"
+    )
     with pytest.raises(InputError, match="'tool'"):
-        response_of(Message("tool", "4"), "it")
+        response_of(Message("tool", "4", own_role="tool"), "it")
 
 
 def test_a_conversation_is_a_problem_and_a_response() -> None:
@@ -139,7 +141,7 @@ def test_a_conversation_is_a_problem_and_a_response() -> None:
     assert exchange(np.array([asked, answered], object)) == ([asked], "2")
     for wrong, error, match in (
         ([], InputError, "no message"),
-        ([answered, asked], InputError, "message 1 .*'user'"),
+        ([answered, asked], InputError, "message 1 .*'human'"),
         ({"a": 1}, InputTypeError, "dict"),
         ("2", InputTypeError, "str"),
     ):

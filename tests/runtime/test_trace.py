@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from rfprm_lite import InputError, Trace
 from rfprm_lite.errors import InputTypeError
 from rfprm_lite.trace import Unsplit, as_trace
-from rfprm_lite.written.forms import FORMS, WRAPPERS, Form
+from rfprm_lite.written.forms import ENDS, FORMS, WRAPPERS, Form
 from rfprm_lite.written.splitting import NAMED, Splitter, split
 
 CHANNELS = ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>", "<|return|>")
@@ -205,6 +207,7 @@ TOOL = "<|start|>functions.f to=assistant<|channel|>commentary<|message|>"
         (f"{CHANNELS[0]}{THOUGHT}<|end|>{HEADER}fin", PARTED[0], []),
         ("analysisOne.\n\ntwoassistantfinalthree\n\nfour", ["One.", "two"], PARTED[1]),
         ("analysisoneassistantanalysistwoassistantfinalthree\n\nfour", *PARTED),
+        ("analysisoneassistantcommentary to=functions.f json{}assistantfinalthree\n\nfour", ["one", "{}"], PARTED[1]),
         ("analysisOne.\n\ntwo", ["One.", "two"], []),
         ("analysis of it\n\ntwo", [], ["analysis of it", "two"]),
         ("The assistantfinal channel\n\ntwo", [], ["The assistantfinal channel", "two"]),
@@ -228,6 +231,7 @@ def test_channels(text: str, thinking: list[str], response: list[str]) -> None:
         "re.sub(r'(.*)</think>(.*)', '')",
         "```\n<think>\na\n</think>\n<answer>\nb\n</answer>\n```",
         "I write <think> here",
+        "Write <think> reasoning </think> <answer> answer </answer>, in this order.",
         "Sure. <think>a</think>b",
         "Put it into <answer> tags: <answer>3</answer>",
         "<answer> is the tag of answers.",
@@ -264,6 +268,18 @@ def test_a_text_that_began_in_the_thinking() -> None:
     assert parts(Trace.parse(THOUGHT)) == ([], PARTED[0])
     assert parts(Trace.parse(THOUGHT, started_thinking=True)) == (PARTED[0], [])
     assert parts(as_trace(Unsplit(THOUGHT, started_thinking=True), splitter="\n")) == (PARTED[0], [])
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_turn_is_no_step(end: str) -> None:
+    for text in (
+        f"<think>\n{THOUGHT}\n</think>\n\n<answer>\n{ANSWER}\n</answer>{end}",
+        f"<think>{THOUGHT}</think><answer>{ANSWER}</answer>{end}\n",
+        f"<think>{THOUGHT}</think>{ANSWER}\n\n{end}{end}",
+        f"<think>{THOUGHT}</think>{ANSWER}\n{end}\n",
+    ):
+        assert parts(Trace.parse(text)) == PARTED, text
+    assert texts(Trace.parse(f"It ends with {end} as a rule.")) == [f"It ends with {end} as a rule."]
 
 
 def test_markers_of_ones_own() -> None:
@@ -313,12 +329,27 @@ def test_spans_tile_any_text_in_any_form(text: str, splitter: str, started: bool
 
 @pytest.mark.parametrize(
     "unit",
-    ["<think>\n", "</think>\n", "<think> x </think> ", "<answer> x\n", "```x\n", "\\[ ", "$$ ", "<|channel|>a", " "],
+    [
+        "<think>\n",
+        "</think>\n",
+        "<think>x</think>",
+        "<think> x </think> ",
+        "<answer> x\n",
+        "```x\n",
+        "\\[ ",
+        "$$ ",
+        "<|channel|>a",
+        " ",
+    ],
 )
 def test_a_hostile_text_takes_time_in_proportion_to_its_length(unit: str) -> None:
-    """Not measured: a square of these lengths would not end."""
-    text = f"a{unit * (400_000 // len(unit))}b"
-    assert Trace.parse(text, splitter="markdown").text == text
+    def seconds(length: int) -> float:
+        text = f"a{unit * (length // len(unit))}b"
+        begun = time.process_time()
+        assert Trace.parse(text, splitter="markdown").text == text
+        return time.process_time() - begun
+
+    assert seconds(160_000) < 0.1 + 30 * seconds(20_000)  # 8 times as long; a square would take 64 times
 
 
 def test_a_trace_made_by_hand_must_fit_its_text() -> None:
