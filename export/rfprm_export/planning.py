@@ -20,6 +20,7 @@ from rfprm_export.checkpoint.tensors import Checkpoint, Outline
 from rfprm_export.errors import ExportError
 from rfprm_export.families.recipes import ExportRecipe, choose
 from rfprm_export.oracle.assertions import assert_template, assert_tokens
+from rfprm_export.oracle.layers import require_oracle
 from rfprm_export.oracle.reference import load_tokenizer
 from rfprm_export.parity.texts import ParityTexts, parity_texts
 from rfprm_export.variants import VARIANTS, VariantSpec
@@ -127,5 +128,6 @@ def outline_of(source: str, revision: str | None, recipe: str | None) -> tuple[O
         RecipeError: No recipe fits it.
     """
     outline = sources.outline(source, revision)
+    require_oracle(outline.architecture)
     spec = choose(recipe, outline.architecture.name)
     return outline, spec, check_head(outline, spec)
