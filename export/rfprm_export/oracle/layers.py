@@ -52,7 +52,7 @@ class Layers:
         self.checkpoint = checkpoint
         self.hidden = _embed(checkpoint, ids)
         architecture = checkpoint.architecture
-        config = load_json(checkpoint.folder / "config.json")
+        config = load_json(checkpoint.config_folder / "config.json")
         self._models = {window: _one_layer(config, architecture, window) for window in set(architecture.windows)}
         self._model = self._models[architecture.windows[0]]
         self._norm: torch.nn.Module = self._model.get_submodule(FINAL_NORM)
