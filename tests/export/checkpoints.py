@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from rfprm_export.checkpoint.architecture import Architecture
@@ -92,6 +93,8 @@ BACKBONES = {
     ),
 }
 """Layouts of the backbones other than Qwen2, each with all that it has and Qwen2 lacks."""
+if "qwen3" not in transformers.CONFIG_MAPPING:  # new in transformers 4.51
+    del BACKBONES["qwen3"]
 ALL_LAYOUTS = LAYOUTS | BACKBONES
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 
 from checkpoints import ALL_LAYOUTS, BACKBONES, WINDOW
 from exporting import Exported
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.errors import CheckpointError
 from rfprm_export.families import backbones
+from rfprm_export.oracle.layers import require_oracle
 from rfprm_export.parity.probes import PROBES
 from rfprm_lite import PRM, LoadOptions, Trace
 
@@ -217,4 +219,13 @@ def test_what_the_graph_can_not_do_is_refused_by_name(config: dict[str, Any], ma
 
 def test_every_row_has_a_layout() -> None:
     tested = {layout.config.get("model_type", "qwen2") for layout in ALL_LAYOUTS.values()}
-    assert tested == backbones.BACKBONES.keys()
+    assert tested == {kind for kind, row in backbones.BACKBONES.items() if (row.oracle or kind) in CONFIG_MAPPING}
+    assert len(tested) > 4
+
+
+def test_a_transformers_that_has_no_such_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = replace(backbones.BACKBONES["llama"], model_type="llama99")
+    monkeypatch.setitem(backbones.BACKBONES, "llama99", newer)
+    architecture = Architecture.from_config(MINIMAL | {"model_type": "llama99"})
+    with pytest.raises(CheckpointError, match=r"transformers \d.* has no llama99 .*: install a newer one"):
+        require_oracle(architecture)

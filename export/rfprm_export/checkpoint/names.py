@@ -17,6 +17,8 @@ from rfprm_export.families.backbones import EMBEDDING, LM_HEAD
 BUFFER = ".rotary_emb.inv_freq"
 """How old checkpoints end the names of what no one needs to load."""
 USUAL = "model."
+PARTS = {f"self_attn.{part}_proj.weight": part for part in "qkv"}
+"""Our names of what may be fused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,9 @@ def _rows(shapes: Mapping[str, Shape], architecture: Architecture, prefix: str, 
         theirs = prefix.removesuffix(USUAL) + _theirs(architecture, ours)
     elif ours.startswith("model.layers."):
         _, _, layer, name = ours.split(".", 3)
-        fused, part = architecture.kind.fused, name.split(".")[1][:1]
-        if fused and name in {f"self_attn.{p}_proj.weight" for p in "qkv"}:
-            source = f"{prefix}layers.{layer}.{fused}.weight"
-            return _fused(source, shapes[source], architecture, part) if source in shapes else None
+        if architecture.kind.fused and name in PARTS:
+            source = f"{prefix}layers.{layer}.{architecture.kind.fused}.weight"
+            return _fused(source, shapes[source], architecture, PARTS[name]) if source in shapes else None
         theirs = f"{prefix}layers.{layer}.{_theirs(architecture, name)}"
     else:
         theirs = prefix + _theirs(architecture, ours.removeprefix("model."))

@@ -2,7 +2,8 @@
 
 In: a folder or a hub id, and a revision. Out: an outline, for which no weight is downloaded, so that what can't be
 exported is refused first; then the checkpoint itself, of the same commit. Files of PyTorch's are the exception: only
-they themselves say which tensors they hold, so that they come with the outline.
+they themselves say which tensors they hold, so that they come with the outline. An adapter is merged with its base,
+which comes from wherever the adapter says.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rfprm_export.checkpoint import adapter
 from rfprm_export.checkpoint.architecture import Shape
 from rfprm_export.checkpoint.shards import INDEXES, PYTORCH, SINGLES, shards_of
 from rfprm_export.checkpoint.tensors import Checkpoint, Outline, load_architecture
@@ -24,16 +26,18 @@ SMALL = (
     *INDEXES,
     "reward_head.pt",
     "value_head.*",
+    "adapter_*",
 )
 """What is downloaded for an outline; no Python file ever is."""
 
 
-def outline(source: str, revision: str | None) -> Outline:
+def outline(source: str, revision: str | None, *, as_base: bool = False) -> Outline:
     """Tell what a source holds. Of a hub repository small files are downloaded, and the heads of the shards.
 
     Args:
         source: A folder or a hub id.
         revision: Branch, tag or commit of a hub id.
+        as_base: Whether an adapter asks for it as its base, which must not be an adapter.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is not as expected.
@@ -42,8 +46,12 @@ def outline(source: str, revision: str | None) -> Outline:
     if folder.is_dir():
         if revision is not None:
             raise CheckpointError(f"{source} is a folder: a revision is for hub ids")
+        if adapter.is_adapter(folder):
+            return _merged(source, folder, as_base=as_base)
         return Checkpoint.open(folder).outline()
     folder = _download(source, revision, SMALL)
+    if adapter.is_adapter(folder):
+        return _merged(source, folder, as_base=as_base)
     architecture = load_architecture(folder)
     missing = _missing(source, folder)
     if missing:
@@ -64,6 +72,17 @@ def outline(source: str, revision: str | None) -> Outline:
     return Outline.of_files(folder, architecture, shapes, still_to_come)
 
 
+def _merged(source: str, folder: Path, *, as_base: bool) -> Outline:
+    """The outline of an adapter's base with the adapter."""
+    if as_base:
+        raise CheckpointError(f"{source} is an adapter, and so is what adds to it: {adapter.BY_HAND}")
+    base, revision = adapter.base_of(folder)
+    try:
+        return outline(base, revision, as_base=True).with_adapter(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} is an adapter on {base}: {error}") from error
+
+
 def fetch(source: str, outlined: Outline) -> Checkpoint:
     """Open the checkpoint that was outlined, after downloading weights that are not on this machine.
 
@@ -74,6 +93,9 @@ def fetch(source: str, outlined: Outline) -> Checkpoint:
     Raises:
         CheckpointError: The weights can't be had, or the checkpoint changed.
     """
+    if outlined.base is not None:
+        base, _ = adapter.base_of(outlined.folder)
+        return fetch(base, outlined.base).with_adapter(outlined.folder)
     if missing := ([] if Path(source).is_dir() else _missing(source, outlined.folder)):
         _require_online(source, missing)
         _download(source, outlined.folder.name, missing)

@@ -8,12 +8,13 @@ than a block of a tensor.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_export.checkpoint.adapter import Adapter
 from rfprm_export.checkpoint.architecture import Architecture, Shape
 from rfprm_export.checkpoint.names import Rows, blocks_of, find_rows
 from rfprm_export.checkpoint.shards import find_files, listed, load_json, read, shapes_in
@@ -33,12 +34,14 @@ class Outline:
         architecture: The backbone.
         shapes: Of its tensors, by our names.
         still_to_come: Bytes of weights that are not on this machine.
+        base: Of the checkpoint that an adapter in `folder` adds to; None where `folder` has all weights.
     """
 
     folder: Path
     architecture: Architecture
     shapes: dict[str, Shape]
     still_to_come: int = 0
+    base: Outline | None = None
 
     @classmethod
     def of_files(
@@ -51,6 +54,15 @@ class Outline:
         """
         rows = find_rows(shapes, architecture)
         return cls(folder, architecture, {name: found.shape for name, found in rows.items()}, still_to_come)
+
+    def with_adapter(self, folder: Path) -> Outline:
+        """Outline this checkpoint with the adapter in a folder, whose tokenizer counts.
+
+        Raises:
+            CheckpointError: See `Adapter.open`.
+        """
+        shapes = {**self.shapes, **Adapter.open(folder, self.architecture, self.shapes).shapes}
+        return Outline(folder, self.architecture, shapes, self.still_to_come, self)
 
     def check_shapes(self, expected: dict[str, Shape], ignored: frozenset[str]) -> None:
         """Check the tensors' names and shapes.
@@ -79,14 +91,18 @@ class Checkpoint:
     """An opened checkpoint.
 
     Attributes:
-        folder: Where it is.
+        folder: With its tokenizer.
+        config_folder: With its config.json.
         architecture: The backbone.
         tensors: The file of each tensor, and its rows there, by our names.
+        adapter: What adds to them.
     """
 
     folder: Path
+    config_folder: Path
     architecture: Architecture
     tensors: dict[str, tuple[Path, Rows]]
+    adapter: Adapter | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
@@ -98,23 +114,40 @@ class Checkpoint:
         architecture, files = load_architecture(folder), find_files(folder)
         shapes = {path: shapes_in(path) for path in sorted(set(files.values()))}
         rows = find_rows({name: shapes[path][name] for name, path in files.items()}, architecture)
-        return cls(folder, architecture, {name: (files[found.name], found) for name, found in rows.items()})
+        return cls(folder, folder, architecture, {name: (files[found.name], found) for name, found in rows.items()})
 
     def outline(self) -> Outline:
         """Tell what the checkpoint holds."""
-        return Outline(self.folder, self.architecture, {name: self.shape(name) for name in self.tensors})
+        plain = Outline(self.folder, self.architecture, {name: rows.shape for name, (_, rows) in self.tensors.items()})
+        if self.adapter is None:
+            return plain
+        return replace(plain, shapes={**plain.shapes, **self.adapter.shapes})
+
+    def with_adapter(self, folder: Path) -> Checkpoint:
+        """Give this checkpoint with the adapter in a folder, whose tokenizer counts.
+
+        Raises:
+            CheckpointError: See `Adapter.open`.
+        """
+        return replace(self, folder=folder, adapter=Adapter.open(folder, self.architecture, self.outline().shapes))
 
     def shape(self, name: str) -> Shape:
         """Tell the shape of a tensor."""
-        return self.tensors[name][1].shape
+        own = self.adapter.shapes if self.adapter else {}
+        return own[name] if name in own else self.tensors[name][1].shape
 
     def blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
         """Load a tensor in float32, in blocks of at most BLOCK_BYTES along its first axis."""
+        if self.adapter and name in self.adapter.own:
+            yield self.adapter.tensor(name)
+            return
         path, rows = self.tensors[name]
         most = max(1, BLOCK_BYTES // (4 * max(1, int(np.prod(rows.shape[1:])))))
         offset = np.float32(self.architecture.offset(name))
         for start, end in blocks_of(rows.runs, most):
             block = read(path, rows.name, start, end)
+            if self.adapter:
+                block = self.adapter.add(name, block, start, end)
             yield block + offset if offset else block
 
     def tensor(self, name: str) -> NDArray[np.float32]:

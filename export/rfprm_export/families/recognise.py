@@ -61,7 +61,8 @@ def recognise(traits: Traits) -> Recognition:
     """
     if reason := UNSUPPORTED.get(traits.architecture):
         raise RecipeError(f"a {traits.architecture} can't be exported: {reason}")
-    heads = [family for family in FAMILIES if family.tensors.layers and not misfit(family, traits)]
+    known = [family for family in FAMILIES if not family.model_types or traits.model_type in family.model_types]
+    heads = [family for family in known if family.tensors.layers and not misfit(family, traits)]
     alone = [family for family in heads if family.alone]
     if len(alone) == 1:
         (family,) = alone
@@ -76,7 +77,7 @@ def recognise(traits: Traits) -> Recognition:
             f"the checkpoint has {_seen(heads[0])} on {traits.model_type}, as several families have, which differ "
             f"in what they read and in the aggregate: name one, {choices}"
         )
-    rows = [family for family in FAMILIES if not family.tensors.layers and not misfit(family, traits)]
+    rows = [family for family in known if not family.tensors.layers and not misfit(family, traits)]
     if rows and not _has_other_head(traits):
         choices = ", ".join(family.name for family in rows)
         raise RecipeError(
@@ -92,9 +93,6 @@ def recognise(traits: Traits) -> Recognition:
 
 def misfit(family: Family, traits: Traits) -> str | None:
     """Why a checkpoint can't be of a family; None if it can."""
-    if family.model_types and traits.model_type not in family.model_types:
-        wanted = " or ".join(family.model_types)
-        return f"{family.name} is for the backbone {wanted}, the checkpoint's is {traits.model_type}"
     if family.architectures and traits.architecture not in family.architectures:
         return f"{family.name} is for a {' or '.join(family.architectures)}, the checkpoint is a {traits.architecture}"
     if not family.tensors.layers:

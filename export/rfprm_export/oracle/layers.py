@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel
 
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.rope import rope_parameters
 from rfprm_export.checkpoint.tensors import Checkpoint, load_json
+from rfprm_export.errors import CheckpointError
 from rfprm_export.families.backbones import EMBEDDING, FINAL_NORM
 
 OWN_WORDS = (
@@ -50,7 +52,7 @@ class Layers:
         self.checkpoint = checkpoint
         self.hidden = _embed(checkpoint, ids)
         architecture = checkpoint.architecture
-        config = load_json(checkpoint.folder / "config.json")
+        config = load_json(checkpoint.config_folder / "config.json")
         self._models = {window: _one_layer(config, architecture, window) for window in set(architecture.windows)}
         self._model = self._models[architecture.windows[0]]
         self._norm: torch.nn.Module = self._model.get_submodule(FINAL_NORM)
@@ -93,6 +95,21 @@ class _Stream:
 
     def __call__(self, _module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self._hidden, *inputs[1:])
+
+
+def require_oracle(architecture: Architecture) -> None:
+    """Check that this transformers has a model to compare with.
+
+    Raises:
+        CheckpointError: It has none.
+    """
+    model_type = architecture.kind.of_oracle.model_type
+    try:
+        AutoConfig.for_model(model_type)
+    except ValueError as error:
+        raise CheckpointError(
+            f"transformers {transformers.__version__} has no {model_type} to compare with: install a newer one"
+        ) from error
 
 
 def oracle_name(architecture: Architecture, ours: str) -> str:
