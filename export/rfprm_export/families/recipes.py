@@ -6,7 +6,7 @@ from the authors' code; `docs/families.md` says for each what it was tested agai
 
 from __future__ import annotations
 
-from rfprm_export.families.family import Family, HeadTensors, Part
+from rfprm_export.families.family import WHOLE, Family, HeadTensors, Part
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle.pieces import Cut, Piece, Read, Slot, Special, Text, filled
 from rfprm_lite.bundle.recipe import Chat, Cleaning, Head
@@ -28,8 +28,6 @@ MEDPRM_SYSTEM = (
 NO_REFERENCE = "There is no reference answer for this question."
 
 PROBLEM, STEP, READ, CUT = Slot("problem"), Slot("step"), Read(), Cut()
-WHOLE = "whole"
-"""How an outcome model splits a response: not at all."""
 
 START, END = Special("<|im_start|>"), Special("<|im_end|>")
 EXTRA = Special("<extra_0>")
@@ -126,6 +124,7 @@ FAMILIES = (
             "any AutoModelForSequenceClassification with one label",
         ),
         alone=True,
+        skips_pad=True,
     ),
     Family(
         name="skywork-o1-prm",
@@ -172,7 +171,7 @@ FAMILIES = (
     ),
     Family(
         name="rlhflow-prm",
-        opening=(Part("open"), Slot("problem", "left"), Text(" ")),
+        opening=(Part("open"), PROBLEM, Text(" ")),
         first=MULTI_TURN_FIRST,
         step=MULTI_TURN_STEP,
         head=FIRST_OF_TWO,
@@ -183,8 +182,8 @@ FAMILIES = (
     ),
     Family(
         name="rlhflow-orm",
-        opening=(Part("open"), Slot("problem", "left"), Text(" ")),
-        step=(Slot("text", "right"), Part("answer"), READ),
+        opening=(Part("open"), PROBLEM, Text(" ")),
+        step=(Slot("text"), Part("answer"), READ),
         head=FIRST_OF_TWO,
         tensors=HeadTensors(labels=("+", "-")),
         aggregate=Aggregate("last"),
@@ -213,6 +212,7 @@ FAMILIES = (
         head=SECOND_OF_TWO,
         tensors=HeadTensors(labels=("-", "+")),
         aggregate=Aggregate("min"),
+        cleaning=Cleaning(refuse=(" \n\n\n\n",)),
         source="UW-Madison-Lee-Lab/VersaPRM evaluation/prm_models/prm_llama.py, model_train/prm_datasets.py",
         models=("UW-Madison-Lee-Lab/VersaPRM", "dongboklee/dPRM-8B", "dongboklee/dPRM-14B"),
     ),
