@@ -29,6 +29,7 @@ from rfprm_export.write.bundle import empty_manifest
 from rfprm_export.write.size import VariantPlan
 from rfprm_export.write.variant import bundle_tokenizer
 from rfprm_lite.bundle.manifest import File
+from rfprm_lite.errors import BundleFormatError
 from rfprm_lite.text.encoding import Encoder
 
 
@@ -105,7 +106,11 @@ def plan(request: Request) -> Plan:
     variants = [size.plan(outline.architecture, spec, head, variant) for variant in chosen]
     size.require_space(request.output, variants, outline)
     max_tokens = empty_manifest(request.source, outline, spec, File("", "", 0)).max_tokens
-    encoder = Encoder(Tokenizer.from_str(bundle_tokenizer(outline.folder, spec.recipe)), spec.recipe, max_tokens)
+    try:
+        tokens = Tokenizer.from_str(bundle_tokenizer(outline.folder, spec.recipe))
+        encoder = Encoder(tokens, spec.recipe, max_tokens)
+    except BundleFormatError as error:
+        raise RecipeError(str(error)) from error
     texts = parity_texts(encoder, request.most_traces)
     assert_template(tokenizer, recognition.family, spec, encoder, texts.traces)
     return Plan(request, outline, recognition, spec, chosen, variants, encoder, texts)

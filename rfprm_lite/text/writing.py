@@ -137,8 +137,8 @@ def _require_no_meaning(recipe: Recipe, what: str, text: str) -> None:
     for refused in recipe.cleaning.refuse:
         if refused in text:
             raise InputError(
-                f"{what} holds {refused!r}, which has a meaning of its own in what {recipe.name} reads: split it there, "
-                "or write it otherwise"
+                f"{what} holds {refused!r}, which has a meaning of its own in what {recipe.name} reads: split it "
+                "there, or write it otherwise"
             )
 
 

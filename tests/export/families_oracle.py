@@ -256,6 +256,11 @@ def financial(authors: Authors, problem: str, steps: Sequence[str], choices: str
 # --- how they make a reward of what the model gives ----------------------------------------------------------------
 
 
+def read_texts(texts: Sequence[Text]) -> list[list[int]]:
+    """What the model has read at each reward."""
+    return [list(ids[: i + 1]) for ids, at in texts for i in at]
+
+
 def hidden_states(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     return AutoModel.from_pretrained(folder).float().eval()(input_ids=ids).last_hidden_state[0]
 
@@ -325,7 +330,12 @@ def sequence_class(folder: Path, ids: torch.Tensor) -> torch.Tensor:
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
-MLP_OF_TWO = {"score.0.weight": (HIDDEN, HIDDEN), "score.0.bias": (HIDDEN,), "score.2.weight": (2, HIDDEN), "score.2.bias": (2,)}  # fmt: skip
+MLP_OF_TWO: dict[str, tuple[int, ...]] = {
+    "score.0.weight": (HIDDEN, HIDDEN),
+    "score.0.bias": (HIDDEN,),
+    "score.2.weight": (2, HIDDEN),
+    "score.2.bias": (2,),
+}
 MLP_OF_ONE = MLP_OF_TWO | {"score.2.weight": (1, HIDDEN), "score.2.bias": (1,)}
 V_HEAD = {"v_head.summary.weight": (1, HIDDEN), "v_head.summary.bias": (1,)}
 
@@ -350,7 +360,7 @@ class Case:
     shapes: Shapes = field(default_factory=dict)
     beside: tuple[str, Shapes] | None = None
     config: dict[str, Any] = field(default_factory=dict)
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     named: bool = False
     chat: bool = False
 
@@ -367,7 +377,7 @@ class Case:
             "tie_word_embeddings": False,
         }
         vocabulary = self.style.write(folder) + 8  # more rows than tokens, as in the real ones
-        config = AutoConfig.for_model(self.backbone, vocab_size=vocabulary, **size, **self.config)
+        config = AutoConfig.for_model(self.backbone, vocab_size=vocabulary, **(size | self.config))
         model = AutoModelForCausalLM.from_config(config)
         config.architectures = [self.architecture]
         config.torch_dtype = "bfloat16"
@@ -391,7 +401,8 @@ class Case:
         if not other.exists():
             other.mkdir()
             self.style.write(other, styles.hidden)
-        return Authors(AutoTokenizer.from_pretrained(other), styles.hidden)
+        names = {token: styles.hidden(token) for token in self.style.specials}
+        return Authors(AutoTokenizer.from_pretrained(other), lambda token: names.get(token, token))
 
     @torch.inference_mode()
     def expected(self, folder: Path, texts: Sequence[Text]) -> list[float]:

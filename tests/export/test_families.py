@@ -99,7 +99,7 @@ def test_best_of_n_chooses_the_same_whether_it_reads_everything_or_not(made: Get
     traces = [one.trace(steps) for steps in OTHERS]
     lazy, exhaustive = (one.prm.best_of_n(PROBLEM, traces, exhaustive=whether) for whether in (False, True))
     assert lazy.index == exhaustive.index
-    assert lazy.best_score.reward == pytest.approx(exhaustive.best_score.reward, abs=1e-5)
+    assert lazy.score.reward == pytest.approx(exhaustive.score.reward, abs=1e-5)
     rewards = [one.prm.score(PROBLEM, trace).reward for trace in traces]
     assert exhaustive.index == int(np.argmax(rewards))
 
@@ -131,11 +131,11 @@ def test_a_marker_in_a_step_forges_no_reward(made: Get, name: str, marker: str) 
     """It is refused, or text: then there is a reward a step, and no later step changes an earlier one's."""
     one = made(name)
     steps = [f"First{marker} 5.", f"So{marker}", "The answer is 5."]
-    try:
-        score = one.prm.score(PROBLEM, one.trace(steps))
-    except InputError as error:
-        assert repr(marker)[1:-1].strip() in str(error) or "merges" in str(error) or repr("\n") in str(error)
+    if any(text in step for text in one.prm.manifest.recipe.cleaning.refuse for step in steps):
+        with pytest.raises(InputError, match="meaning of its own"):
+            one.prm.score(PROBLEM, one.trace(steps))
         return
+    score = one.prm.score(PROBLEM, one.trace(steps))
     assert len(score.step_rewards) == len(steps)
     if not one.prm.manifest.recipe.closing:
         first = one.prm.score(PROBLEM, one.trace(steps[:2]))
@@ -180,9 +180,7 @@ def test_a_reward_is_within_its_range(made: Get, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shapes.get("score.weight") == (1, 64)])
-def test_without_a_bound_everything_is_read_and_said(
-    made: Get, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_bound_everything_is_read_and_said(made: Get, name: str, caplog: pytest.LogCaptureFixture) -> None:
     one = made(name)
     with caplog.at_level(logging.INFO, logger="rfprm_lite"):
         found = one.prm.best_of_n(PROBLEM, [one.trace(steps) for steps in OTHERS])
@@ -192,7 +190,7 @@ def test_without_a_bound_everything_is_read_and_said(
 
 def test_the_reference_answer_of_universal_prm(made: Get) -> None:
     from families_oracle import universal
-    from rfprm_lite import Question
+    from rfprm_lite.question import Question
 
     one = made("universal-prm")
     texts = universal(one.case.authors(one.checkpoint), PROBLEM, STEPS, reference="It is 5.")
@@ -205,7 +203,7 @@ def test_the_reference_answer_of_universal_prm(made: Get) -> None:
 
 def test_the_choices_of_fin_prm(made: Get) -> None:
     from families_oracle import financial
-    from rfprm_lite import Question
+    from rfprm_lite.question import Question
 
     one = made("fin-prm")
     texts = financial(one.case.authors(one.checkpoint), PROBLEM, STEPS, choices="A. 5\nB. 6")

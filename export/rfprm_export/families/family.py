@@ -118,8 +118,8 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         separator: The text or special token of `Part("separator")`, unless another is asked for.
         needs: Options that must be given, since the checkpoint can't tell: separator or labels.
         alone: Whether the tensors tell this family from every other, so that it need not be named.
-        skips_pad: Whether the reward stands before config.json's pad token where a text ends with that, as transformers'
-            GenericForSequenceClassification has it.
+        skips_pad: Whether the reward stands before config.json's pad token where a text ends with that, as the
+            GenericForSequenceClassification of transformers has it.
     """
 
     name: str
@@ -176,8 +176,8 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
             head = msgspec.structs.replace(self.head, mean=mean, std=std)
         except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(
-                f"config.json asks for rewards (x - mean) / std by normalize_reward, and has mean={config.get('mean')!r} "
-                f"and std={config.get('std')!r}: numbers are needed, std above 0"
+                "config.json asks for rewards (x - mean) / std by normalize_reward, and has "
+                f"mean={config.get('mean')!r} and std={config.get('std')!r}: numbers are needed, std above 0"
             ) from error
         return msgspec.structs.replace(self, head=head)
 

@@ -64,8 +64,8 @@ def _added_token(token_id: int, tokenizer: PreTrainedTokenizerBase) -> str:
     token = tokenizer.added_tokens_decoder.get(token_id)
     if token is None or not token.special:
         raise RecipeError(
-            f"config.json: pad_token_id is {token_id}, {tokenizer.convert_ids_to_tokens(token_id)!r}, which is no special "
-            "token: a text could end with it, and transformers would read its reward elsewhere"
+            f"config.json: pad_token_id is {token_id}, {tokenizer.convert_ids_to_tokens(token_id)!r}, which is no "
+            "special token: a text could end with it, and transformers would read its reward elsewhere"
         )
     return str(token.content)
 

@@ -84,7 +84,9 @@ def parity_texts(encoder: Encoder, most: int | None = None) -> ParityTexts:
             break
         slices.append(slice(len(traces), len(traces) + len(candidates)))
         traces += candidates
-    traces += _readable(encoder.recipe, [*PROBES, long_trace(lambda *probe: fits(probe[0], suited(encoder.recipe, probe[1])))], fits)
+    traces += _readable(
+        encoder.recipe, [*PROBES, long_trace(lambda *probe: fits(probe[0], suited(encoder.recipe, probe[1])))], fits
+    )
     if not traces:
         raise ExportError("the model reads so few tokens that none of the exporter's traces fits it")
     return ParityTexts(traces, [pool for pool in slices if pool.stop - pool.start > 1])

@@ -8,7 +8,6 @@ from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
 from rfprm_lite.bundle.pieces import Cut, Read, Slot, Special, Text
 from rfprm_lite.bundle.recipe import Recipe
 
-
 FROZEN_DATE = """
 The checkpoint's chat template writes the date of the day into the text, so that its rewards change from day to day. The
 bundle keeps the date of the day on which it was made, and rewards stay as they are.
