@@ -115,7 +115,8 @@ class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         rewards = np.asarray(step_rewards, np.float64)
         if self.name == "mean+final":
-            return float(rewards.mean() + self.alpha * final)
+            weighted = self.alpha * final if self.alpha else 0.0  # of an infinite bound, too
+            return float(rewards.mean() + weighted)
         if self.name == "softmin":
             return _softmin(rewards, self.temperature)
         return float(_REDUCE[self.name](rewards))

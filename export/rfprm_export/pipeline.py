@@ -81,6 +81,8 @@ def carry_out(
     request, spec = plan.request, plan.spec
     reference = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), plan.encoder)
     _log.info("recipe %s: %s", spec.recipe.name, plan.recognition.reason)
+    if spec.frozen_date:
+        _log.warning("the chat template writes today's date: the bundle keeps it as it is now")
     with new_folder(request.output) as folder:
         manifest = empty_manifest(
             request.source, plan.outline, spec, write_tokenizer(folder, checkpoint.folder, spec.recipe)
@@ -110,7 +112,7 @@ def carry_out(
             done.append(msgspec.structs.replace(bundle.variant, parity=measured, missed=missed))
         manifest = msgspec.structs.replace(manifest, variants=tuple(done))
         again = commands(manifest, most_traces=request.most_traces, low_memory=request.low_memory)
-        write_descriptions(folder, manifest, again)
+        write_descriptions(folder, manifest, again, frozen_date=spec.frozen_date)
     return manifest
 
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from rfprm_export.checkpoint import source as sources
 from rfprm_export.checkpoint.head import check_head, head_shapes
-from rfprm_export.checkpoint.tensors import Checkpoint, Outline
+from rfprm_export.checkpoint.tensors import Checkpoint, Outline, load_json
 from rfprm_export.errors import ExportError, RecipeError
 from rfprm_export.families.family import ExportRecipe
 from rfprm_export.families.options import Options, family_from
@@ -30,6 +30,7 @@ from rfprm_export.write.bundle import empty_manifest
 from rfprm_export.write.size import VariantPlan
 from rfprm_export.write.variant import bundle_tokenizer
 from rfprm_lite.bundle.manifest import File
+from rfprm_lite.errors import BundleFormatError
 from rfprm_lite.text.encoding import Encoder
 
 
@@ -99,14 +100,18 @@ def plan(request: Request) -> Plan:
     outline = sources.outline(request.source, request.revision)
     recognition = family_of(outline, request.recipe, request.options)
     tokenizer = load_tokenizer(outline.folder)
-    spec = resolve(recognition.family, tokenizer)
+    spec = resolve(recognition.family, tokenizer, load_json(outline.folder / "config.json").get("pad_token_id"))
     head = head_shapes(outline.architecture, spec.recipe.head)
     assert_tokens(tokenizer, outline.architecture.vocab_size, spec)
     chosen = [variant for name, variant in VARIANTS.items() if name in request.variants]
     variants = [size.plan(outline.architecture, spec, head, variant) for variant in chosen]
     size.require_space(request.output, variants, outline)
     max_tokens = empty_manifest(request.source, outline, spec, File("", "", 0)).max_tokens
-    encoder = Encoder(Tokenizer.from_str(bundle_tokenizer(outline.folder, spec.recipe)), spec.recipe, max_tokens)
+    try:
+        tokens = Tokenizer.from_str(bundle_tokenizer(outline.folder, spec.recipe))
+        encoder = Encoder(tokens, spec.recipe, max_tokens)
+    except BundleFormatError as error:
+        raise RecipeError(str(error)) from error
     texts = parity_texts(encoder, request.most_traces)
     assert_template(tokenizer, recognition.family, spec, encoder, texts.traces)
     return Plan(request, outline, recognition, spec, chosen, variants, encoder, texts)
@@ -142,7 +147,7 @@ def family_of(outline: Outline, recipe: str | None, options: Options) -> Recogni
         if reason := misfit(family, traits):
             raise RecipeError(reason)
         recognition = Recognition(family, "it was named")
-    family = options.applied(recognition.family)
+    family = options.applied(recognition.family.normalised(load_json(outline.folder / "config.json")))
     check_head(outline, family.head, family.tensors)
     return Recognition(family, recognition.reason)
 

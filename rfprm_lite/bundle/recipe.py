@@ -23,6 +23,7 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         opening: The pieces between the last message and the steps.
         begin: The pieces before the first message.
         system: The system message of a conversation that has none; None where none is written.
+        refuse: Texts that an earlier answer must not hold, since the template would change it there.
 
     Raises:
         ValueError: If a message has other slots, or if there is a system message and no way to write it.
@@ -32,6 +33,7 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     opening: tuple[Piece, ...] = ()
     begin: tuple[Piece, ...] = ()
     system: str | None = None
+    refuse: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for role, pieces in self.turns.items():

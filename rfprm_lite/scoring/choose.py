@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Sequence
 
-from rfprm_lite.aggregate import AggregateLike, CustomAggregate
+from rfprm_lite.aggregate import AggregateLike, AnyAggregate, CustomAggregate
 from rfprm_lite.errors import InputError, InputTypeError
 from rfprm_lite.lists import listed
 from rfprm_lite.plan import bound
@@ -13,9 +15,12 @@ from rfprm_lite.plan.sequence import Rewards
 from rfprm_lite.plan.tree import plan
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
+from rfprm_lite.scale import Scale
 from rfprm_lite.scoring.request import Request
 from rfprm_lite.scoring.scorer import Scorer, grouped
 from rfprm_lite.trace import Problem, Trace
+
+_log = logging.getLogger("rfprm_lite")
 
 
 def best(
@@ -52,16 +57,32 @@ def best(
     if not isinstance(count, int) or count < 1:
         raise InputError(f"k={count!r}: a whole number from 1 on is needed")
     chosen = scorer.aggregate(aggregate)
-    monotone = chosen.is_monotone(scorer.scale.range)
-    if isinstance(chosen, CustomAggregate) and not (exhaustive or monotone):
+    if isinstance(chosen, CustomAggregate) and not (exhaustive or chosen.monotone):
         raise InputError(
             f"the aggregate {chosen} may fall when a step reward rises, so that candidates can't be bounded: take "
             "exhaustive=True, or say CustomAggregate(function, monotone=True)"
         )
     requests = scorer.requests([(problem, candidate) for candidate in responses], chosen)
-    ranking, rewards, computed = _ranked(scorer, requests, count, exhaustive or not monotone, cancel)
+    reason = None if exhaustive else why_unbounded(chosen, scorer.scale)
+    if reason is not None:
+        _log.info("%s, so every candidate is read to its end", reason)
+    ranking, rewards, computed = _ranked(scorer, requests, count, exhaustive or reason is not None, cancel)
     scores = tuple(request.result(r, tokens) for request, r, tokens in zip(requests, rewards, computed, strict=True))
     return BestOfN(tuple(ranking), responses, scores, sum((score.tokens for score in scores), Usage(0, 0)))
+
+
+def why_unbounded(aggregate: AnyAggregate, scale: Scale) -> str | None:
+    """Why the first rewards of a candidate say nothing of the highest that it can reach; None if they do.
+
+    Args:
+        aggregate: What makes one reward of its step rewards.
+        scale: What a step reward can be.
+    """
+    if not aggregate.is_monotone(scale.range):
+        return f"{aggregate} may fall when a step reward rises"
+    if not math.isfinite(scale.high) and not aggregate.never_rises(scale.range):
+        return "nothing bounds a step reward of this model"
+    return None
 
 
 def _ranked(

@@ -87,6 +87,12 @@ def _turn(i: int, role: str, content: str, chat: Chat, name: str) -> list[Atom]:
             f"message {i} of the conversation, of role {role!r}, has no place in the chat template of {name}, "
             f"which has {', '.join(chat.turns)}"
         )
+    for text in chat.refuse if role == "assistant" else ():
+        if text in content:
+            raise InputError(
+                f"message {i} of the conversation holds {text!r}, around which the chat template of {name} changes an "
+                "answer: leave out what it would, the thinking part"
+            )
     return filled(chat.turns[role], lambda _: content)
 
 

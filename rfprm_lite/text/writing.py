@@ -110,6 +110,7 @@ def _probe(recipe: Recipe, prompt: Draft, trace: Trace, i: int) -> Draft:
     (slot,) = (piece for piece in recipe.step if isinstance(piece, Slot))
     if slot.name == "text":
         text = trace.text[: trace.steps[i].text_end] if i + 1 < len(trace.steps) else trace.text
+        _require_no_meaning(recipe, "the response", text)
     else:
         text = BETWEEN.join(_cleaned(recipe, at, step.text) for at, step in enumerate(trace.steps[: i + 1]))
     return _up_to_last_read([*prompt, *_written(recipe.step, text)])
@@ -125,16 +126,20 @@ def _unfilled(slot: Slot) -> str:
 
 def _cleaned(recipe: Recipe, i: int, step: str) -> str:
     cleaning = recipe.cleaning
-    for text in cleaning.refuse:
-        if text in step:
-            raise InputError(
-                f"step {i} holds {text!r}, which has a meaning of its own in what {recipe.name} reads: split the step "
-                "there, or write it otherwise"
-            )
+    _require_no_meaning(recipe, f"step {i}", step)
     for text, other in cleaning.replace:
         step = step.replace(text, other)
     number = cleaning.number.format(n=i + 1) if cleaning.number else ""
     return step if step.lstrip().startswith(number) else number + step
+
+
+def _require_no_meaning(recipe: Recipe, what: str, text: str) -> None:
+    for refused in recipe.cleaning.refuse:
+        if refused in text:
+            raise InputError(
+                f"{what} holds {refused!r}, which has a meaning of its own in what {recipe.name} reads: split it "
+                "there, or write it otherwise"
+            )
 
 
 def _up_to_last_read(draft: Draft) -> Draft:

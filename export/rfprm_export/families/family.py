@@ -6,7 +6,7 @@ In: a row of the table, or a file that somebody wrote by hand; the parts of a ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +31,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="part"):
     name: PartName
 
 
+WHOLE = "whole"
+"""How an outcome model splits a response: not at all."""
 TEMPLATE_PARTS = ("open", "answer", "next", "end")
 
 FamilyPiece = Special | Text | Slot | Read | Cut | Part
@@ -116,6 +118,8 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         separator: The text or special token of `Part("separator")`, unless another is asked for.
         needs: Options that must be given, since the checkpoint can't tell: separator or labels.
         alone: Whether the tensors tell this family from every other, so that it need not be named.
+        skips_pad: Whether the reward stands before config.json's pad token where a text ends with that, as the
+            GenericForSequenceClassification of transformers has it.
     """
 
     name: str
@@ -143,12 +147,39 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     separator: str | None = None
     needs: tuple[Literal["separator", "labels"], ...] = ()
     alone: bool = False
+    skips_pad: bool = False
 
     @property
     def template_parts(self) -> list[str]:
         """The parts of a chat template that its pieces name."""
         pieces = (*self.opening, *(self.first or ()), *self.step)
         return [piece.name for piece in pieces if isinstance(piece, Part) and piece.name in TEMPLATE_PARTS]
+
+    @property
+    def opens_answer(self) -> bool:
+        """Whether its opening is nothing but the problem as a message: then a conversation can stand in its place."""
+        return self.opening == (Part("open"), Slot("problem"), Part("answer"))
+
+    def normalised(self, config: Mapping[str, Any]) -> Family:
+        """With (reward - mean) / std, where config.json asks for it as OpenRLHF writes it.
+
+        Args:
+            config: config.json.
+
+        Raises:
+            RecipeError: Its numbers are none.
+        """
+        if self.head.activation != "none" or not config.get("normalize_reward"):
+            return self
+        try:
+            mean, std = float(config["mean"]), float(config["std"])
+            head = msgspec.structs.replace(self.head, mean=mean, std=std)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecipeError(
+                "config.json asks for rewards (x - mean) / std by normalize_reward, and has "
+                f"mean={config.get('mean')!r} and std={config.get('std')!r}: numbers are needed, std above 0"
+            ) from error
+        return msgspec.structs.replace(self, head=head)
 
     def resolve(
         self, parts: ChatParts | None, tokens: Mapping[str, Special | Text | None], rows: Sequence[int]
@@ -182,7 +213,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
                     written.append(_stripped(piece, around[i - 1] if i else None, around[i + 1], parts))
             return tuple(merged(written))
 
-        refuse = (*self.cleaning.refuse, *(parts.refuse if parts else ()))
+        refuse = (*self.cleaning.refuse, *(parts.refuse if parts and self.opens_answer else ()))
         try:
             recipe = Recipe(
                 name=self.name,
@@ -199,7 +230,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
                 split=self.split,
                 max_tokens=self.max_tokens,
                 cuts=self.cuts,
-                chat=parts.chat if parts else self.chat,
+                chat=parts.chat if parts and self.opens_answer else self.chat,
             )
         except ValueError as error:
             raise RecipeError(f"{self.name} is no recipe: {error}") from error
@@ -228,6 +259,19 @@ AT_ENDS: dict[tuple[str, bool, bool], Strip] = {
     ("right", False, True): "right",
 }
 """What a slot leaves out, by what its message does, and by the ends of the message that it stands at."""
+
+
+def before_pad(pieces: tuple[Piece, ...], pad: str) -> tuple[Piece, ...]:
+    """The pieces of a step with its read-out moved to the left of pad tokens that stand before it.
+
+    Args:
+        pieces: Of a step.
+        pad: The pad token.
+    """
+    read = at = pieces.index(Read())
+    while at and pieces[at - 1] == Special(pad):
+        at -= 1
+    return (*pieces[:at], Read(), *pieces[at:read], *pieces[read + 1 :])
 
 
 def _is_part(piece: FamilyPiece | None, *names: str) -> bool:

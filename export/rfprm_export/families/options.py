@@ -88,22 +88,24 @@ def _from_file(path: Path) -> Family:
 
 def _with_separator(family: Family, separator: str) -> Family:
     if family.separator is None and "separator" not in family.needs:
-        raise RecipeError(f"what stands behind a step of {family.name} is known: leave --separator out")
+        raise RecipeError(f"--separator: what stands behind a step of {family.name} is known; leave it out")
+    if not separator:
+        raise RecipeError("--separator: it is empty, and a reward stands at its last token")
     return msgspec.structs.replace(family, separator=separator)
 
 
 def _with_labels(family: Family, labels: tuple[str, ...]) -> Family:
     if family.tensors.layers:
-        raise RecipeError(f"{family.name} has a head of its own, no labels: leave --labels out")
-    if len(labels) < 2:
-        raise RecipeError(f"labels={labels}: at least two are needed, the good one first")
+        raise RecipeError(f"--labels: {family.name} has a head of its own and no labels; leave it out")
+    if len(labels) < 2 or not all(labels):
+        raise RecipeError(f"--labels {','.join(labels)}: at least two are needed, the good one first")
     head = msgspec.structs.replace(family.head, weights=(1.0, *(0.0 for _ in labels[1:])))
     return msgspec.structs.replace(family, tensors=msgspec.structs.replace(family.tensors, labels=labels), head=head)
 
 
 def _with_system(family: Family, system: str) -> Family:
     if not family.template_parts:
-        raise RecipeError(f"{family.name} does not ask the tokenizer's chat template: leave --system out")
+        raise RecipeError(f"--system: {family.name} does not ask the tokenizer's chat template; leave it out")
     return msgspec.structs.replace(family, system=system)
 
 
@@ -117,7 +119,7 @@ def _with_aggregate(family: Family, name: str) -> Family:
 
 def _with_activation(family: Family, activation: str) -> Family:
     if activation not in ("softmax", "sigmoid", "none"):
-        raise RecipeError(f"activation={activation!r}: it is softmax, sigmoid or none")
+        raise RecipeError(f"--activation {activation}: it is softmax, sigmoid or none")
     return msgspec.structs.replace(family, head=msgspec.structs.replace(family.head, activation=activation))
 
 

@@ -6,7 +6,7 @@ from the authors' code; `docs/families.md` says for each what it was tested agai
 
 from __future__ import annotations
 
-from rfprm_export.families.family import Family, HeadTensors, Part
+from rfprm_export.families.family import WHOLE, Family, HeadTensors, Part
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle.pieces import Cut, Piece, Read, Slot, Special, Text, filled
 from rfprm_lite.bundle.recipe import Chat, Cleaning, Head
@@ -28,8 +28,6 @@ MEDPRM_SYSTEM = (
 NO_REFERENCE = "There is no reference answer for this question."
 
 PROBLEM, STEP, READ, CUT = Slot("problem"), Slot("step"), Read(), Cut()
-WHOLE = "whole"
-"""How an outcome model splits a response: not at all."""
 
 START, END = Special("<|im_start|>"), Special("<|im_end|>")
 EXTRA = Special("<extra_0>")
@@ -76,6 +74,7 @@ FAMILIES = (
         head=MLP_OF_TWO,
         tensors=HeadTensors(MLP),
         aggregate=Aggregate("mean+final", alpha=1.0, final="last"),
+        marks="score.0 and score.2 with 2 outputs, on qwen2; qwen2.5-math-prm has the same",
         source="Gen-Verse/ReasonFlux ReasonFlux_PRM/README.md; arXiv 2506.18896",
         models=("Gen-Verse/ReasonFlux-PRM-7B",),
         model_types=("qwen2",),
@@ -91,6 +90,7 @@ FAMILIES = (
         aggregate=Aggregate("last"),
         max_tokens=2048,
         cuts=True,
+        marks="reward_head.pt beside the shards",
         source="Gen-Verse/ReasonFlux ReasonFlux_PRM/README.md and utils/rm_utils.py; arXiv 2506.18896",
         models=("Gen-Verse/ReasonFlux-PRM-1.5B",),
         alone=True,
@@ -103,6 +103,7 @@ FAMILIES = (
         head=MLP_OF_TWO,
         tensors=HeadTensors(MLP),
         aggregate=Aggregate("product"),
+        marks="score.0 and score.2 with 2 outputs, on qwen2; reasonflux-prm-7b has the same",
         source="Qwen/Qwen2.5-Math-PRM-7B model card; arXiv 2501.07301",
         models=("Qwen/Qwen2.5-Math-PRM-7B", "Qwen/Qwen2.5-Math-PRM-72B", "Qwen/Qwen2.5-Math-7B-PRM800K"),
         model_types=("qwen2",),
@@ -118,6 +119,7 @@ FAMILIES = (
         tensors=HeadTensors(SCORE),
         aggregate=Aggregate("last"),
         split=WHOLE,
+        marks="score.weight with 1 output and no bias; a chat template",
         source="transformers modeling_layers.py GenericForSequenceClassification; Skywork-Reward-V2 README.md",
         models=(
             "Skywork/Skywork-Reward-V2-*",
@@ -126,6 +128,7 @@ FAMILIES = (
             "any AutoModelForSequenceClassification with one label",
         ),
         alone=True,
+        skips_pad=True,
     ),
     Family(
         name="skywork-o1-prm",
@@ -138,6 +141,7 @@ FAMILIES = (
         aggregate=Aggregate("mean"),
         split="lines",
         cleaning=Cleaning(refuse=("\n",)),
+        marks="v_head.summary in the shards, on qwen2",
         source="SkyworkAI/skywork-o1-prm-inference model_utils/prm_model.py and io_utils.py",
         models=("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B", "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-7B"),
         model_types=("qwen2",),
@@ -151,6 +155,7 @@ FAMILIES = (
         head=SECOND_OF_TWO,
         tensors=HeadTensors(SCORE_BIAS),
         aggregate=Aggregate("min"),
+        marks="score.weight with 2 outputs, and score.bias",
         source="huggingface/trl trl/experimental/prm/prm_trainer.py tokenize_row",
         models=(
             "trl-lib/Qwen2-0.5B-Reward-Math-Sheperd",
@@ -167,28 +172,31 @@ FAMILIES = (
         head=Head("linear", "softmax", (-1.0, 1.0), good_above=0.0),
         tensors=HeadTensors(SCORE_BIAS),
         aggregate=Aggregate("softmin", temperature=0.1),
+        marks="named; the tensors are those of trl-prm",
         source="CJReinforce/PURE openrlhf/trainer/ppo_utils/experience_maker.py and utils/utils.py; arXiv 2504.15275",
         models=("jinachris/PURE-PRM-7B",),
     ),
     Family(
         name="rlhflow-prm",
-        opening=(Part("open"), Slot("problem", "left"), Text(" ")),
+        opening=(Part("open"), PROBLEM, Text(" ")),
         first=MULTI_TURN_FIRST,
         step=MULTI_TURN_STEP,
         head=FIRST_OF_TWO,
         tensors=HeadTensors(labels=("+", "-")),
         aggregate=Aggregate("mean"),
+        marks="named; nothing but a language model's head, and a chat template of several turns",
         source="RLHFlow/RLHF-Reward-Modeling math-rm/prm_evaluate.py",
         models=("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", "RLHFlow/Llama3.1-8B-PRM-Mistral-Data"),
     ),
     Family(
         name="rlhflow-orm",
-        opening=(Part("open"), Slot("problem", "left"), Text(" ")),
-        step=(Slot("text", "right"), Part("answer"), READ),
+        opening=(Part("open"), PROBLEM, Text(" ")),
+        step=(Slot("text"), Part("answer"), READ),
         head=FIRST_OF_TWO,
         tensors=HeadTensors(labels=("+", "-")),
         aggregate=Aggregate("last"),
         split=WHOLE,
+        marks="named; as rlhflow-prm",
         source="RLHFlow/RLHF-Reward-Modeling math-rm/orm_evaluate.py",
         models=("RLHFlow/Llama3.1-8B-ORM-Deepseek-Data", "RLHFlow/Llama3.1-8B-ORM-Mistral-Data"),
     ),
@@ -202,6 +210,7 @@ FAMILIES = (
         aggregate=Aggregate("min"),
         split="lines",
         cleaning=Cleaning(refuse=(" ки",), number="Step {n}: "),
+        marks="named; nothing but a language model's head, and a tokenizer with the token ▁ки",
         source="peiyi9979/math-shepherd-mistral-7b-prm model card; arXiv 2312.08935",
         models=("peiyi9979/math-shepherd-mistral-7b-prm",),
     ),
@@ -213,6 +222,8 @@ FAMILIES = (
         head=SECOND_OF_TWO,
         tensors=HeadTensors(labels=("-", "+")),
         aggregate=Aggregate("min"),
+        cleaning=Cleaning(refuse=(" \n\n\n\n",)),
+        marks="named; nothing but a language model's head",
         source="UW-Madison-Lee-Lab/VersaPRM evaluation/prm_models/prm_llama.py, model_train/prm_datasets.py",
         models=("UW-Madison-Lee-Lab/VersaPRM", "dongboklee/dPRM-8B", "dongboklee/dPRM-14B"),
     ),
@@ -224,6 +235,7 @@ FAMILIES = (
         head=FIRST_OF_TWO,
         tensors=HeadTensors(labels=("correct", "incorrect"), first_token=True),
         aggregate=Aggregate("min"),
+        marks="named; nothing but a language model's head, and a chat template of several turns",
         source="psunlpgroup/FoVer src/prm/preprocessing.py and postprocessing.py",
         models=("ryokamoi/Llama-3.1-8B-FoVer-PRM", "ryokamoi/Qwen-2.5-7B-FoVer-PRM"),
     ),
@@ -237,6 +249,7 @@ FAMILIES = (
         tensors=HeadTensors(labels=(" +", " -")),
         aggregate=Aggregate("min"),
         system=MEDPRM_SYSTEM,
+        marks="named; nothing but a language model's head, a chat template, and the special token ' ки'",
         source="eth-medical-ai-lab/Med-PRM python/4_scoring_PRM.py",
         models=("dmis-lab/llama-3.1-medprm-reward-v1.0",),
     ),
@@ -249,6 +262,7 @@ FAMILIES = (
         tensors=HeadTensors(labels=(" +", " -")),
         aggregate=Aggregate("min"),
         cleaning=Cleaning(refuse=(" ки",)),
+        marks="named; nothing but a language model's head, and a tokenizer with the token ' ки'",
         source="RyanLiu112/compute-optimal-tts src/reason/inference/rm_call.py (a user's code); arXiv 2412.11006",
         models=("hanningzhang/Llama3.1-Math-PRM",),
     ),
@@ -261,6 +275,7 @@ FAMILIES = (
         tensors=HeadTensors(MLP),
         aggregate=Aggregate("last"),
         split=WHOLE,
+        marks="score.0 and score.2 with 1 output, on qwen2; universal-prm has the same",
         source="Red-Hat-AI-Innovation-Team/reward_hub reward_hub/hf/reward.py; Qwen/Qwen2.5-Math-RM-72B model card",
         models=("Qwen/Qwen2.5-Math-RM-72B", "Qwen/Qwen2-Math-RM-72B"),
         model_types=("qwen2",),
@@ -281,6 +296,7 @@ FAMILIES = (
         head=Head("mlp", "sigmoid", (1.0,)),
         tensors=HeadTensors(MLP),
         aggregate=Aggregate("last"),
+        marks="score.0 and score.2 with 1 output, on qwen2; qwen2.5-math-rm has the same",
         source="infly/Universal-PRM-7B model card, as two users run it; arXiv 2502.11520",
         models=("infly/Universal-PRM-7B",),
         model_types=("qwen2",),
@@ -300,6 +316,7 @@ FAMILIES = (
         tensors=HeadTensors(MLP),
         aggregate=Aggregate("mean+final", alpha=1.0, final="last"),
         max_tokens=8192,
+        marks="score.0 and score.2 with 2 outputs, on qwen3; the tokens <extra_0> and <extra_1>",
         source="aliyun/qwen-dianjin DianJin-PRM/src/prm_train.py",
         models=("DianJin/Fin-PRM",),
         model_types=("qwen3",),
@@ -313,6 +330,7 @@ FAMILIES = (
         tensors=HeadTensors(V_HEAD, files=("value_head.safetensors", "value_head.bin")),
         aggregate=Aggregate("last"),
         split=WHOLE,
+        marks="value_head.safetensors or value_head.bin beside the shards; a chat template",
         source="hiyouga/LLaMA-Factory src/llamafactory/model/model_utils/valuehead.py",
         models=("reward models of LLaMA-Factory",),
         alone=True,
@@ -325,6 +343,7 @@ FAMILIES = (
         tensors=HeadTensors(),
         aggregate=Aggregate("min"),
         needs=("separator", "labels"),
+        marks="named, with --marker and --labels; nothing but a language model's head",
         source="OpenRLHF openrlhf/cli/train_prm.py --placeholder_token, --reward_tokens",
         models=("PRMs of OpenRLHF, and others that are trained on a marker and two label tokens",),
     ),

@@ -84,7 +84,17 @@ def assert_template(
         if Cut() not in draft:
             theirs = tokenizer(text_of(draft), add_special_tokens=False)["input_ids"]
             if theirs != ours:
-                raise RecipeError(f"{recipe.name}: the runtime reads {ours}, the checkpoint's tokenizer {theirs}")
+                raise RecipeError(f"{recipe.name}: {_first_difference(tokenizer, ours, theirs)}")
+
+
+def _first_difference(tokenizer: PreTrainedTokenizerBase, ours: Sequence[int], theirs: Sequence[int]) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    here = slice(max(0, at - 2), at + 6)
+    found = [f"{list(ids[here])} {tokenizer.convert_ids_to_tokens(ids[here])}" for ids in (ours, theirs)]
+    return (
+        f"from token {here.start} of an example on, the runtime reads {found[0]}, and the checkpoint's own tokenizer "
+        f"{found[1]}: its tokenizer.json is not what transformers makes of it"
+    )
 
 
 def _assert_text(tokenizer: PreTrainedTokenizerBase, family: Family, ours: str, problem: Problem, trace: Trace) -> None:

@@ -11,17 +11,18 @@ import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from rfprm_export.errors import RecipeError
-from rfprm_export.families.family import ExportRecipe, Family
+from rfprm_export.families.family import ExportRecipe, Family, before_pad
 from rfprm_export.oracle.template import chat_parts
 from rfprm_lite.bundle.pieces import Special, Text, specials
 
 
-def resolve(family: Family, tokenizer: PreTrainedTokenizerBase) -> ExportRecipe:
+def resolve(family: Family, tokenizer: PreTrainedTokenizerBase, pad: int | None = None) -> ExportRecipe:
     """Put what the tokenizer knows into a family's recipe.
 
     Args:
         family: With the caller's options.
         tokenizer: The checkpoint's own.
+        pad: config.json's pad_token_id.
 
     Raises:
         RecipeError: The tokenizer lacks something that the family needs.
@@ -33,8 +34,11 @@ def resolve(family: Family, tokenizer: PreTrainedTokenizerBase) -> ExportRecipe:
         "separator": _separator(family.separator, tokenizer),
     }
     spec = family.resolve(parts, tokens, label_rows(family, tokenizer))
-    text_tokens = _text_tokens(spec, tokenizer)
-    return msgspec.structs.replace(spec, recipe=msgspec.structs.replace(spec.recipe, text_tokens=text_tokens))
+    step = spec.recipe.step
+    if family.skips_pad and pad is not None:
+        step = before_pad(step, _added_token(pad, tokenizer))
+    recipe = msgspec.structs.replace(spec.recipe, step=step, text_tokens=_text_tokens(spec, tokenizer))
+    return msgspec.structs.replace(spec, recipe=recipe)
 
 
 def label_rows(family: Family, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -54,6 +58,16 @@ def _row(family: Family, label: str, tokenizer: PreTrainedTokenizerBase) -> int:
         f"{family.name} needs the label {label!r} to be one token, the tokenizer encodes it as {len(ids)}: "
         f"{tokenizer.convert_ids_to_tokens(ids)}"
     )
+
+
+def _added_token(token_id: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    token = tokenizer.added_tokens_decoder.get(token_id)
+    if token is None or not token.special:
+        raise RecipeError(
+            f"config.json: pad_token_id is {token_id}, {tokenizer.convert_ids_to_tokens(token_id)!r}, which is no "
+            "special token: a text could end with it, and transformers would read its reward elsewhere"
+        )
+    return str(token.content)
 
 
 def _special(token: str | None) -> Special | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
+import msgspec
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
@@ -20,7 +21,8 @@ from rfprm_lite.bundle.recipe import Chat
 
 Message = Mapping[str, str]
 USER, ANSWER = "Qzuser", "Qzanswer"
-DATES = ("strftime_now", "date_string")
+TODAY = "strftime_now"
+"""The function by which a template asks for the date of the day."""
 TREATED = ("</think>", "<think>")
 """Texts that templates are known to look for in an answer."""
 PROBE = "\n \nmiddle \n "
@@ -40,12 +42,16 @@ def chat_parts(tokenizer: PreTrainedTokenizerBase, system: str | None) -> ChatPa
     if not tokenizer.chat_template:
         raise RecipeError("the recipe needs a chat template, tokenizer_config.json has none")
     before = [{"role": "system", "content": system}] if system is not None else []
-    single = _between(render(tokenizer, [*before, *_turns(USER, ANSWER)]), USER, ANSWER)
-    parts = dict(zip(("open", "answer", "end"), single, strict=True))
-    several = _several(tokenizer, before)
-    if several:
-        parts["next"] = several[2]
-    opening, between, end = single
+    opening, between, end = _between(render(tokenizer, [*before, *_turns(USER, ANSWER)]), USER, ANSWER)
+    parts = {"open": opening, "answer": between, "end": end}
+    following = _following(tokenizer, before, (opening, between, end))
+    if following is not None:
+        parts["next"] = following
+
+    def with_earlier(text: str) -> tuple[str, str, str]:
+        messages = [*_turns(USER, text), {"role": "user", "content": f"{USER}2"}]
+        start, rest = _between(render(tokenizer, [*_turns(USER, ANSWER), messages[-1]]), ANSWER)
+        return render(tokenizer, messages), start, rest
 
     def with_user(text: str) -> tuple[str, str, str]:
         return render(tokenizer, [*before, *_turns(text, ANSWER)]), opening, f"{between}{ANSWER}{end}"
@@ -56,22 +62,24 @@ def chat_parts(tokenizer: PreTrainedTokenizerBase, system: str | None) -> ChatPa
     strip = {"user": _strip(*with_user(PROBE)), "assistant": _strip(*with_answer(PROBE))}
     refuse = tuple(text for text in TREATED if not _is_plain(text, *with_answer(f"a{text}b")))
     pieces = {name: tuple(split(tokenizer, text)) for name, text in parts.items()}
-    dated = any(word in str(tokenizer.chat_template) for word in DATES)
-    return ChatParts(pieces, strip, chat_of(tokenizer, system, strip), refuse, dated)
+    dated = TODAY in str(tokenizer.chat_template)
+    try:
+        earlier = _strip(*with_earlier(PROBE))
+        treated = tuple(text for text in TREATED if not _is_plain(text, *with_earlier(f"a{text}b")))
+        chat = chat_of(tokenizer, system, {"user": strip["user"], "assistant": earlier}, treated)
+    except RecipeError:
+        chat = None  # it writes no conversations, or changes earlier answers
+    return ChatParts(pieces, strip, chat, refuse, dated)
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, generate: bool = False) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     """Render messages by the tokenizer's own chat template.
 
     Raises:
         RecipeError: The template refuses them.
     """
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=generate
-            )
-        )
+        return str(tokenizer.apply_chat_template([dict(message) for message in messages], tokenize=False))
     except TemplateError as error:
         raise RecipeError(f"the tokenizer's chat template refuses a plain trace: {error}") from error
 
@@ -109,14 +117,17 @@ def _between(rendered: str, *marks: str | None) -> list[str]:
     return parts
 
 
-def _several(tokenizer: PreTrainedTokenizerBase, before: Sequence[Message]) -> list[str] | None:
-    """The parts of a conversation of two turns each; None where the template has none."""
+def _following(
+    tokenizer: PreTrainedTokenizerBase, before: Sequence[Message], single: tuple[str, str, str]
+) -> str | None:
+    """The part between an answer and the next message; None where the template writes several turns otherwise."""
     messages = [*before, *_turns(f"{USER}1", f"{ANSWER}1"), *_turns(f"{USER}2", f"{ANSWER}2")]
     try:
         parts = _between(render(tokenizer, messages), f"{USER}1", f"{ANSWER}1", f"{USER}2", f"{ANSWER}2")
     except RecipeError:
         return None
-    return parts if parts[1] == parts[3] else None
+    opening, first, following, second, end = parts
+    return following if (opening, first, end) == single and second == first else None
 
 
 def _strip(rendered: str, before: str, after: str) -> Strip:
@@ -131,19 +142,28 @@ def _is_plain(text: str, rendered: str, before: str, after: str) -> bool:
     return rendered == f"{before}a{text}b{after}"
 
 
-def chat_of(tokenizer: PreTrainedTokenizerBase, system: str | None, strip: Mapping[str, Strip]) -> Chat | None:
-    """How the template writes conversations; None where turns are not written alike wherever they stand."""
+def chat_of(
+    tokenizer: PreTrainedTokenizerBase, system: str | None, strip: Mapping[str, Strip], refuse: tuple[str, ...] = ()
+) -> Chat | None:
+    """How the template writes conversations; None where turns are not written alike wherever they stand.
+
+    Args:
+        tokenizer: The checkpoint's own.
+        system: The system message that is passed to the template; None for none.
+        strip: What it leaves out of the texts of a user's and of an earlier answer, by role.
+        refuse: Texts that it treats specially within an earlier answer.
+    """
     try:
         chat = _decomposed(tokenizer, strip)
     except (RecipeError, ValueError):
         return None
-    if system is not None:
-        chat = Chat(chat.turns, chat.opening, chat.begin, system)
+    chat = msgspec.structs.replace(chat, system=chat.system if system is None else system, refuse=refuse)
     for conversation in _conversations(USER, ANSWER, with_system="system" in chat.turns):
         default = (
             [] if system is None or conversation[0]["role"] == "system" else [{"role": "system", "content": system}]
         )
-        if _written(chat, conversation) != render(tokenizer, [*default, *conversation], generate=True):
+        answered = [*default, *conversation, {"role": "assistant", "content": ANSWER}]
+        if not render(tokenizer, answered).startswith(_written(chat, conversation) + ANSWER):
             return None
     return chat
 
@@ -152,12 +172,12 @@ def _decomposed(tokenizer: PreTrainedTokenizerBase, strip: Mapping[str, Strip]) 
     """The pieces before and behind the message of each role."""
     user = [{"role": "user", "content": USER}]
     opening, behind_user = _between(render(tokenizer, user), USER)
-    generating = _between(render(tokenizer, user, generate=True), USER)[1]
+    to_last_answer = _between(render(tokenizer, _turns(USER, ANSWER)), USER, ANSWER)[1]
     again = [*_turns(USER, ANSWER), {"role": "user", "content": f"{USER}2"}]
     _, to_answer, to_user, _ = _between(render(tokenizer, again), USER, ANSWER, f"{USER}2")
-    if not (generating.startswith(behind_user) and to_answer.startswith(behind_user)):
+    if not (to_last_answer.startswith(behind_user) and to_answer.startswith(behind_user)):
         raise RecipeError("a message of the user ends otherwise before an answer")
-    before_user = _common_end(opening, to_user)
+    before_user = _common_end(split(tokenizer, opening), split(tokenizer, to_user))
     begin = opening.removesuffix(before_user)
     turns = {
         "user": (before_user, behind_user),
@@ -180,7 +200,7 @@ def _decomposed(tokenizer: PreTrainedTokenizerBase, strip: Mapping[str, Strip]) 
     slots = {role: Slot("content", strip["assistant" if role == "assistant" else "user"]) for role in turns}
     return Chat(
         {role: (*split(tokenizer, a), slots[role], *split(tokenizer, b)) for role, (a, b) in turns.items()},
-        opening=tuple(split(tokenizer, generating.removeprefix(behind_user))),
+        opening=tuple(split(tokenizer, to_last_answer.removeprefix(behind_user))),
         begin=tuple(split(tokenizer, begin)),
         system=default,
     )
@@ -207,6 +227,16 @@ def _written(chat: Chat, conversation: Sequence[Message]) -> str:
     return around(chat.begin) + "".join(map(turn, [*system, *conversation])) + around(chat.opening)
 
 
-def _common_end(one: str, other: str) -> str:
+def _common_end(one: Sequence[Piece], other: Sequence[Piece]) -> str:
+    """The text in which both end; it begins within no special token."""
+    same = ""
+    for a, b in zip(reversed(one), reversed(other), strict=False):
+        if a != b:
+            return (_same_letters(a.text, b.text) if isinstance(a, Text) and isinstance(b, Text) else "") + same
+        same = text_of(filled([a], lambda _: "")) + same
+    return same
+
+
+def _same_letters(one: str, other: str) -> str:
     same = takewhile(lambda pair: pair[0] == pair[1], zip(reversed(one), reversed(other), strict=False))
     return "".join(a for a, _ in same)[::-1]

@@ -5,13 +5,16 @@ In: the runtime's encoder of a checkpoint. Out: traces to measure parity on, and
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.errors import ExportError
+from rfprm_export.families.family import WHOLE
 from rfprm_export.parity.probes import PROBES, calibration_traces, long_trace, pools
 from rfprm_lite import ContextLengthError
+from rfprm_lite.bundle.recipe import Recipe
 from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Trace
@@ -76,12 +79,14 @@ def parity_texts(encoder: Encoder, most: int | None = None) -> ParityTexts:
     traces: list[tuple[str, Trace]] = []
     slices: list[slice] = []
     for pool in pools():
-        candidates = [candidate for candidate in pool if fits(*candidate)]
+        candidates = _readable(encoder.recipe, pool, fits)
         if most is not None and traces and len(traces) + len(candidates) > most:
             break
         slices.append(slice(len(traces), len(traces) + len(candidates)))
         traces += candidates
-    traces += [probe for probe in (*PROBES, long_trace(fits)) if fits(*probe)]
+    traces += _readable(
+        encoder.recipe, [*PROBES, long_trace(lambda *probe: fits(probe[0], suited(encoder.recipe, probe[1])))], fits
+    )
     if not traces:
         raise ExportError("the model reads so few tokens that none of the exporter's traces fits it")
     return ParityTexts(traces, [pool for pool in slices if pool.stop - pool.start > 1])
@@ -106,7 +111,7 @@ def calibration_texts(encoder: Encoder, architecture: Architecture, most: int | 
     )
     for problem, trace in calibration_traces()[:most]:
         with suppress(ContextLengthError):
-            sequence = encoder.step_sequences(problem, trace)[-1]
+            sequence = encoder.step_sequences(problem, suited(encoder.recipe, trace))[-1]
             if sequences and room < len(sequence.ids):
                 break
             room -= len(sequence.ids)
@@ -114,3 +119,28 @@ def calibration_texts(encoder: Encoder, architecture: Architecture, most: int | 
     if not sequences:
         raise ExportError("the model reads so few tokens that no text for calibration fits it: only fp32 can be made")
     return CalibrationTexts(sequences)
+
+
+def suited(recipe: Recipe, trace: Trace) -> Trace:
+    """A trace as a recipe takes it: whole; or split at what it refuses, its last step the response that it reads apart.
+
+    Args:
+        recipe: What it takes.
+        trace: Any.
+    """
+    if recipe.split == WHOLE:
+        return Trace.from_steps(["\n\n".join(step.text for step in trace.steps)])
+    refused = [text for text in recipe.cleaning.refuse if text in trace.text]
+    if not (refused or recipe.closing):
+        return trace
+    steps = [step.text for step in trace.steps]
+    for text in refused:
+        steps = [part for step in steps for part in step.split(text) if part.strip()]
+    return Trace.from_steps(steps, thinking=max(1, len(steps) - 1) if recipe.closing else 0)
+
+
+def _readable(
+    recipe: Recipe, traces: Sequence[tuple[str, Trace]], fits: Callable[[str, Trace], bool]
+) -> list[tuple[str, Trace]]:
+    ours = [(problem, suited(recipe, trace)) for problem, trace in traces]
+    return [trace for trace in ours if fits(*trace)]

@@ -74,14 +74,15 @@ def empty_manifest(source: str, outline: Outline, spec: ExportRecipe, tokenizer:
     )
 
 
-def write_descriptions(folder: Path, manifest: Manifest, commands: Commands) -> None:
+def write_descriptions(folder: Path, manifest: Manifest, commands: Commands, *, frozen_date: bool = False) -> None:
     """Write manifest.json, parity.json and README.md.
 
     Args:
         folder: The bundle's.
         manifest: With its variants.
         commands: That make and measure the bundle again.
+        frozen_date: Whether the recipe holds a date as it was at the export.
     """
     (folder / FILE_NAME).write_bytes(encode(manifest))
     (folder / "parity.json").write_bytes(report(manifest, commands))
-    (folder / "README.md").write_text(model_card(manifest, commands), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(manifest, commands, frozen_date=frozen_date), encoding="utf-8")

@@ -8,13 +8,19 @@ from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
 from rfprm_lite.bundle.pieces import Cut, Read, Slot, Special, Text
 from rfprm_lite.bundle.recipe import Recipe
 
+FROZEN_DATE = """
+The checkpoint's chat template writes the date of the day into the text, so that its rewards change from day to day. The
+bundle keeps the date of the day on which it was made, and rewards stay as they are.
+"""
 
-def model_card(manifest: Manifest, commands: Commands) -> str:
+
+def model_card(manifest: Manifest, commands: Commands, *, frozen_date: bool = False) -> str:
     """Write Markdown: what this is, where from, how it scores, how near it is to the reference.
 
     Args:
         manifest: With its variants.
         commands: That make and measure the bundle again.
+        frozen_date: Whether the recipe holds a date as it was at the export.
     """
     source, recipe, d = manifest.source, manifest.recipe, manifest.dimensions
     revision = f" at revision `{source.revision}`" if source.revision else ""
@@ -41,7 +47,7 @@ print(prm.score(problem, response).step_rewards)
 | aggregate | {recipe.aggregate} |
 | most tokens | {manifest.max_tokens} |
 | model | {d.num_layers} layers, hidden {d.hidden_size}, {d.num_heads}/{d.num_kv_heads} heads of {d.head_size} |
-
+{FROZEN_DATE if frozen_date else ""}
 ## Variants and parity
 
 How far step rewards are from those of the PyTorch model in FP32, measured when this bundle was made; how much the
