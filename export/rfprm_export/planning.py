@@ -30,7 +30,7 @@ from rfprm_export.write.bundle import empty_manifest
 from rfprm_export.write.size import VariantPlan
 from rfprm_export.write.variant import bundle_tokenizer
 from rfprm_lite.bundle.manifest import File
-from rfprm_lite.errors import BundleFormatError
+from rfprm_lite.errors import BundleFormatError, InputError
 from rfprm_lite.text.encoding import Encoder
 
 
@@ -110,9 +110,9 @@ def plan(request: Request) -> Plan:
     try:
         tokens = Tokenizer.from_str(bundle_tokenizer(outline.folder, spec.recipe))
         encoder = Encoder(tokens, spec.recipe, max_tokens)
-    except BundleFormatError as error:
-        raise RecipeError(str(error)) from error
-    texts = parity_texts(encoder, request.most_traces)
+        texts = parity_texts(encoder, request.most_traces)
+    except (BundleFormatError, InputError) as error:
+        raise RecipeError(f"{spec.recipe.name} does not fit the tokenizer: {error}") from error
     assert_template(tokenizer, recognition.family, spec, encoder, texts.traces)
     return Plan(request, outline, recognition, spec, chosen, variants, encoder, texts)
 
