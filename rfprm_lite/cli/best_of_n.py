@@ -11,9 +11,9 @@ from rich.text import Text
 
 from rfprm_lite.cli.files import OnError, input_options
 from rfprm_lite.cli.shared import DONE_BUT, Session, console, located, message_of, place_of, say, scores
+from rfprm_lite.data.row import Row
 from rfprm_lite.data.rows import PoolRow, Read, plain_text, read_text
 from rfprm_lite.data.source import Source
-from rfprm_lite.data.tables import Row
 from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
 from rfprm_lite.results import BestOfN
 from rfprm_lite.show.record import ScoreRecord

@@ -12,9 +12,9 @@ import click
 
 from rfprm_lite.data.files import STANDARD
 from rfprm_lite.data.reading import Reading
+from rfprm_lite.data.row import Format
 from rfprm_lite.data.sets import Columns
 from rfprm_lite.data.source import Source
-from rfprm_lite.data.tables import Format
 from rfprm_lite.errors import InputError
 
 OnError = Literal["fail", "skip"]

@@ -14,10 +14,10 @@ from rich.progress import Progress
 
 from rfprm_lite.cli.files import OnError, input_options
 from rfprm_lite.cli.shared import DONE_BUT, LongSteps, Session, console, located, message_of, place_of, say, scores
-from rfprm_lite.data import columns, files, tables
+from rfprm_lite.data import columns, files, tables, writing
+from rfprm_lite.data.row import Row, Written
 from rfprm_lite.data.rows import Read, ScoreRow, batches, plain_text
 from rfprm_lite.data.source import Source
-from rfprm_lite.data.tables import Row, Written
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.results import Score
 from rfprm_lite.show.record import ScoreRecord
@@ -100,7 +100,7 @@ def _write(session: Session, reads: Sequence[Read[ScoreRow]], output: Path, *, s
             raise one.typed
     error_column = {columns.ERROR: None} if skip else {}
     example = columns.EXAMPLE | error_column
-    shape = tables.prepare(output, lambda: ((one.row, example) for one in reads))
+    shape = writing.prepare(output, lambda: ((one.row, example) for one in reads))
     long_steps, failed = LongSteps(session), 0
     written: list[Written] = []
     stderr = Console(stderr=True)
@@ -116,7 +116,7 @@ def _write(session: Session, reads: Sequence[Read[ScoreRow]], output: Path, *, s
                     added = columns.of(result) | error_column
                 written.append((one.row, added))
             bar.update(task, completed=len(written))
-    count = tables.write(output, lambda: written, shape)
+    count = writing.write(output, lambda: written, shape)
     say(f"{output}: {count} rows")
     _end(long_steps, failed)
 

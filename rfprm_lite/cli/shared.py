@@ -14,8 +14,8 @@ import click
 from rich.console import Console
 
 from rfprm_lite.aggregate import Aggregate, AggregateName
+from rfprm_lite.data.row import Row
 from rfprm_lite.data.rows import Read, ScoreRow
-from rfprm_lite.data.tables import Row
 from rfprm_lite.errors import RfprmError
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM

@@ -14,7 +14,7 @@ import msgspec
 
 from rfprm_lite.cli.shared import reported_errors
 from rfprm_lite.data.files import STANDARD, reading, replaced, require_place
-from rfprm_lite.data.tables import numbered
+from rfprm_lite.data.json_rows import numbered
 from rfprm_lite.errors import InputError
 from rfprm_lite.show.page import Page
 from rfprm_lite.show.record import BestOfNRecord, ScoreLine

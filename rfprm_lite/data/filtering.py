@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from rfprm_lite.data import columns, files, tables
+from rfprm_lite.data import columns, files, tables, writing
 from rfprm_lite.data.ledger import Entry, Key, Ledger, Scored
+from rfprm_lite.data.row import Row, Written, chunks
 from rfprm_lite.data.rows import Read, ScoreRow
 from rfprm_lite.data.selection import Selection
 from rfprm_lite.data.source import Source
-from rfprm_lite.data.tables import Row, Written
 from rfprm_lite.errors import InputError, LedgerError, RfprmError
 from rfprm_lite.show.histogram import Histogram
 from rfprm_lite.trace import Problem, Response
@@ -128,13 +128,13 @@ def score_rows(source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: boo
         LedgerError: If the input is not what it was when rows of it were recorded.
     """
     rows = scored = aside = known = 0
-    for chunk in tables.chunks(source.score_rows(source.rows()), ROWS_AHEAD):
+    for chunk in chunks(source.score_rows(source.rows()), ROWS_AHEAD):
         typed, keys, wrong = _partition(chunk)
         new = sorted(ledger.new(keys), key=lambda number: (keys[number].problem, number))
         known += len(keys) - len(new)
         rows += len(chunk) - len(new)
         results = score_all([(typed[number].problem, typed[number].response) for number in new])
-        for batch in tables.chunks(zip(new, results, strict=True), RECORDED_TOGETHER):
+        for batch in chunks(zip(new, results, strict=True), RECORDED_TOGETHER):
             good = [(number, keys[number], result) for number, result in batch if isinstance(result, Scored)]
             ledger.add(good)
             wrong |= {number: result for number, result in batch if isinstance(result, RfprmError)}
@@ -143,7 +143,7 @@ def score_rows(source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: boo
         bad = [one.row for one in chunk if one.row.id in wrong]
         if bad and not skip:
             raise located(wrong[bad[0].id], bad[0])
-        ledger.set_aside([(row.id, str(wrong[row.id]), tables.text_of(row)) for row in bad])
+        ledger.set_aside([(row.id, str(wrong[row.id]), writing.text_of(row)) for row in bad])
         aside += len(bad)
         yield Progress(rows, scored, aside)
     missing = ledger.totals().rows - known - scored
@@ -189,11 +189,11 @@ def prepare(source: Source, outputs: Outputs) -> Outputs:
 
     def rows(path: Path) -> Iterator[Written]:
         added = {**columns.EXAMPLE, **({} if path == outputs.kept else {columns.KEPT: True})}
-        for chunk in tables.chunks(source.score_rows(source.rows()), ROWS_AHEAD):
+        for chunk in chunks(source.score_rows(source.rows()), ROWS_AHEAD):
             typed = _partition(chunk)[0]
             yield from ((one.row, added) for one in chunk if one.row.id in typed)
 
-    shapes = {path: tables.prepare(path, partial(rows, path)) for path in outputs.tables}
+    shapes = {path: writing.prepare(path, partial(rows, path)) for path in outputs.tables}
     return replace(outputs, shapes=shapes, rows=count)
 
 
@@ -233,10 +233,10 @@ def write(
         for row, _, entry in joined(source, ledger, selection):
             yield row, {**columns.of(entry.scored), columns.KEPT: entry.kept}
 
-    tables.write(outputs.kept, kept_rows, outputs.shapes.get(outputs.kept))
+    writing.write(outputs.kept, kept_rows, outputs.shapes.get(outputs.kept))
     if outputs.rewards is not None:
-        tables.write(outputs.rewards, all_rows, outputs.shapes.get(outputs.rewards))
-    aside = tables.write(outputs.aside, lambda: _aside(source, ledger))
+        writing.write(outputs.rewards, all_rows, outputs.shapes.get(outputs.rewards))
+    aside = writing.write(outputs.aside, lambda: _aside(source, ledger))
     if not aside:
         outputs.aside.unlink()
     entries = [(entry.scored.reward, entry.kept) for entry in ledger.entries(selection)]

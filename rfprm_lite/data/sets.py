@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
 
-from rfprm_lite.data.tables import Row
+from rfprm_lite.data.row import Row
 from rfprm_lite.errors import InputError
 
 ROWS_SEEN = 1024

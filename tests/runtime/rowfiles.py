@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rfprm_lite.data import tables
-from rfprm_lite.data.tables import Row, Written
+from rfprm_lite.data import tables, writing
+from rfprm_lite.data.row import Row, Written
 
 Rows = list[dict[str, object]]
 
 
 def as_written(rows: Iterable[Mapping[str, object]]) -> Callable[[], Iterable[Written]]:
-    """Rows as `tables.write` takes them."""
+    """Rows as `writing.write` takes them."""
     given = list(rows)
     return lambda: ((Row(number, values), {}) for number, values in enumerate(given, start=1))
 
 
 def write(path: Path, rows: Iterable[Mapping[str, object]]) -> Path:
-    tables.write(path, as_written(rows))
+    writing.write(path, as_written(rows))
     return path
 
 

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import InputError
-from rfprm_lite.data import files, tables
-from rfprm_lite.data.tables import Row
+from rfprm_lite.data import files, row, tables, writing
+from rfprm_lite.data.row import Row, Written
 from rowfiles import as_written, read, write
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=12)
@@ -82,7 +82,7 @@ def test_compressed_files_are_read_and_written(tmp_path: Path, suffix: str) -> N
 
 
 def test_a_bomb_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "LONGEST_ROW", 2**16)
+    monkeypatch.setattr(row, "LONGEST_ROW", 2**16)
     for name, module in (("a.jsonl", bz2), ("b.jsonl", gzip), ("c.jsonl", lzma)):
         data = module.compress(b"0" * 2**22 + b'\n{"a": 1}\n')
         first, second = rows_of(tmp_path, name, data)
@@ -100,8 +100,8 @@ def test_a_row_of_json_comes_out_as_it_came_in(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(line + b" \r\n{}\n")
     (tmp_path / "rows.json").write_bytes(b"[" + line.replace(b", ", b",\n  ") + b",\n{}]")
     for name in ("rows.jsonl", "rows.json"):
-        written: list[tables.Written] = [(row, {"rfprm_reward": 0.5}) for row in tables.read_rows([tmp_path / name])]
-        tables.write(tmp_path / "out.jsonl", written.copy)
+        written: list[Written] = [(row, {"rfprm_reward": 0.5}) for row in tables.read_rows([tmp_path / name])]
+        writing.write(tmp_path / "out.jsonl", written.copy)
         first, second = (tmp_path / "out.jsonl").read_bytes().splitlines()
         assert first.replace(b",   ", b", ") == line[:-1] + b',"rfprm_reward":0.5}'
         assert second == b'{"rfprm_reward":0.5}'
@@ -132,7 +132,7 @@ def test_parquet_knows_columns_that_come_late(tmp_path: Path) -> None:
 def test_what_a_format_can_not_hold_is_known_before(
     tmp_path: Path, name: str, rows: list[dict[str, object]], message: str
 ) -> None:
-    for call in (tables.prepare, tables.write):
+    for call in (writing.prepare, writing.write):
         with pytest.raises(InputError, match=message):
             call(tmp_path / name, as_written(rows))
     assert not list(tmp_path.iterdir())
@@ -142,11 +142,11 @@ def test_a_file_is_written_at_once_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("old", encoding="utf-8")
 
-    def rows() -> list[tables.Written]:
+    def rows() -> list[Written]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tables.write(path, rows)
+        writing.write(path, rows)
     assert [own.read_text(encoding="utf-8") for own in tmp_path.iterdir()] == ["old"]
 
 
@@ -351,7 +351,7 @@ def round_trip(folder: str) -> None:
         def rows() -> Any:
             return ((row, {"rfprm_reward": 0.5}) for row in tables.read_rows([source]))
 
-        tables.write(path, rows, tables.prepare(path, rows))
+        writing.write(path, rows, writing.prepare(path, rows))
 
 
 @ARROW
