@@ -16,10 +16,11 @@ from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import RfprmError
 from rfprm_lite.options import LoadKeywords, LoadOptions, Truncate
-from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
-from rfprm_lite.scoring import batches, choose
+from rfprm_lite.results import Score
+from rfprm_lite.scoring import batches
 from rfprm_lite.scoring.aio import AsyncCalls
 from rfprm_lite.scoring.batches import OnError, Pairs
+from rfprm_lite.scoring.chooser import Chooser
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.race import Race
 from rfprm_lite.scoring.scorer import Scorer
@@ -27,7 +28,7 @@ from rfprm_lite.scoring.texts import Texts
 from rfprm_lite.trace import Problem, Response
 
 
-class PRM(Texts):
+class PRM(Texts, Chooser):
     """A loaded process reward model, made by `from_pretrained`. Several threads may use it at once.
 
     Pickled, it is the path of its bundle and its options: another process that unpickles it loads it there. A process
@@ -167,72 +168,6 @@ class PRM(Texts):
                 yields the error in the place of the score.
         """
         return batches.score_each(self._scorer, pairs, self._scorer.aggregate(aggregate), on_error)
-
-    @overload
-    def best_of_n(
-        self,
-        problem: Problem,
-        candidates: Iterable[Candidate],
-        *,
-        aggregate: AggregateLike | None = None,
-        exhaustive: Literal[True],
-    ) -> BestOfN[Candidate, Score]: ...
-
-    @overload
-    def best_of_n(
-        self,
-        problem: Problem,
-        candidates: Iterable[Candidate],
-        *,
-        aggregate: AggregateLike | None = None,
-        exhaustive: bool = False,
-    ) -> BestOfN[Candidate, Score | Unfinished]: ...
-
-    def best_of_n(
-        self,
-        problem: Problem,
-        candidates: Iterable[Candidate],
-        *,
-        aggregate: AggregateLike | None = None,
-        exhaustive: bool = False,
-    ) -> BestOfN[Candidate, Score] | BestOfN[Candidate, Score | Unfinished]:
-        """Choose the candidate with the highest reward; the first among equals.
-
-        Args:
-            problem: As in `score`.
-            candidates: Responses, at least one, each text or a `Trace`.
-            aggregate: As in `score`. A function of yours needs `exhaustive=True`, or `CustomAggregate(...,
-                monotone=True)`.
-            exhaustive: Read every candidate to its end. Otherwise those that can't win any more are left where they
-                are: the choice and its score are the same to the last bit, the others have bounds (`Unfinished`).
-                Candidates whose keys and values can't be pinned side by side (2 GiB, or half of `memory_bytes`) are all
-                read to their ends.
-
-        Raises as `score_many` does.
-        """
-        return self.top_k(problem, candidates, 1, aggregate=aggregate, exhaustive=exhaustive)
-
-    def top_k(
-        self,
-        problem: Problem,
-        candidates: Iterable[Candidate],
-        k: int,
-        *,
-        aggregate: AggregateLike | None = None,
-        exhaustive: bool = False,
-    ) -> BestOfN[Candidate, Score | Unfinished]:
-        """Choose the k candidates with the highest rewards, in `ranking`; all of them if k exceeds their number.
-
-        Args:
-            problem: As in `score`.
-            candidates: As in `best_of_n`.
-            k: How many are wanted, at least 1.
-            aggregate: As in `best_of_n`.
-            exhaustive: As in `best_of_n`.
-
-        Raises as `best_of_n` does.
-        """
-        return choose.best(self._scorer, problem, candidates, k, aggregate, exhaustive=exhaustive)
 
     def live(self, problem: Problem, *, aggregate: AggregateLike | None = None) -> LiveTrace:
         """Begin a trace that grows step by step, for searches and streams: each step costs its own tokens alone.

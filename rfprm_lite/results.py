@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.aggregate import AnyAggregate
+from rfprm_lite.errors import RfprmError
 from rfprm_lite.plan.usage import Usage
 from rfprm_lite.scale import PROBABILITY, Scale
 from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Candidate = TypeVar("Candidate", bound=Response)
-Scored_co = TypeVar("Scored_co", bound="Score | Unfinished", covariant=True)
+Scored_co = TypeVar("Scored_co", bound="Score | Unfinished | RfprmError", covariant=True)
 Range = tuple[float, float] | None
 """Lowest and highest possible value; None where there are none."""
 
@@ -169,10 +170,12 @@ class BestOfN(Generic[Candidate, Scored_co]):
     """The best candidates of several.
 
     Attributes:
-        ranking: Indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`.
+        ranking: Indices of the best, best first, the first among equals first: one of `best_of_n`, k of `top_k`. A
+            candidate with an error is behind all others.
         candidates: All candidates, in the order given.
         scores: The scores of all candidates, in that order. With `exhaustive=True`, each is a `Score`; otherwise one
-            that was not read to its end is an `Unfinished`.
+            that was not read to its end is an `Unfinished`. With `on_error="return"`, one that can't be scored is its
+            error.
         tokens: Token counts of all together.
     """
 
@@ -193,7 +196,7 @@ class BestOfN(Generic[Candidate, Scored_co]):
 
     @property
     def ranked(self) -> tuple[Score, ...]:
-        """The scores of the ranking."""
+        """The scores of the ranking, without errors."""
         return tuple(score for i in self.ranking if isinstance(score := self.scores[i], Score))
 
     @property
@@ -208,14 +211,19 @@ class BestOfN(Generic[Candidate, Scored_co]):
 
     def record(self) -> BestOfNRecord:
         """The plain values that every view shows."""
-        return BestOfNRecord(self.ranking, tuple(score.record() for score in self.scores), self.tokens)
+        scores = (
+            ScoreRecord(error=str(score)) if isinstance(score, RfprmError) else score.record() for score in self.scores
+        )
+        return BestOfNRecord(self.ranking, tuple(scores), self.tokens)
 
     def to_dict(self) -> dict[str, object]:
         """The result in types that JSON has, as `rfprm best-of-n --json` writes it."""
         return {
             "index": self.index,
             "ranking": list(self.ranking),
-            "scores": [score.to_dict() for score in self.scores],
+            "scores": [
+                {"error": str(score)} if isinstance(score, RfprmError) else score.to_dict() for score in self.scores
+            ],
             "tokens": self.tokens.to_dict(),
         }
 

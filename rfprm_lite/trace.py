@@ -241,19 +241,6 @@ def as_trace(
     )
 
 
-def response_of_row(value: str | Iterable[str]) -> Response:
-    """A response as a row of a file holds it: text, or a list of steps, or an array of them.
-
-    Args:
-        value: The row's value.
-
-    Raises:
-        InputError: If there is no step, or an empty one.
-        InputTypeError: If it is neither.
-    """
-    return value if isinstance(value, str) else Trace.from_steps(value)
-
-
 def require_text(what: str, value: object) -> None:
     """Raise unless a value is a str that UTF-8 can hold.
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -14,16 +17,38 @@ from rfprm_lite.cli.doctor import doctor
 from rfprm_lite.cli.filter import filter_traces
 from rfprm_lite.cli.models import models
 from rfprm_lite.cli.score import score
+from rfprm_lite.cli.shared import say
 from rfprm_lite.cli.view import view
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group whose standard output may be full: that is one line, as any other error."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command."""
+        try:
+            try:
+                return super().main(*args, **options)
+            finally:
+                if sys.stdout is not None:  # closed by `>&-`
+                    sys.stdout.flush()  # here, where what is wrong can still be told
+        except OSError as error:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own end writes it again
+            if not isinstance(error, BrokenPipeError):  # whoever read, as `head`, has enough
+                what = f"{error.filename} can't be used" if error.filename else "standard output can't be written"
+                with suppress(OSError):
+                    say(f"error: {what}: {error.strerror or error}")
+            sys.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="rfprm-lite")
 def main() -> None:
     """Process reward models: reward every step of a reasoning trace.
 
     Exit codes: 0 done, 1 an error of the input, the model or the machine, 2 a wrong option, 3 done but for rows that
-    could not be scored.
+    could not be scored, or without a row that is kept.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a console or pipe that knows few characters loses none
         sys.stdout.reconfigure(errors="backslashreplace")

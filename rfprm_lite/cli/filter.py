@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,19 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rfprm_lite.cli.files import FORMAT, PROBLEM, RESPONSE
-from rfprm_lite.cli.shared import Session, console, scores
-from rfprm_lite.data import filtering, tables
-from rfprm_lite.data.filtering import Outputs, Source, Summary
+from rfprm_lite.cli.files import OnError, input_options
+from rfprm_lite.cli.shared import DONE_BUT, LongSteps, Session, console, long_steps_in_words, say, scores
+from rfprm_lite.data import filtering
+from rfprm_lite.data.filtering import Outputs, Summary
 from rfprm_lite.data.ledger import Ledger, Scored
 from rfprm_lite.data.selection import Selection
-from rfprm_lite.data.tables import Format
+from rfprm_lite.data.source import Source
+from rfprm_lite.data.spool import spooled
 from rfprm_lite.errors import InputError, RfprmError
 from rfprm_lite.show.terminal import plain
 from rfprm_lite.trace import Problem, Response
 
-DONE_BUT = 3
-"""Exit code where all is done but rows that could not be scored."""
 STOPPED = 130
 """Exit code after an interrupt, as shells have it: 128 + SIGINT."""
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -46,35 +45,31 @@ def require_top(_context: click.Context, _option: click.Parameter, top: str | No
 
 
 @click.command("filter")
-@click.argument("input", type=FILE)
+@input_options("problem", "response", "thinking", "steps", "messages", on_error="skip", required=True)
 @click.option("-o", "--output", type=FILE, required=True, help="Where the kept rows go: .jsonl, .csv or .parquet.")
 @click.option("--top", callback=require_top, help="Keep the best so many traces, 500, or such a part of them, 10%.")
 @click.option("--min-reward", type=float, help="Keep traces with at least this reward.")
 @click.option("--per-problem", type=click.IntRange(min=1), help="Keep at most so many traces of a problem, the best.")
-@click.option("--on-error", type=click.Choice(["skip", "fail"]), default="skip", show_default=True)
 @click.option("--rewards", type=FILE, help="Also write every row, kept or not, with its rewards here.")
 @click.option("--ledger", type=FILE, help="What is scored is recorded here; OUTPUT.ledger where not given.")
 @click.option("--restart", is_flag=True, help="Forget what an earlier run has scored.")
-@FORMAT
-@PROBLEM
-@RESPONSE
 @scores
 def filter_traces(
     session: Session,
-    input: Path,
+    source: Source,
+    on_error: OnError,
     output: Path,
     top: str | None,
     min_reward: float | None,
     per_problem: int | None,
-    on_error: str,
     rewards: Path | None,
     ledger: Path | None,
     restart: bool,
-    format: Format | None,
-    problem_column: str,
-    response_column: str,
 ) -> None:
-    """Score the traces in INPUT, a file or -, and keep the best: rows with problem and response.
+    """Score the traces in INPUT and keep the best: rows with a problem and a response.
+
+    INPUT is JSON, CSV or Parquet by the end of its name, compressed or not; a folder or pattern of them; or -. The
+    columns of well-known data sets are found; the options name others.
 
     A trace's reward is its aggregate's: the paper's mean of step rewards + alpha * final for ReasonFlux-PRM-7B. Of
     --per-problem, --min-reward and --top each narrows what the one before left. Rows keep their order and columns.
@@ -86,38 +81,33 @@ def filter_traces(
     """
     selection = Selection.of(top, min_reward, per_problem)
     outputs = Outputs(output, rewards)
-    spool = str(input) == "-" and str(output) != "-"
-    format = format or tables.format_of(input)
-    path = output.with_name(f"{output.name}.input.{format}") if spool else input
-    source = Source(path, format, {"problem": problem_column, "response": response_column})
     filtering.check(source, outputs)
-    recorded = ledger or output.with_name(f"{output.name}.ledger")
-    with closing(Ledger(recorded, _job(session, source), restart=restart)) as record:
-        if spool:
-            _spool(path, restart=restart)
-        try:
-            _score(source, filtering.score_rows(source, _score_all(session), record, skip=on_error == "skip"))
-        except KeyboardInterrupt:
-            click.echo(f"stopped: the same command goes on behind {record.totals().rows} recorded rows", err=True)
-            sys.exit(STOPPED)
-        summary = filtering.write(source, outputs, record, selection, session.reward_range)
+    with spooled(source, output, restart=restart) as spool:
+        found, rows, words = spool.source.opened()
+        del rows
+        say(words)
+        outputs = filtering.prepare(found, outputs)
+        recorded = ledger or output.with_name(f"{output.name}.ledger")
+        with closing(Ledger(recorded, _job(session, found), restart=restart)) as record:
+            found = replace(spool.keep(), columns=found.columns)
+            try:
+                _score(outputs, filtering.score_rows(found, _score_all(session), record, skip=on_error == "skip"))
+            except KeyboardInterrupt:
+                say(f"stopped: the same command goes on behind {record.totals().rows} recorded rows")
+                sys.exit(STOPPED)
+            is_long = LongSteps(session).is_long
+            summary = filtering.write(found, outputs, record, selection, session.reward_range, is_long)
     if session.as_json:
         click.echo(json.dumps(summary.to_dict()))
     else:
         console().print(summary.histogram.view(), _summary(summary, outputs))
-    if summary.aside:
+    if selection.keeps_all:
+        say("every row is kept: --top 10%, --top 500, --min-reward 0.7 or --per-problem 1 select")
+    say(long_steps_in_words(summary.long_steps, summary.scored))
+    if not summary.kept:
+        say(f"no row is kept: {outputs.kept} is empty")
+    if summary.aside or not summary.kept:
         sys.exit(DONE_BUT)
-
-
-def _spool(path: Path, *, restart: bool) -> None:
-    """Keep standard input as a file beside the output: it is needed twice, and again by a run that goes on."""
-    if path.exists() and not restart:
-        raise InputError(
-            f"{path} is there from an earlier run: go on by giving it as INPUT, or replace it by --restart"
-        )
-    with tables.replaced(path) as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    click.echo(f"standard input is kept in {path}", err=True)
 
 
 def _score_all(session: Session) -> filtering.ScoreAll:
@@ -142,11 +132,12 @@ def _job(session: Session, source: Source) -> dict[str, str]:
         "aggregate": session.aggregate.name,
         "alpha": repr(float(session.aggregate.alpha)),
         "final": session.aggregate.final,
-        "columns": ", ".join(source.columns.values()),
+        "columns": source.columns.in_words(),
+        "steps": repr(source.reading),
     }
 
 
-def _score(source: Source, run: Iterator[filtering.Progress]) -> None:
+def _score(outputs: Outputs, run: Iterator[filtering.Progress]) -> None:
     """Score all rows, with a bar on standard error where that is a terminal."""
     stderr = Console(stderr=True)
     bar = Progress(
@@ -158,7 +149,7 @@ def _score(source: Source, run: Iterator[filtering.Progress]) -> None:
         speed_estimate_period=3600,
     )
     with bar:
-        task = bar.add_task("", total=source.count() if stderr.is_terminal else None, aside="")
+        task = bar.add_task("", total=outputs.rows, aside="")
         for progress in run:
             aside = f"{progress.aside} could not be scored" if progress.aside else ""
             bar.update(task, completed=progress.rows, aside=aside)

@@ -14,10 +14,21 @@ import click
 from rich.console import Console
 
 from rfprm_lite.aggregate import Aggregate, AggregateName
-from rfprm_lite.errors import InputError, RfprmError
+from rfprm_lite.data.row import Row
+from rfprm_lite.data.rows import Read, ScoreRow
+from rfprm_lite.errors import RfprmError
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
+from rfprm_lite.results import Score
 from rfprm_lite.show.words import visible
+from rfprm_lite.written.splitting import WHOLE
+
+DONE_BUT = 3
+"""Exit code where all is done, but some rows could not be scored, or none is kept."""
+LONG_STEP = 400
+"""Tokens of a step above which it is likely to be several."""
+MANY = 0.2
+"""The part of all traces above which long steps are spoken of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +104,75 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except RfprmError as error:
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        click.echo(visible(f"error: {error}{notes}"), err=True)
+        say(f"error: {error}{_notes(error)}")
         sys.exit(1)
 
 
-@contextmanager
-def line_number(number: int | None) -> Iterator[None]:
-    """Make the errors of a row say which line it stands on.
+def say(text: str) -> None:
+    """Print a line on standard error; nothing where it is empty."""
+    if text:
+        click.echo(visible(text), err=True)
 
-    Args:
-        number: The line; None where the input has no rows.
+
+def place_of(row: Row) -> dict[str, object]:
+    """The line of a row, and its file where there are several, for JSON."""
+    return {**({"file": row.file.name} if row.file.name else {}), "line": row.number}
+
+
+def located(error: RfprmError, row: Row) -> RfprmError:
+    """The error, which says where its row stands."""
+    if row.place and row.place not in str(error):
+        error.add_note(row.place)
+    return error
+
+
+def message_of(error: RfprmError, row: Row) -> str:
+    """The message of a row's error, with its notes."""
+    return f"{located(error, row)}{_notes(error)}"
+
+
+def _notes(error: RfprmError) -> str:
+    return "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+
+
+@dataclass(slots=True)
+class LongSteps:
+    """Counts the traces that are one long step, which tells of steps that are separated in another way.
+
+    Attributes:
+        session: The model.
+        traces: Traces that were seen.
+        long: Those that are one step of more than LONG_STEP tokens.
     """
-    try:
-        yield
-    except InputError as error:
-        if number is not None:
-            error.add_note(f"line {number}")
-        raise
+
+    session: Session
+    traces: int = 0
+    long: int = 0
+
+    def add(self, one: Read[ScoreRow], result: Score | RfprmError) -> None:
+        """Count a trace, if it has a score."""
+        if isinstance(one.typed, ScoreRow) and isinstance(result, Score):
+            self.traces += 1
+            self.long += len(result.steps) == 1 and self.is_long(one.typed)
+
+    def is_long(self, row: ScoreRow) -> bool:
+        """Whether the one step of a trace is a long one."""
+        if self.session.prm.manifest.recipe.split == WHOLE:
+            return False
+        count = self.session.prm.count_tokens
+        return count(row.problem, row.response) - count(row.problem, steps=["."]) + 1 > LONG_STEP
+
+    @property
+    def in_words(self) -> str:
+        """What to try, where it is more than MANY of all traces; else nothing."""
+        return long_steps_in_words(self.long, self.traces)
+
+
+def long_steps_in_words(long: int, traces: int) -> str:
+    """What to try where many traces are one long step; else nothing."""
+    if long <= MANY * traces:
+        return ""
+    return (
+        f"{long} of {traces} traces are a single step of over {LONG_STEP} tokens: if their steps are not separated by "
+        "blank lines, say by what, such as --step-separator lines or --step-separator '\\n'"
+    )

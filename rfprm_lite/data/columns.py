@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ KEPT = "rfprm_kept"
 ERROR = "rfprm_error"
 
 ALL = (REWARD, FINAL, STEP_REWARDS, KEPT, ERROR)
+EXAMPLE: dict[str, object] = {REWARD: 0.0, FINAL: 0.0, STEP_REWARDS: [0.0]}
+"""What a row that is scored gets."""
 
 
 class Rewards(Protocol):
@@ -36,11 +38,26 @@ class Rewards(Protocol):
 
 
 def of(rewards: Rewards) -> dict[str, object]:
-    """The columns of a trace's rewards, with their values."""
+    """The columns of a trace's rewards, with their values; a step that was left out has none."""
     return {
         REWARD: rewards.reward,
         FINAL: rewards.final,
-        STEP_REWARDS: [float(reward) for reward in rewards.step_rewards],
+        STEP_REWARDS: [None if np.isnan(reward) else float(reward) for reward in rewards.step_rewards],
+    }
+
+
+def arrow_types(pa: Any) -> dict[str, Any]:
+    """The type of each column in Parquet and in Arrow.
+
+    Args:
+        pa: The module pyarrow.
+    """
+    return {
+        REWARD: pa.float64(),
+        FINAL: pa.float64(),
+        STEP_REWARDS: pa.list_(pa.float32()),
+        KEPT: pa.bool_(),
+        ERROR: pa.string(),
     }
 
 

@@ -7,27 +7,27 @@ their rewards beside them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from rfprm_lite.data import columns, tables
+from rfprm_lite.data import columns, files, tables, writing
 from rfprm_lite.data.ledger import Entry, Key, Ledger, Scored
-from rfprm_lite.data.rows import Columns, ScoreRow, typed_row
+from rfprm_lite.data.row import Row, Written, chunks
+from rfprm_lite.data.rows import Read, ScoreRow
 from rfprm_lite.data.selection import Selection
-from rfprm_lite.data.tables import Format, Row
+from rfprm_lite.data.source import Source
 from rfprm_lite.errors import InputError, LedgerError, RfprmError
 from rfprm_lite.show.histogram import Histogram
 from rfprm_lite.trace import Problem, Response
 
 ScoreAll = Callable[[Sequence[tuple[Problem, Response]]], Iterator[Scored | RfprmError]]
 """Scores pairs in order, as far as it is iterated; an error stands in the place of its score."""
-
-Joined = tuple[Mapping[str, Any], Entry]
-"""A row's values, and what is recorded of it."""
+IsLong = Callable[[ScoreRow], bool]
+"""Whether the one step of a trace is so long that it is likely to be several."""
 RequireSame = Callable[[int, bytes, Key | None], None]
 """Checks a recorded row, its digest and the key that it has now; `Ledger.require_same`."""
 
@@ -38,54 +38,25 @@ ROWS_AHEAD = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A file of traces.
-
-    Attributes:
-        path: The file.
-        format: Its format.
-        columns: The columns of problem and response.
-    """
-
-    path: Path
-    format: Format
-    columns: Columns
-
-    def rows(self) -> Iterator[Row]:
-        """Its rows, from the beginning at each call."""
-        with self._open() as file:
-            yield from tables.rows_of(file, self.format)
-
-    def schema(self) -> Any:
-        """The types of its columns, pyarrow's, where it is Parquet; otherwise None."""
-        if self.format != "parquet":
-            return None
-        with self._open() as file:
-            return tables.schema_of(file)
-
-    def count(self) -> int:
-        """The number of its rows."""
-        with self._open() as file:
-            return tables.count(file, self.format)
-
-    def _open(self) -> BinaryIO:
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise InputError(f"{self.path} can't be read: {error.strerror}") from error
-
-
-@dataclass(frozen=True, slots=True)
 class Outputs:
     """The files that a run writes.
 
     Attributes:
         kept: For the rows that are kept.
         rewards: For all rows with their rewards; None if nobody wants them.
+        shapes: What `prepare` found of them.
+        rows: The rows of the input, as `prepare` counted them.
     """
 
     kept: Path
     rewards: Path | None = None
+    shapes: Mapping[Path, Any] = field(default_factory=dict)
+    rows: int = 0
+
+    @property
+    def tables(self) -> list[Path]:
+        """The files of rows."""
+        return [path for path in (self.kept, self.rewards) if path is not None]
 
     @property
     def aside(self) -> Path:
@@ -101,6 +72,7 @@ class Summary:
         scored: Rows with rewards.
         kept: Rows that the selection keeps.
         aside: Rows that could not be scored.
+        long_steps: Traces that are one step, and a long one.
         mean_reward: The mean reward of all rows; None without rows.
         mean_kept: The mean reward of the kept rows; None without any.
         lowest_kept: The lowest reward of a kept row; None without any.
@@ -112,6 +84,7 @@ class Summary:
     scored: int
     kept: int
     aside: int
+    long_steps: int
     mean_reward: float | None
     mean_kept: float | None
     lowest_kept: float | None
@@ -144,7 +117,7 @@ def score_rows(source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: boo
     """Score the rows that the ledger does not have; yields after every batch that it has recorded.
 
     Args:
-        source: The input.
+        source: The input, with its columns.
         score_all: Scores pairs.
         ledger: Where rewards are recorded.
         skip: Whether a row that can't be scored is set aside, with its error. Otherwise the error is raised, when all
@@ -154,77 +127,116 @@ def score_rows(source: Source, score_all: ScoreAll, ledger: Ledger, *, skip: boo
         InputError: If a column has the name of one that is added, or if a row can't be scored and `skip` is False.
         LedgerError: If the input is not what it was when rows of it were recorded.
     """
-    first = next((row.columns for row in source.rows() if row.columns), ())
-    columns.require_free(first)  # of the first row: the run ends at once; of others they are set aside
     rows = scored = aside = known = 0
-    for chunk in tables.chunks(source.rows(), ROWS_AHEAD):
-        typed, keys, wrong = _partition(chunk, source.columns)
+    for chunk in chunks(source.score_rows(source.rows()), ROWS_AHEAD):
+        typed, keys, wrong = _partition(chunk)
         new = sorted(ledger.new(keys), key=lambda number: (keys[number].problem, number))
         known += len(keys) - len(new)
         rows += len(chunk) - len(new)
-        results = score_all([(typed[number].problem, typed[number].trace) for number in new])
-        for batch in tables.chunks(zip(new, results, strict=True), RECORDED_TOGETHER):
+        results = score_all([(typed[number].problem, typed[number].response) for number in new])
+        for batch in chunks(zip(new, results, strict=True), RECORDED_TOGETHER):
             good = [(number, keys[number], result) for number, result in batch if isinstance(result, Scored)]
             ledger.add(good)
             wrong |= {number: result for number, result in batch if isinstance(result, RfprmError)}
             rows, scored = rows + len(batch), scored + len(good)
             yield Progress(rows, scored, aside + len(wrong))
-        bad = [row for row in chunk if row.number in wrong]
+        bad = [one.row for one in chunk if one.row.id in wrong]
         if bad and not skip:
-            raise _located(wrong[bad[0].number], bad[0].number)
-        ledger.set_aside([(row.number, str(wrong[row.number]), _content(row)) for row in bad])
+            raise located(wrong[bad[0].id], bad[0])
+        ledger.set_aside([(row.id, str(wrong[row.id]), writing.text_of(row)) for row in bad])
         aside += len(bad)
         yield Progress(rows, scored, aside)
     missing = ledger.totals().rows - known - scored
     if missing:
         raise LedgerError(
-            f"{missing} recorded rows are no longer in {source.path}, or can't be read any more: it has changed. "
+            f"{missing} recorded rows are no longer in {source.in_words}, or can't be read any more: it has changed. "
             "Score it anew with --restart, or write to another output"
         )
 
 
 def check(source: Source, outputs: Outputs) -> None:
-    """Check the outputs before anything is scored.
+    """Check the places of the outputs before anything is read.
 
     Raises:
-        InputError: If one can't be written, or would overwrite the input or another.
-        MissingExtraError: If a library that one needs is not installed.
+        InputError: If one can't be written, or would overwrite the input or another, or come among it.
     """
-    paths = [path for path in (outputs.kept, outputs.rewards, outputs.aside) if path is not None]
+    paths = [*outputs.tables, outputs.aside]
     for path in paths:
-        if str(path) == "-":
+        if path == files.STANDARD:
             raise InputError(
                 "standard output can't be an output: what is recorded needs a place beside it. Name a file"
             )
-        tables.require_place(path, source.path)
+        files.require_place(path, [*source.names, *source.paths])
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError(f"two outputs have the same name: {', '.join(map(str, paths))}")
-    for table in (outputs.kept, outputs.rewards):
-        if table is not None:
-            tables.require(tables.format_of(table))
+    for path in outputs.tables:
+        tables.format_of(path)
+
+
+def prepare(source: Source, outputs: Outputs) -> Outputs:
+    """The outputs with their shapes, checked before anything is scored: the input is read to its end.
+
+    Raises:
+        InputError: If the input breaks off, if a file can't hold the rows, or if a column of the first one has the name
+            of one that is added.
+        MissingExtraError: If a library that one needs is not installed.
+    """
+    count = 0
+    for row in source.rows():
+        if not count:
+            columns.require_free(row.columns)  # of the first row: the run ends at once; of others they are set aside
+        count += 1
+
+    def rows(path: Path) -> Iterator[Written]:
+        added = {**columns.EXAMPLE, **({} if path == outputs.kept else {columns.KEPT: True})}
+        for chunk in chunks(source.score_rows(source.rows()), ROWS_AHEAD):
+            typed = _partition(chunk)[0]
+            yield from ((one.row, added) for one in chunk if one.row.id in typed)
+
+    shapes = {path: writing.prepare(path, partial(rows, path)) for path in outputs.tables}
+    return replace(outputs, shapes=shapes, rows=count)
 
 
 def write(
-    source: Source, outputs: Outputs, ledger: Ledger, selection: Selection, reward_range: tuple[float, float]
+    source: Source,
+    outputs: Outputs,
+    ledger: Ledger,
+    selection: Selection,
+    reward_range: tuple[float, float],
+    is_long: IsLong,
 ) -> Summary:
     """Write the rows that the selection keeps, each file as a whole, and sum up.
 
     Args:
-        source: The input.
-        outputs: The files.
+        source: The input, with its columns.
+        outputs: The files, prepared.
         ledger: The rewards of the input's rows.
         selection: Which rows are kept.
         reward_range: Lowest and highest reward that there can be, for the histogram; infinite where nothing bounds it.
+        is_long: Tells of a trace with one step whether that is a long one.
 
     Raises:
         LedgerError: If the input is not what it was when rows of it were recorded.
         InputError: If a file can't be written.
     """
-    tables.clear_partial(path for path in (outputs.kept, outputs.rewards, outputs.aside) if path)
-    _write(source, outputs.kept, ledger, selection, all_rows=False)
+    files.clear_partial([*outputs.tables, outputs.aside])
+    long_steps = 0
+
+    def kept_rows() -> Iterator[Written]:
+        nonlocal long_steps
+        for row, typed, entry in joined(source, ledger, selection):
+            long_steps += len(entry.scored.step_rewards) == 1 and is_long(typed)
+            if entry.kept:
+                yield row, columns.of(entry.scored)
+
+    def all_rows() -> Iterator[Written]:
+        for row, _, entry in joined(source, ledger, selection):
+            yield row, {**columns.of(entry.scored), columns.KEPT: entry.kept}
+
+    writing.write(outputs.kept, kept_rows, outputs.shapes.get(outputs.kept))
     if outputs.rewards is not None:
-        _write(source, outputs.rewards, ledger, selection, all_rows=True)
-    aside = tables.write(outputs.aside, lambda: _aside(ledger), "jsonl")
+        writing.write(outputs.rewards, all_rows, outputs.shapes.get(outputs.rewards))
+    aside = writing.write(outputs.aside, lambda: _aside(source, ledger))
     if not aside:
         outputs.aside.unlink()
     entries = [(entry.scored.reward, entry.kept) for entry in ledger.entries(selection)]
@@ -235,6 +247,7 @@ def write(
         scored=len(rewards),
         kept=len(kept),
         aside=aside,
+        long_steps=long_steps,
         mean_reward=float(rewards.mean()) if len(rewards) else None,
         mean_kept=float(kept.mean()) if len(kept) else None,
         lowest_kept=float(kept.min()) if len(kept) else None,
@@ -244,68 +257,50 @@ def write(
     )
 
 
-def _write(source: Source, path: Path, ledger: Ledger, selection: Selection, *, all_rows: bool) -> None:
-    """Write the kept rows with their rewards beside them, or all recorded ones with a column that tells which are."""
+def joined(source: Source, ledger: Ledger, selection: Selection) -> Iterator[tuple[Row, ScoreRow, Entry]]:
+    """Each recorded row of the input, what was read of it, and what is recorded.
 
-    def rows() -> Iterator[Mapping[str, Any]]:
-        for values, entry in joined(source.rows(), ledger.entries(selection), source.columns, ledger.require_same):
-            if all_rows or entry.kept:
-                kept = {columns.KEPT: entry.kept} if all_rows else {}
-                yield {**values, **columns.of(entry.scored), **kept}
-
-    tables.write(path, rows, tables.format_of(path), source.schema())
-
-
-def joined(
-    rows: Iterable[Row], entries: Iterable[Entry], names: Columns, require_same: RequireSame
-) -> Iterator[Joined]:
-    """Each recorded row with its entry.
-
-    Args:
-        rows: The rows of the input, in order.
-        entries: What is recorded, in order.
-        names: The columns of problem and response.
-        require_same: Raises LedgerError where a row is another than the one that was scored.
+    Raises:
+        LedgerError: If a row is another than the one that was scored.
     """
-    rest = iter(rows)
-    for entry in entries:
-        row = next((row for row in rest if row.number >= entry.row), None)
-        keys = _partition([row] if row and row.number == entry.row else [], names)[1]
-        require_same(entry.row, entry.digest, keys.get(entry.row))
-        if row is not None and not isinstance(row.values, InputError):
-            yield row.values, entry
+    rest = iter(source.rows())
+    for entry in ledger.entries(selection):
+        row = next((row for row in rest if row.id >= entry.row), None)
+        found = [row] if row is not None and row.id == entry.row else []
+        typed, keys, _ = _partition(source.score_rows(found))
+        ledger.require_same(entry.row, entry.digest, keys.get(entry.row))
+        if row is not None:
+            yield row, typed[entry.row], entry
 
 
-def _aside(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
+def _aside(source: Source, ledger: Ledger) -> Iterator[Written]:
     """The rows that could not be scored, each with its line, error and content."""
-    return ({"line": row, "error": error, "row": content} for row, error, content in ledger.aside())
+    paths = source.paths
+    for id, error, content in ledger.aside():
+        number, file = Row.place_of(id)
+        where = {"file": str(paths[file])} if len(paths) > 1 else {}
+        yield Row(number, {**where, "line": number, "error": error, "row": content}), {}
 
 
-def _partition(
-    rows: Sequence[Row], names: Columns
-) -> tuple[dict[int, ScoreRow], dict[int, Key], dict[int, RfprmError]]:
-    """The rows that are of the right types, their keys, and the errors of the others, each by the row's number."""
+def _partition(rows: Iterable[Read[ScoreRow]]) -> tuple[dict[int, ScoreRow], dict[int, Key], dict[int, RfprmError]]:
+    """The rows that are of the right types, their keys, and the errors of the others, each by the row's id."""
     typed: dict[int, ScoreRow] = {}
     keys: dict[int, Key] = {}
     wrong: dict[int, RfprmError] = {}
-    for row in rows:
+    for one in rows:
         try:
-            score_row = typed_row(row, ScoreRow, names)
-            columns.require_free(row.columns)
-            keys[row.number] = Key.of(score_row.problem, score_row.response)
-            score_row.trace  # noqa: B018  # raises where a step is empty
-            typed[row.number] = score_row
+            if isinstance(one.typed, InputError):
+                raise one.typed
+            columns.require_free(one.row.columns)
+            keys[one.row.id] = Key.of(one.typed.problem, one.typed.source)
+            typed[one.row.id] = one.typed
         except InputError as error:
-            wrong[row.number] = error
+            wrong[one.row.id] = error
     return typed, keys, wrong
 
 
-def _located(error: RfprmError, number: int) -> RfprmError:
-    """The error, with the line where it does not say it itself."""
-    if f"line {number}" not in str(error):
-        error.add_note(f"line {number}")
+def located(error: RfprmError, row: Row) -> RfprmError:
+    """The error, with the place of the row where it does not say it itself."""
+    if row.place not in str(error):
+        error.add_note(row.place)
     return error
-
-
-def _content(row: Row) -> str:
-    return row.content if isinstance(row.values, InputError) else msgspec.json.encode(row.values).decode()

@@ -17,7 +17,9 @@ _TOP = re.compile(r"(\d+(?:\.\d+)?)(%?)")
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The conditions that a kept trace meets, all of them. Of equal rewards the first in the input is the better.
+    """The conditions that a kept trace meets, all of them; without one, every trace is kept.
+
+    Of equal rewards the first in the input is the better.
 
     Attributes:
         top: It is among the best `top` of the traces that meet the other two conditions.
@@ -26,7 +28,7 @@ class Selection:
         per_problem: It is among the best `per_problem` of its problem.
 
     Raises:
-        InputError: If there is no condition, or one that makes no sense.
+        InputError: If a condition makes no sense.
     """
 
     top: Fraction | None = None
@@ -35,8 +37,6 @@ class Selection:
     per_problem: int | None = None
 
     def __post_init__(self) -> None:
-        if self.top is None and self.min_reward is None and self.per_problem is None:
-            raise InputError("nothing says what is kept: --top 10%, --top 500, --min-reward 0.7 or --per-problem 1")
         if self.per_problem is not None and self.per_problem < 1:
             raise InputError(f"per_problem={self.per_problem}: a whole number from 1 on is needed")
         if self.min_reward is not None and self.min_reward != self.min_reward:
@@ -52,7 +52,7 @@ class Selection:
             per_problem: As the attribute.
 
         Raises:
-            InputError: If there is no condition, or one that makes no sense.
+            InputError: If a condition makes no sense.
         """
         if top is None:
             return cls(None, False, min_reward, per_problem)
@@ -62,6 +62,11 @@ class Selection:
         if not match[2] and "." in match[1]:
             raise InputError(f"top={top!r}: a whole number of traces is needed; a part of them has a %")
         return cls(Fraction(match[1]) / (100 if match[2] else 1), bool(match[2]), min_reward, per_problem)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether there is no condition."""
+        return self.top is None and self.min_reward is None and self.per_problem is None
 
     def limit(self, scored: int) -> int | None:
         """The most traces that `top` keeps of `scored` ones; None for any number."""

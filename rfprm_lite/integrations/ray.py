@@ -17,18 +17,22 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from rfprm_lite.aggregate import Aggregate, AggregateLike
 from rfprm_lite.bundle.open import DEMO
 from rfprm_lite.data import columns
+from rfprm_lite.data.reading import Reading
+from rfprm_lite.data.row import Row
+from rfprm_lite.data.rows import ScoreRow, read, score_row
+from rfprm_lite.data.sets import DEFAULT, Columns, value_of
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
-from rfprm_lite.scoring.batches import WINDOW
-from rfprm_lite.trace import Problem, Response, response_of_row
+from rfprm_lite.scoring.batches import WINDOW, OnError, require_on_error
+from rfprm_lite.written.splitting import Splitter
 
 try:
     import pyarrow as pa
@@ -40,8 +44,6 @@ except ModuleNotFoundError as missing:
 
 if TYPE_CHECKING:
     from ray.data import Dataset
-
-OnError = Literal["raise", "return"]
 
 REWARDS: dict[str, tuple[pa.DataType, Callable[[Score], object]]] = {
     columns.REWARD: (pa.float64(), lambda score: score.reward),
@@ -60,8 +62,12 @@ def score_dataset(
     model: str | Path,
     workers: int | tuple[int, int],
     threads: int = 1,
-    problem: str = "problem",
-    response: str = "response",
+    problem: str | None = None,
+    response: str | None = None,
+    thinking: str | None = None,
+    steps: str | None = None,
+    messages: str | None = None,
+    splitter: Splitter | None = None,
     aggregate: AggregateLike | None = None,
     variant: str | None = None,
     device: str = "cpu",
@@ -86,8 +92,12 @@ def score_dataset(
         workers: Actors, each with a model of its own; (least, most) for a pool that grows with its work, on a cluster
             that grows with it. Input and sorting take a CPU besides.
         threads: Threads of one actor, which reserves as many CPUs.
-        problem: The name of the problems' column; a problem is text or a conversation.
-        response: The name of the responses' column; a response is text or a list of steps.
+        problem: The name of the problems' column, "problem" where None; a problem is text or a conversation.
+        response: The name of the responses' column, "response" where None; a response is text.
+        thinking: The name of a column with the thinking, where the response has it not in it.
+        steps: In the response's place, the name of a column with its steps.
+        messages: In the place of both, the name of a column with a conversation that ends with the response.
+        splitter: As in `LoadOptions`.
         aggregate: As in `PRM.score`.
         variant: As in `PRM.from_pretrained`.
         device: "cpu"; or "cuda", where each actor takes the GPU that Ray gives it. (Never run on CUDA.)
@@ -111,19 +121,20 @@ def score_dataset(
     if device not in ("cpu", "cuda"):
         raise InputError(f"device={device!r}: Ray chooses the GPU of each actor, so it is 'cpu' or 'cuda'")
     known = ds.columns(fetch_if_missing=False)
+    read_from = _columns(problem, response, thinking, steps, messages)
     if known is not None:
-        _require_columns(known, (problem, response))
+        _require_columns(known, read_from)
     if model != DEMO and Path(model).is_dir():
         model = str(Path(model).resolve())  # actors may work in another folder
-    options = LoadOptions(variant=variant, device=device, threads=threads, revision=revision)
-    job = _Job(str(model), options, problem, response, aggregate, on_error)
+    options = LoadOptions(variant=variant, device=device, threads=threads, revision=revision, splitter=splitter)
+    job = _Job(str(model), options, read_from, aggregate, on_error)
 
     _require_cpus(workers, threads)
     ds.context.execution_options.preserve_order = True
     ds.context.raise_original_map_exception = True
     if group:
         ds = ds.with_column(_ROW, monotonically_increasing_id())
-        ds = ds.map_batches(_with_group, fn_args=(problem, response), batch_format="pyarrow").sort([_GROUP, _ROW])
+        ds = ds.map_batches(_with_group, fn_args=(read_from,), batch_format="pyarrow").sort([_GROUP, _ROW])
     ds = ds.repartition(target_num_rows_per_block=batch_rows, strict=True).map_batches(
         _Scorer,
         fn_constructor_args=(job,),
@@ -142,8 +153,7 @@ class _Job:
 
     model: str
     options: LoadOptions
-    problem: str
-    response: str
+    columns: Columns
     aggregate: AggregateLike | None
     on_error: OnError
 
@@ -157,31 +167,61 @@ class _Scorer:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         job = self._job
-        _require_columns(
-            [name for name in batch.column_names if name not in (_ROW, _GROUP)], (job.problem, job.response)
-        )
-        rows = list(zip(batch[job.problem].to_pylist(), batch[job.response].to_pylist(), strict=True))
-        order = sorted(range(len(rows)), key=lambda i: [str(part) for part in rows[i]])  # prefixes meet in a window
-        results: dict[int, Score | RfprmError] = {}
-        pairs: dict[int, tuple[Problem, Response]] = {}
-        for i in order:
-            problem, response = rows[i]
-            try:
-                pairs[i] = problem, response_of_row(response)
-            except InputError as error:
-                results[i] = error
-        scored = self._prm.score_many(pairs.values(), aggregate=job.aggregate, on_error="return")
-        results |= dict(zip(pairs, scored, strict=True))
-        in_order = [results[i] for i in range(len(rows))]
+        _require_columns([name for name in batch.column_names if name not in (_ROW, _GROUP)], job.columns)
+        rows = (Row(i, values) for i, values in enumerate(_values(batch, job.columns)))
+        reads = list(read(rows, lambda row: score_row(row, job.columns, Reading())))
+        results = {one.row.number: one.typed for one in reads if isinstance(one.typed, InputError)}
+        good = {one.row.number: one.typed for one in reads if isinstance(one.typed, ScoreRow)}
+        order = sorted(good, key=lambda i: (str(good[i].problem), str(good[i].source)))  # prefixes meet in a window
+        pairs = [(good[i].problem, good[i].response) for i in order]
+        scored = self._prm.score_many(pairs, aggregate=job.aggregate, on_error="return")
+        all_results: dict[int, Score | RfprmError] = {**results, **dict(zip(order, scored, strict=True))}
+        in_order = [all_results[i] for i in range(len(reads))]
         if job.on_error == "raise":
             _raise_first(batch, in_order)
         return _with_rewards(batch, in_order, job.on_error)
 
 
-def _with_group(batch: pa.Table, problem: str, response: str) -> pa.Table:
+def _columns(
+    problem: str | None, response: str | None, thinking: str | None, steps: str | None, messages: str | None
+) -> Columns:
+    """The columns that are read, with the usual ones where none is named.
+
+    Raises:
+        InputError: If those that are named don't go together.
+    """
+    if messages is not None:
+        if any((problem, response, thinking, steps)):
+            raise InputError(f"messages={messages!r} holds problem and response: name no column beside it")
+        return Columns(messages=messages)
+    if steps is not None:
+        if response or thinking:
+            raise InputError(f"steps={steps!r} are the response: name no column of one beside it")
+        return Columns(problem or DEFAULT.columns.problem, steps=steps)
+    return Columns(problem or DEFAULT.columns.problem, response or DEFAULT.columns.response, thinking)
+
+
+def _values(batch: pa.Table, read_from: Columns) -> list[dict[str, Any]]:
+    return list(batch.select(sorted(_names(read_from))).to_pylist())
+
+
+def _names(read_from: Columns) -> set[str]:
+    """The columns of a table that hold what is read."""
+    return {name.partition(".")[0] for name in read_from.named.values()}
+
+
+def _problem_of(values: dict[str, Any], read_from: Columns) -> object:
+    if read_from.messages is None:
+        return value_of(values, str(read_from.problem))
+    conversation = value_of(values, read_from.messages)
+    return conversation[:-1] if isinstance(conversation, list) else conversation
+
+
+def _with_group(batch: pa.Table, read_from: Columns) -> pa.Table:
     """The batch with a number that is equal for equal problems."""
-    _require_columns([name for name in batch.column_names if name != _ROW], (problem, response))
-    digests = (hashlib.blake2b(repr(value).encode(), digest_size=8).digest() for value in batch[problem].to_pylist())
+    _require_columns([name for name in batch.column_names if name != _ROW], read_from)
+    problems = (repr(_problem_of(values, read_from)).encode() for values in _values(batch, read_from))
+    digests = (hashlib.blake2b(problem, digest_size=8).digest() for problem in problems)
     numbers = [int.from_bytes(digest, "big", signed=True) for digest in digests]
     return batch.append_column(_GROUP, pa.array(numbers, pa.int64()))
 
@@ -223,8 +263,7 @@ def _require_options(workers: int | tuple[int, int], threads: int, batch_rows: i
     for name, value in (("threads", threads), ("batch_rows", batch_rows)):
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name}={value!r}: a whole number from 1 on is needed")
-    if on_error not in ("raise", "return"):
-        raise InputError(f"on_error={on_error!r}: it is 'raise' or 'return'")
+    require_on_error(on_error)
 
 
 def _bounds(workers: int | tuple[int, int]) -> tuple[int, int]:
@@ -242,9 +281,9 @@ def _require_cpus(workers: int | tuple[int, int], threads: int) -> None:
         )
 
 
-def _require_columns(names: Iterable[str], needed: tuple[str, str]) -> None:
+def _require_columns(names: Iterable[str], read_from: Columns) -> None:
     existing = list(names)
-    for name in needed:
+    for name in dict.fromkeys(name.partition(".")[0] for name in read_from.named.values()):
         if name not in existing:
             raise InputError(f"there is no column {name!r}: there are {', '.join(existing) or 'none'}")
     for name in (*REWARDS, columns.ERROR, _ROW, _GROUP):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import RfprmError
@@ -94,6 +94,7 @@ class AsyncCalls:
         *,
         aggregate: AggregateLike | None = None,
         exhaustive: Literal[True],
+        on_error: Literal["raise"] = "raise",
         timeout: float | None = None,
     ) -> BestOfN[Candidate, Score]: ...
 
@@ -105,8 +106,33 @@ class AsyncCalls:
         *,
         aggregate: AggregateLike | None = None,
         exhaustive: bool = False,
+        on_error: Literal["raise"] = "raise",
         timeout: float | None = None,
     ) -> BestOfN[Candidate, Score | Unfinished]: ...
+
+    @overload
+    async def best_of_n(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: Literal[True],
+        on_error: Literal["return"],
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score | RfprmError]: ...
+
+    @overload
+    async def best_of_n(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: bool = False,
+        on_error: Literal["return"],
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score | Unfinished | RfprmError]: ...
 
     async def best_of_n(
         self,
@@ -115,10 +141,37 @@ class AsyncCalls:
         *,
         aggregate: AggregateLike | None = None,
         exhaustive: bool = False,
+        on_error: OnError = "raise",
         timeout: float | None = None,
-    ) -> BestOfN[Candidate, Score] | BestOfN[Candidate, Score | Unfinished]:
+    ) -> BestOfN[Candidate, Any]:
         """Choose the candidate with the highest reward; see `PRM.best_of_n`."""
-        return await self.top_k(problem, candidates, 1, aggregate=aggregate, exhaustive=exhaustive, timeout=timeout)
+        return await self._best(problem, candidates, 1, aggregate, exhaustive, on_error, timeout)
+
+    @overload
+    async def top_k(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        k: int,
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: bool = False,
+        on_error: Literal["raise"] = "raise",
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score | Unfinished]: ...
+
+    @overload
+    async def top_k(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        k: int,
+        *,
+        aggregate: AggregateLike | None = None,
+        exhaustive: bool = False,
+        on_error: Literal["return"],
+        timeout: float | None = None,
+    ) -> BestOfN[Candidate, Score | Unfinished | RfprmError]: ...
 
     async def top_k(
         self,
@@ -128,16 +181,30 @@ class AsyncCalls:
         *,
         aggregate: AggregateLike | None = None,
         exhaustive: bool = False,
+        on_error: OnError = "raise",
         timeout: float | None = None,
-    ) -> BestOfN[Candidate, Score | Unfinished]:
+    ) -> BestOfN[Candidate, Any]:
         """Choose the k candidates with the highest rewards; see `PRM.top_k`."""
-        scorer, chosen_aggregate = self._scorer, self._scorer.aggregate(aggregate)
-        return await run(
-            lambda cancel: choose.best(
-                scorer, problem, candidates, k, chosen_aggregate, exhaustive=exhaustive, cancel=cancel
-            ),
-            timeout,
-        )
+        return await self._best(problem, candidates, k, aggregate, exhaustive, on_error, timeout)
+
+    async def _best(
+        self,
+        problem: Problem,
+        candidates: Iterable[Candidate],
+        k: int,
+        aggregate: AggregateLike | None,
+        exhaustive: bool,
+        on_error: OnError,
+        timeout: float | None,
+    ) -> BestOfN[Candidate, Any]:
+        scorer, chosen = self._scorer, self._scorer.aggregate(aggregate)
+
+        def call(cancel: Cancellation) -> BestOfN[Candidate, Score | Unfinished | RfprmError]:
+            return choose.best(
+                scorer, problem, candidates, k, chosen, exhaustive=exhaustive, on_error=on_error, cancel=cancel
+            )
+
+        return await run(call, timeout)
 
 
 async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:

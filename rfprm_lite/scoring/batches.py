@@ -70,9 +70,14 @@ def in_windows(
     Raises:
         InputError: At once if `on_error` is neither of its two values.
     """
+    require_on_error(on_error)
+    return _in_windows(items, request_of, score, on_error, window)
+
+
+def require_on_error(on_error: str) -> None:
+    """Raise InputError unless a choice is one of the two that there are."""
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error={on_error!r}: it is 'raise' or 'return'")
-    return _in_windows(items, request_of, score, on_error, window)
 
 
 def _in_windows(
@@ -85,7 +90,7 @@ def _in_windows(
     rest = iter(items)
     at = 0
     while batch := list(islice(rest, window)):
-        for result in _scored([_attempt(request_of, item) for item in batch], score):
+        for result in _scored([attempt(request_of, item) for item in batch], score):
             if isinstance(result, RfprmError) and on_error == "raise":
                 result.add_note(f"in response {at} of this call")
                 raise result
@@ -102,11 +107,12 @@ def _scored(
     except (ForkError, StoppedError):
         raise  # of the process or the call, not of a response
     except RfprmError:
-        scores = (_attempt(lambda one: score([one])[0], request) for request in requests)  # to find whose it is
+        scores = (attempt(lambda one: score([one])[0], request) for request in requests)  # to find whose it is
     return (next(scores) if isinstance(request, Request) else request for request in attempts)
 
 
-def _attempt(call: Callable[[Value], Result], value: Value) -> Result | RfprmError:
+def attempt(call: Callable[[Value], Result], value: Value) -> Result | RfprmError:
+    """What the call gives of a value, or its error."""
     try:
         return call(value)
     except StoppedError:

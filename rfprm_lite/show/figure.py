@@ -65,9 +65,11 @@ def plot_best_of_n(record: BestOfNRecord) -> Figure:
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    figure, axes = _figure(max(len(score.steps) for score in record.scores), record.scores[0])
-    others = [i for i in range(len(record.scores)) if i not in record.ranking]
-    order = [*record.ranking, *sorted(others, key=lambda i: -record.scores[i].highest)]
+    figure, axes = _figure(max(len(score.steps) for score in record.scores), record.scores[record.ranking[0]])
+    scored = [i for i, score in enumerate(record.scores) if score.error is None]
+    ranking = [i for i in record.ranking if i in scored]
+    others = [i for i in scored if i not in ranking]
+    order = [*ranking, *sorted(others, key=lambda i: -record.scores[i].highest)]
     rest = order[len(NAMED) :]
     for i in rest:
         _plot(axes, record.scores[i], OTHER, "None", "", width=0.6)
@@ -80,7 +82,7 @@ def plot_best_of_n(record: BestOfNRecord) -> Figure:
         axes.plot([], [], ":", color="black", linewidth=1.0, label="thinking")
     if rest:
         axes.plot([], [], color=OTHER, linewidth=0.6, label=f"{len(rest)} others")
-    _legend(figure, axes, record.scores[0].aggregate)
+    _legend(figure, axes, record.scores[order[0]].aggregate)
     return figure
 
 

@@ -58,6 +58,9 @@ def score_element(record: ScoreRecord, name: str, rank: str = "") -> Element:
         if rank:
             heading.text = f"{heading.text} "
             add(heading, "span", rank, {"class": "rfprm-rank"})
+    if record.error is not None:
+        add(card, "p", record.reward_text, {"class": "rfprm-note"})
+        return card
     add(card, "p", record.summary, {"class": "rfprm-summary"})
     card.append(_sparkline(record))
     for part, steps in record.parts:

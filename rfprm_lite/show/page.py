@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from rfprm_lite.show.html import STATIC, add, best_of_n_card, candidates_element, score_css, score_element, to_html
-from rfprm_lite.show.record import BestOfNRecord, Message, ScoreLine, ScoreRecord
+from rfprm_lite.show.record import BestOfNRecord, ScoreLine, ScoreRecord
+from rfprm_lite.show.record import Problem as ProblemRecord
 from rfprm_lite.show.words import counted
 
 SORTS = {
@@ -128,14 +132,24 @@ class Page:
         add(form, "output", "", {"id": "count"})
 
 
-def _problem_text(problem: str | list[Message] | None) -> str:
+def _problem_text(problem: ProblemRecord) -> str:
     if isinstance(problem, list):
-        return "\n\n".join(f"{message.role}: {message.content}" for message in problem)
+        return "\n\n".join(map(_message_text, problem))
     return problem or ""
 
 
+def _message_text(message: Mapping[str, Any]) -> str:
+    """Role and text of a message; what is no text is shown as JSON."""
+    rest = {key: value for key, value in message.items() if key not in ("role", "content")}
+    parts = [message.get("content"), rest or None]
+    texts = [
+        part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts if part is not None
+    ]
+    return f"{message.get('role', '')}: {' '.join(texts)}"
+
+
 def _sortable(card: Element, score: ScoreRecord) -> Element:
-    card.set("data-reward", repr(score.highest))
+    card.set("data-reward", "-Infinity" if score.error is not None else repr(score.highest))
     card.set("data-steps", str(len(score.steps)))
     if score.first_weak is not None:
         card.set("data-weak", "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,15 +23,12 @@ class StepRecord(msgspec.Struct, frozen=True):
     part: Part
 
 
-class Message(msgspec.Struct, frozen=True):
-    """One of the messages of a conversation that stands in place of a problem."""
-
-    role: str
-    content: str
+Problem = str | list[dict[str, Any]] | None
+"""A problem: text, or the messages of a conversation, whatever they hold; None where there is none."""
 
 
 class ScoreRecord(msgspec.Struct, frozen=True):
-    """The plain values of a `Score`, or of an `Unfinished`, which has bounds in place of a reward.
+    """The plain values of a `Score`, of an `Unfinished`, which has bounds in place of a reward, or of an error.
 
     Attributes:
         steps: All steps, in order.
@@ -39,29 +36,33 @@ class ScoreRecord(msgspec.Struct, frozen=True):
         aggregate: The name of what makes one reward of them.
         reward_range: Lowest and highest reward that there can be; None if there are none.
         tokens: Token counts.
-        reward: The reward; None where there are bounds.
+        reward: The reward; None where there are bounds or an error.
         bounds: The lowest and highest reward that it can have, None in the place of one that there is not; None where
-            there is a reward.
+            there is a reward or an error.
         step_range: Lowest and highest reward of a step; None if there are none.
         good_above: The reward below which a step is called weak; None if none is.
+        error: Why there is no reward; nothing else is needed then.
 
     Raises:
         ValueError: If its numbers don't fit each other.
     """
 
-    steps: Annotated[tuple[StepRecord, ...], msgspec.Meta(min_length=1)]
-    step_rewards: tuple[float | None, ...]
-    aggregate: str
-    reward_range: tuple[float, float] | None
-    tokens: Usage
+    steps: tuple[StepRecord, ...] = ()
+    step_rewards: tuple[float | None, ...] = ()
+    aggregate: str = ""
+    reward_range: tuple[float, float] | None = None
+    tokens: Usage = Usage(0, 0)
     reward: float | None = None
     bounds: tuple[float | None, float | None] | None = None
     step_range: tuple[float, float] | None = (0.0, 1.0)
     good_above: float | None = 0.5
+    error: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.reward is None) == (self.bounds is None):
-            raise ValueError("either reward or bounds is needed")
+        if (self.reward, self.bounds, self.error).count(None) != 2:
+            raise ValueError("one of reward, bounds and error is needed")
+        if self.error is None and not (self.steps and self.aggregate):
+            raise ValueError("steps and aggregate are needed")
         if len(self.step_rewards) > len(self.steps):
             raise ValueError(f"{len(self.step_rewards)} step_rewards for {len(self.steps)} steps")
         if self.reward is not None and len(self.step_rewards) < len(self.steps):
@@ -104,13 +105,17 @@ class ScoreRecord(msgspec.Struct, frozen=True):
 
     @property
     def highest(self) -> float:
-        """The reward, or the highest that it can be."""
+        """The reward, or the highest that it can be; -inf for an error."""
+        if self.error is not None:
+            return -math.inf
         highest = self.reward if self.bounds is None else self.bounds[1]
         return math.inf if highest is None else highest
 
     @property
     def reward_text(self) -> str:
-        """The reward, or its bounds, as text."""
+        """The reward, its bounds, or the error, as text."""
+        if self.error is not None:
+            return f"not scored: {self.error}"
         if self.bounds is None:
             return f"{self.reward:.3f}"
         low, high = ("any" if bound is None else f"{bound:.3f}" for bound in self.bounds)
@@ -148,7 +153,7 @@ class ScoreRecord(msgspec.Struct, frozen=True):
 class ScoreLine(ScoreRecord, frozen=True):
     """A line of `rfprm score --json`."""
 
-    problem: str | list[Message] | None = None
+    problem: Problem = None
 
 
 class BestOfNRecord(msgspec.Struct, frozen=True):
@@ -167,7 +172,7 @@ class BestOfNRecord(msgspec.Struct, frozen=True):
     ranking: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
     scores: Annotated[tuple[ScoreRecord, ...], msgspec.Meta(min_length=1)]
     tokens: Usage
-    problem: str | list[Message] | None = None
+    problem: Problem = None
 
     def __post_init__(self) -> None:
         wrong = [i for i in self.ranking if not 0 <= i < len(self.scores)]

@@ -25,6 +25,8 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 def score_view(record: ScoreRecord, title: str | None = None) -> RenderableType:
     """A view of each step with its reward, and of the trace's reward; bounds where it was not read to its end."""
+    if record.error is not None:
+        return Group(Text(title or "", "bold"), Text(f"   {visible(record.reward_text)}", "red"))
     table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
     table.add_column("", justify="right", style="dim")
     table.add_column("step", overflow="fold")

@@ -23,7 +23,7 @@ import ray
 
 from rfprm_lite import PRM, ContextLengthError, DeviceError, InputError
 from rfprm_lite.integrations.ray import score_dataset
-from rfprm_lite.trace import response_of_row
+from rfprm_lite.trace import Trace
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's of itself
 
@@ -59,8 +59,13 @@ def rewards(rows: list[dict[str, Any]]) -> list[tuple[float, float, list[float]]
     return [(row["rfprm_reward"], row["rfprm_final"], row["rfprm_step_rewards"]) for row in rows]
 
 
+def answer_of(row: dict[str, Any]) -> str | Trace:
+    answer = row["answer"]
+    return answer if isinstance(answer, str) else Trace.from_steps(answer)
+
+
 def expected(prm: PRM, rows: list[dict[str, Any]]) -> list[tuple[float, float, list[float]]]:
-    scores = prm.score_many([(row["problem"], response_of_row(row["answer"])) for row in rows])
+    scores = prm.score_many([(row["problem"], answer_of(row)) for row in rows])
     return [(score.reward, score.final, score.step_rewards.tolist()) for score in scores]
 
 
@@ -71,7 +76,8 @@ def test_the_same_rewards_in_the_same_order(one_process: PRM, group: bool, text:
     if text:
         rows = [{**row, "answer": "\n\n".join(row["answer"])} for row in rows]
     ds = ray.data.from_items(rows, override_num_blocks=7)
-    scored = score_dataset(ds, model="demo", workers=2, response="answer", batch_rows=16, group=group)
+    column = {"response" if text else "steps": "answer"}
+    scored = score_dataset(ds, model="demo", workers=2, **column, batch_rows=16, group=group)  # type: ignore[arg-type]
     found = scored.take_all()
     assert [{name: row[name] for name in rows[0]} for row in found] == rows
     assert rewards(found) == expected(one_process, rows)
@@ -82,7 +88,7 @@ def test_the_same_rewards_in_the_same_order(one_process: PRM, group: bool, text:
 def test_a_killed_worker_loses_nothing(one_process: PRM) -> None:
     rows = [{**row, "problem": f"{row['id']}. {row['problem']}"} for row in traces(600, steps=20)]  # long to compute
     ds = ray.data.from_items(rows, override_num_blocks=4)
-    scored = score_dataset(ds, model="demo", workers=2, response="answer", batch_rows=8, group=False)
+    scored = score_dataset(ds, model="demo", workers=2, steps="answer", batch_rows=8, group=False)
     seen: set[int] = set()
     killed: list[int] = []
     done = threading.Event()
@@ -144,7 +150,7 @@ def test_rows_of_a_problem_meet_and_a_large_problem_is_spread(monkeypatch: pytes
     monkeypatch.setattr("rfprm_lite.integrations.ray._Scorer", Recorder)
     rows = traces(500) + [{"id": 500 + i, "problem": "large", "answer": ["1"]} for i in range(300)]
     ds = ray.data.from_items(rows, override_num_blocks=4)
-    found = score_dataset(ds, model="demo", workers=2, response="answer", batch_rows=50).take_all()
+    found = score_dataset(ds, model="demo", workers=2, steps="answer", batch_rows=50).take_all()
     sizes = Counter(row["batch"] for row in found)
     assert max(sizes.values()) <= 50
     batches = Counter(problem for problem, _ in {(row["problem"], row["batch"]) for row in found})
@@ -157,9 +163,9 @@ def test_a_bad_row_is_kept_with_its_error(one_process: PRM) -> None:
     rows = traces(40)
     rows[7]["answer"] = [" "]
     ds = ray.data.from_items(rows, override_num_blocks=2)
-    found = score_dataset(ds, model="demo", workers=1, response="answer", on_error="return").take_all()
+    found = score_dataset(ds, model="demo", workers=1, steps="answer", on_error="return").take_all()
     bad = found.pop(7)
-    assert bad["rfprm_error"] == "step 0 is empty: a step needs text to be judged"
+    assert bad["rfprm_error"] == "column 'answer': step 0 is empty: a step needs text to be judged"
     assert rewards([bad]) == [(None, None, None)]
     assert {row["rfprm_error"] for row in found} == {None}
     assert rewards(found) == expected(one_process, rows[:7] + rows[8:])
@@ -174,16 +180,43 @@ def test_a_bad_row_ends_the_job_and_is_shown(answer: list[str], kind: type[Excep
     rows[7]["answer"] = answer
     ds = ray.data.from_items(rows, override_num_blocks=2)
     with pytest.raises(kind, match=message) as caught:
-        score_dataset(ds, model="demo", workers=1, response="answer").take_all()
+        score_dataset(ds, model="demo", workers=1, steps="answer").take_all()
     assert "in the row id=7, problem='Tom has 17 apples." in str(caught.value)
     assert isinstance(caught.value, ray.exceptions.RayTaskError)
     assert type(caught.value.cause) is kind
+
+
+def test_thinking_and_conversations_have_columns_of_their_own(one_process: PRM) -> None:
+    rows = [
+        {
+            "id": i,
+            "question": f"What is {i} + 5?",
+            "thinking": f"I add {i} and 5.\n\n{i} + 5 = {i + 5}",
+            "answer": f"The answer is {i + 5}.",
+        }
+        for i in range(8)
+    ]
+    for row in rows:
+        thought = f"<think>\n{row['thinking']}\n</think>\n\n{row['answer']}"
+        row["messages"] = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": thought}]
+    ds = ray.data.from_items(rows, override_num_blocks=2)
+    parts = [Trace.from_parts(thinking=row["thinking"], response=row["answer"]) for row in rows]
+    scores = one_process.score_many([(row["question"], part) for row, part in zip(rows, parts, strict=True)])
+    wanted = [(score.reward, score.final, score.step_rewards.tolist()) for score in scores]
+    for columns in (
+        {"problem": "question", "thinking": "thinking", "response": "answer"},
+        {"messages": "messages"},
+    ):
+        found = score_dataset(ds, model="demo", workers=1, **columns).take_all()
+        assert rewards(found) == wanted
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"problem": "question"}, "no column 'question': there are id, problem, answer"),
+        ({"messages": "answer"}, "name no column beside it"),
+        ({"response": "answer"}, "name no column of one beside it"),
         ({"workers": 0}, "workers=0"),
         ({"workers": (2, 1)}, r"workers=\(2, 1\)"),
         ({"workers": 3}, "3 workers of 1 CPUs each leave none of the cluster's 3"),
@@ -197,7 +230,7 @@ def test_a_bad_row_ends_the_job_and_is_shown(answer: list[str], kind: type[Excep
 def test_wrong_options_are_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
     ds = ray.data.from_items(traces(2))
     with pytest.raises(InputError, match=message):
-        score_dataset(ds, **{"model": "demo", "workers": 1, "response": "answer", **options})
+        score_dataset(ds, **{"model": "demo", "workers": 1, "steps": "answer", **options})
 
 
 def test_columns_in_the_way_and_unknown_devices_are_refused() -> None:
@@ -205,7 +238,7 @@ def test_columns_in_the_way_and_unknown_devices_are_refused() -> None:
     with pytest.raises(InputError, match="there is a column 'rfprm_reward' already"):
         score_dataset(ray.data.from_items(rows), model="demo", workers=1)
     with pytest.raises(DeviceError, match="tpu"):
-        score_dataset(ray.data.from_items(traces(1)), model="demo", workers=1, response="answer", device="tpu")
+        score_dataset(ray.data.from_items(traces(1)), model="demo", workers=1, steps="answer", device="tpu")
 
 
 @pytest.mark.parametrize("group", [True, False])
@@ -223,7 +256,7 @@ def test_nothing_runs_before_it_is_read_and_a_pool_may_grow(one_process: PRM, tm
 
     rows = traces(60)
     ds = ray.data.from_items(rows, override_num_blocks=2).map_batches(note, batch_format="pyarrow")
-    scored = score_dataset(ds, model="demo", workers=(1, CPUS), response="answer", batch_rows=8)
+    scored = score_dataset(ds, model="demo", workers=(1, CPUS), steps="answer", batch_rows=8)
     assert not (tmp_path / "ran").exists()
     assert rewards(scored.take_all()) == expected(one_process, rows)
     assert (tmp_path / "ran").exists()
@@ -242,7 +275,7 @@ def test_the_page_s_examples(one_process: PRM, tmp_path: Path, monkeypatch: pyte
     Path("traces").mkdir()
     rows = traces(30)
     for part in range(3):
-        own = [{"problem": row["problem"], "response": row["answer"]} for row in rows[part * 10 : part * 10 + 10]]
+        own = [{"problem": row["problem"], "steps": row["answer"]} for row in rows[part * 10 : part * 10 + 10]]
         pq.write_table(pa.Table.from_pylist(own), f"traces/{part}.parquet")
     Path("scored/1").mkdir(parents=True)  # done earlier
     exec(compile(parts, "scaling.md", "exec"), {})

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from rfprm_lite import PRM, Aggregate, __version__
 from rfprm_lite.cli import main
 from rfprm_lite.cli.doctor import package_problems
-from rfprm_lite.data import tables
 from rfprm_lite.show.terminal import plain
+from rowfiles import write
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."
@@ -45,7 +45,7 @@ def test_demo(run: Run) -> None:
 
 def test_score_json_lines(run: Run) -> None:
     prm = PRM.from_pretrained("demo")
-    rows = [{"problem": PROBLEM, "response": RIGHT, "extra": 1}, {"problem": PROBLEM, "response": WRONG.split("\n\n")}]
+    rows = [{"problem": PROBLEM, "response": RIGHT, "extra": 1}, {"problem": PROBLEM, "response": WRONG}]
     result = run("score", "--model", "demo", "--json", input="\n\n".join(json.dumps(row) for row in rows))
     assert result.exit_code == 0
     lines = [json.loads(line) for line in result.output.splitlines()]
@@ -120,7 +120,7 @@ def test_rows_in_every_format_with_columns_by_option(run: Run, tmp_path: Path) -
     columns = ("--problem-column", "q", "--response-column", "a", "--model", "demo", "--json")
     found = []
     for suffix in ("jsonl", "csv", "parquet"):
-        tables.write(path := tmp_path / f"rows.{suffix}", lambda: rows, tables.format_of(path))
+        path = write(tmp_path / f"rows.{suffix}", rows)
         lines = [json.loads(line) for line in run("score", str(path), *columns).output.splitlines()]
         assert [line["problem"] for line in lines] == [PROBLEM, PROBLEM]
         found.append([line["reward"] for line in lines])
@@ -136,7 +136,7 @@ def test_rows_in_every_format_with_columns_by_option(run: Run, tmp_path: Path) -
 @pytest.mark.needs("pyarrow")
 def test_best_of_n_reads_parquet(run: Run, tmp_path: Path) -> None:
     rows = [{"problem": PROBLEM, "candidates": [WRONG, RIGHT]}]
-    tables.write(path := tmp_path / "rows.parquet", lambda: rows, "parquet")
+    path = write(tmp_path / "rows.parquet", rows)
     assert json.loads(run("best-of-n", str(path), "--model", "demo", "--json").output)["index"] == 1
 
 
@@ -203,13 +203,13 @@ def test_a_model_has_to_be_named(run: Run, command: list[str]) -> None:
     ("arguments", "input", "message"),
     [
         (["score"], "{}", "line 1.*'problem'"),
-        (["score"], '{"problem": "p", "response": 3}', "line 1.*`int`"),
+        (["score"], '{"problem": "p", "response": 3}', "line 1, column 'response': int 3"),
         (["score"], "nonsense", "line 1.*JSON"),
-        (["score"], '\n{"problem": "p", "response": ""}', r"step.*line 2"),
+        (["score"], '\n{"problem": "p", "response": ""}', "line 2, column 'response': it has no step"),
         (["score", "--problem", "p", "--aggregate", "mean+final", "--alpha", "-1"], "a", "alpha=-1"),
         (["score", "--problem", "p", "--final", "response"], "<think>a", "response"),
         (["score", "--problem", "p", "--device", "cuda"], "a", "rfprm-lite-gpu"),
-        (["best-of-n"], '{"problem": "p", "candidates": []}', "candidates.*line 1"),
+        (["best-of-n"], '{"problem": "p", "candidates": []}', "line 1, column 'candidates': no candidates"),
         (["score", "--problem", "p", "--model", "no/such/folder"], "a", "no/such/folder"),
     ],
 )

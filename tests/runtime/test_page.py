@@ -229,7 +229,7 @@ def test_what_the_limit_leaves_out_is_said(run: Run, rows: list[object], tmp_pat
 def test_a_row_that_is_none_leaves_the_page_as_it_was(run: Run, rows: list[dict[str, object]], tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("before", encoding="utf-8")
     for wrong, message in [
-        ({"problem": PROBLEM, "response": RIGHT}, "required"),
+        ({"problem": PROBLEM, "response": RIGHT}, "one of reward, bounds and error is needed"),
         ({**rows[0], "step_rewards": [0.5, 1.5]}, r"step_rewards.*1\.5.*0 to 1"),
         ({**rows[0], "step_rewards": [0.5]}, "1 step_rewards.* 2 steps"),
         ({**rows[0], "bounds": [0, 1]}, "bounds"),
@@ -248,7 +248,7 @@ def test_a_page_that_can_not_be_written_is_an_error(run: Run, rows: list[object]
     result = run(rows, options=("-o", str(tmp_path / "none" / "page.html")))
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
-    assert "No such file" in result.stderr
+    assert "there is no folder" in result.stderr
 
 
 @pytest.mark.parametrize("opens", [True, False])
