@@ -28,11 +28,11 @@ from rfprm_lite.evaluate.grade import GRADERS
 from rfprm_lite.evaluate.items import Items
 from rfprm_lite.evaluate.judged import Judged, judge, with_own_scores, with_scores_of
 from rfprm_lite.evaluate.page import page_of
-from rfprm_lite.evaluate.reading import read
+from rfprm_lite.evaluate.reading import Reading, read_sets
 from rfprm_lite.evaluate.report import Report
 from rfprm_lite.evaluate.result import Result
 from rfprm_lite.evaluate.run import with_threshold_of
-from rfprm_lite.evaluate.sets import KnownSet, parts_of
+from rfprm_lite.evaluate.sets import KnownSet
 from rfprm_lite.evaluate.steps import KEPT
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
@@ -173,7 +173,7 @@ def evaluate(
     columns = {name.removesuffix("_column"): column for name, column in named.items() if column is not None}
     with reported_errors():
         hub = LoadOptions(cache_dir=cache_dir, local_files_only=local_files_only)
-        loaded, known = _sets(sets, hub, _Reading(kind, columns, grader, limit, format))
+        loaded = read_sets(sets, hub, Reading(kind, columns, grader, limit, format))
         options = [
             (model, LoadOptions(name, device, threads, revision, cache_dir, local_files_only))
             for model in models
@@ -182,12 +182,14 @@ def evaluate(
         own = "scores" in columns or not (models or score_files)
         choices = Choices(threshold, threshold_from, keep)
         try:
-            judges = list(_judges(loaded, options, score_files, own=own, limit=limit, place=Place(output, restart)))
+            judges = list(
+                _judges(loaded.items, options, score_files, own=own, limit=limit, place=Place(output, restart))
+            )
         except KeyboardInterrupt:
             recorded = "the same command goes on" if output else "nothing is recorded without -o"
             click.echo(f"stopped: {recorded}", err=True)
             sys.exit(STOPPED)
-        report = _report([choices.results(judged) for judged in judges], known)
+        report = _report([choices.results(judged) for judged in judges], loaded.known)
         if output is not None:
             _write(output, report)
         if as_json:
@@ -199,46 +201,6 @@ def evaluate(
     if report.bad_rows:
         _tell_bad(report)
         sys.exit(DONE_BUT)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """The options by which files are read."""
-
-    kind: str | None
-    columns: Mapping[str, str]
-    grader: str | None
-    limit: int | None
-    format: Format | None
-
-
-def _sets(specs: Sequence[str], hub: LoadOptions, by: _Reading) -> tuple[list[Items], dict[str, KnownSet]]:
-    """The sets of all names, and those of them that are known."""
-    found: list[Items] = []
-    known: dict[str, KnownSet] = {}
-    for part in [part for spec in specs for part in parts_of(spec, hub)]:
-        kind, columns, grader = by.kind, dict(by.columns), by.grader
-        if part.known is not None:
-            known[part.name] = part.known
-            kind = kind or part.known.form
-            columns = {**part.known.columns, **columns}
-            grader = grader or part.known.grader
-        found.append(
-            read(
-                part.path,
-                kind,
-                name=part.name,
-                columns=columns,
-                grader=grader,
-                limit=by.limit,
-                format=by.format,
-                source=part.source,
-            )
-        )
-    names = [items.name for items in found]
-    if len(set(names)) < len(names):
-        raise InputError(f"two sets have the same name: {', '.join(names)}. Rename a file")
-    return found, known
 
 
 def _judges(

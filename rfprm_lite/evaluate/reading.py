@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,80 @@ from rfprm_lite.evaluate.forms import FIELDS, Form, form_of
 from rfprm_lite.evaluate.grade import graded
 from rfprm_lite.evaluate.items import Bad, Item, Items
 from rfprm_lite.evaluate.rows import rows_of
+from rfprm_lite.evaluate.sets import KnownSet, parts_of
+from rfprm_lite.options import LoadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read, each as the argument of `read`.
+
+    Attributes:
+        kind: A name of `FORMS`; the known set's own, or told from the columns, where None.
+        columns: The columns of fields, where they are not the form's or the known set's own.
+        grader: The known set's own where None.
+        limit: Rows of each file, from the first on.
+        format: Of all files.
+    """
+
+    kind: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    grader: str | None = None
+    limit: int | None = None
+    format: Format | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """Several sets.
+
+    Attributes:
+        items: One a file, in order.
+        known: The known sets that they are of, by the names of the items.
+    """
+
+    items: tuple[Items, ...]
+    known: Mapping[str, KnownSet]
+
+
+def read_sets(specs: Sequence[str], hub: LoadOptions, by: Reading | None = None) -> Sets:
+    """Read sets by their names, downloaded where they are not here.
+
+    Args:
+        specs: Names and files, as of `parts_of`.
+        hub: The hub's cache, and whether the network may be used.
+        by: How files are read.
+
+    Raises:
+        InputError: As `parts_of` and `read` do, or if two sets have the same name.
+        ModelNotFoundError: If a file can't be had from the hub.
+    """
+    by = by or Reading()
+    found: list[Items] = []
+    known: dict[str, KnownSet] = {}
+    for part in [part for spec in specs for part in parts_of(spec, hub)]:
+        kind, columns, grader = by.kind, dict(by.columns), by.grader
+        if part.known is not None:
+            known[part.name] = part.known
+            kind = kind or part.known.form
+            columns = {**part.known.columns, **columns}
+            grader = grader or part.known.grader
+        found.append(
+            read(
+                part.path,
+                kind,
+                name=part.name,
+                columns=columns,
+                grader=grader,
+                limit=by.limit,
+                format=by.format,
+                source=part.source,
+            )
+        )
+    names = [items.name for items in found]
+    if len(set(names)) < len(names):
+        raise InputError(f"two sets have the same name: {', '.join(names)}. Rename a file")
+    return Sets(tuple(found), known)
 
 
 def read(

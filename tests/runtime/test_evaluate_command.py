@@ -255,8 +255,8 @@ def test_a_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         values = [one["processbench"]["f1"] for one in found["sets"].values()]
         assert found["averages"] == {"processbench": pytest.approx(sum(values) / 4)}
         assert found["published"]["processbench:math"][0]["numbers"]["average"] == 56.5
-        (part,) = parts_of("Qwen/ProcessBench:math.json", LoadOptions(cache_dir=cache))
-        assert commit in part.source
+        (unpinned,) = parts_of("Qwen/ProcessBench:math.json", LoadOptions(cache_dir=cache))
+        assert commit in unpinned.source
         hub.requests.clear()
         parts_of("processbench", LoadOptions(cache_dir=cache))
         assert hub.requests == []  # a commit's file is in the cache

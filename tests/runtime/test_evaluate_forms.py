@@ -220,4 +220,4 @@ def test_what_a_candidate_must_be() -> None:
         ({"response": ("a",), "labels": (True,), "scores": (0.1, 0.2)}, "2 step scores for 1 steps"),
     ):
         with pytest.raises(InputError, match=message):
-            Candidate(**options)  # type: ignore[arg-type]
+            Candidate(**options)

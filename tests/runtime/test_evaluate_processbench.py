@@ -14,7 +14,7 @@ from rfprm_lite.evaluate.processbench import best_threshold, first_below
 from rfprm_lite.evaluate.run import with_threshold_of
 
 T, F, N = True, False, None
-TABLE = [
+TABLE: list[tuple[list[bool | None], list[float], bool, bool]] = [
     # labels, rewards, whether it is judged as it is at 0.5, and at 0.7
     ([T, F, N], [0.9, 0.2, 0.9], True, True),
     ([T, F, N], [0.6, 0.2, 0.9], True, False),  # at 0.7 the first step is taken for wrong
@@ -29,7 +29,7 @@ WRONG, RIGHT = 4, 3
 
 @pytest.mark.parametrize(("threshold", "column"), [(0.5, 2), (0.7, 3)])
 def test_a_table_by_hand(threshold: float, column: int) -> None:
-    found = Result(labelled("processbench", [row[:2] for row in TABLE]), threshold)
+    found = Result(labelled("processbench", [(row[0], row[1]) for row in TABLE]), threshold)
     wrong = sum(bool(row[column]) for row in TABLE[:WRONG]) / WRONG
     right = sum(bool(row[column]) for row in TABLE[WRONG:]) / RIGHT
     assert found.value("processbench", "wrong") == pytest.approx(wrong)
@@ -39,9 +39,9 @@ def test_a_table_by_hand(threshold: float, column: int) -> None:
 
 def test_the_table_by_hand_as_numbers() -> None:
     """Of four wrong solutions two, of three right ones two: F1 is 2 * (1/2 * 2/3) / (1/2 + 2/3) = 4/7."""
-    assert Result(labelled("processbench", [row[:2] for row in TABLE])).value("processbench", "f1") == pytest.approx(
-        4 / 7
-    )
+    assert Result(labelled("processbench", [(row[0], row[1]) for row in TABLE])).value(
+        "processbench", "f1"
+    ) == pytest.approx(4 / 7)
 
 
 def test_no_number_where_there_is_no_solution_of_a_kind() -> None:
@@ -54,7 +54,7 @@ def test_no_number_where_there_is_no_solution_of_a_kind() -> None:
 
 
 def test_a_perfect_judge() -> None:
-    labels = [[T, F, N], [T, T], [F]]
+    labels: list[list[bool | None]] = [[T, F, N], [T, T], [F]]
     assert Result(labelled("processbench", [(some, [float(x or 0) for x in some]) for some in labels])).value(
         "processbench", "f1"
     ) == pytest.approx(1)
@@ -93,7 +93,8 @@ def test_the_threshold_of_one_set_is_applied_to_the_others_alone() -> None:
     second = labelled("processbench", [([T], [0.3]), ([F], [0.1])], name="second")
     chosen, applied = with_threshold_of([Result(first), Result(second)], "first")
     assert (chosen.threshold, chosen.chosen_on) == (0.5, None)
-    assert (applied.threshold, applied.chosen_on) == (pytest.approx(0.25), "first")
+    assert applied.threshold == pytest.approx(0.25)
+    assert applied.chosen_on == "first"
     assert chosen.value("processbench", "f1") == 0
     assert applied.value("processbench", "f1") == 1
     with pytest.raises(InputError, match="there are first, second"):
