@@ -166,7 +166,7 @@ def evaluate(
     """Measure how good a judge is on each SET: a file, demo, processbench, prmbench, or a file on the hub.
 
     A set of labelled steps gives AUC, calibration and, by its kind, ProcessBench's F1 or PRMScore; pools of candidates
-    give best of N. Of several judges the first is compared with each other one. With -o an interrupted run goes on.
+    give best of N. Of several judges each is compared with the last one. With -o an interrupted run goes on.
 
     Example: rfprm evaluate demo --model demo --limit 20
     """
@@ -308,7 +308,7 @@ def _show(report: Report) -> None:
         out.print(plain(f"average over the parts of {name}: {value * 100:.1f}"))
     for table in report.published():
         out.print(_table(table))
-    compared = list(report.comparisons())
+    compared = report.comparisons()
     if compared:
         out.print(_table(reports.differences(compared)))
     if any(result.judged.items.kind == "pools" for result in report.results):

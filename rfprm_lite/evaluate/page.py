@@ -42,9 +42,9 @@ def page_of(report: Report) -> str:
     page = add(add(root, "body"), "div", "", {"class": "rfprm page"})
     add(page, "h1", title)
     add(page, "p", f"{INTERVALS} {TIES}", {"class": "about"})
-    compared = list(report.comparisons())
-    for one in compared:
-        add(page, "p", one.sentence, {"class": "sentence"})
+    compared = list(report.compared())
+    for comparison, _, _ in compared:
+        add(page, "p", comparison.sentence, {"class": "sentence"})
     main = add(page, "main")
     for result in report.results:
         _add_result(main, result)
@@ -54,10 +54,9 @@ def page_of(report: Report) -> str:
     if compared:
         section = add(main, "section")
         add(section, "h2", "Against other judges")
-        _add_table(section, differences(compared))
-        pairs = [pair for results in report.others.values() for pair in zip(report.results, results, strict=True)]
-        for comparison, (mine, other) in zip(compared, pairs, strict=True):
-            _add_parted(section, comparison, mine, other)
+        _add_table(section, differences([comparison for comparison, _, _ in compared]))
+        for comparison, one, other in compared:
+            _add_parted(section, comparison, one, other)
     return f"<!DOCTYPE html>\n{to_html(root)}\n"
 
 

@@ -51,11 +51,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The results of one judge, and of others it is compared with.
+    """The results of one judge, and of others on the same sets.
 
     Attributes:
         results: The judge's, one a set.
-        others: The results of other judges on the same sets, by the judge's name.
+        others: The results of other judges, by their names. All judges are compared with the last of them.
         known: The sets that have a name, by what reports call them.
     """
 
@@ -77,11 +77,16 @@ class Report:
         """Rows that could not be evaluated, by this judge or another."""
         return max(len(one.judged.items.bad) for results in (self.results, *self.others.values()) for one in results)
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """How the judge differs from each other one, set by set."""
-        for results in self.others.values():
-            for one, other in zip(self.results, results, strict=True):
-                yield compare(one, other)
+    def compared(self) -> Iterator[tuple[Comparison, Result, Result]]:
+        """How each judge differs from the last one, set by set, with the results of both."""
+        *judges, last = (self.results, *self.others.values())
+        for results in judges:
+            for one, other in zip(results, last, strict=True):
+                yield compare(one, other), one, other
+
+    def comparisons(self) -> list[Comparison]:
+        """How each judge differs from the last one, set by set."""
+        return [comparison for comparison, _, _ in self.compared()]
 
     def averages(self) -> dict[str, float]:
         """The mean of the headlines of each known set's parts, where all of them were evaluated, as authors give it."""
@@ -127,7 +132,7 @@ class Report:
             lines += [f"Average over the parts of {name}: {value * 100:.1f}", ""]
         for table in self.published():
             lines += [*_markdown(table), ""]
-        compared = list(self.comparisons())
+        compared = self.comparisons()
         if compared:
             lines += [f"{'#' * (level + 1)} Against other judges", "", *_markdown(differences(compared)), ""]
             lines += [*(f"- {one.sentence}" for one in compared), ""]
