@@ -13,7 +13,7 @@ from rfprm_lite.evaluate import agreement
 from rfprm_lite.evaluate.agreement import Differences, Pools, Swaps
 from rfprm_lite.evaluate.judged import Judged, Rewards
 from rfprm_lite.evaluate.processbench import first_below
-from rfprm_lite.evaluate.result import Result, headline
+from rfprm_lite.evaluate.result import Result, headline, in_words
 from rfprm_lite.evaluate.statistics import Estimate, Path, difference, estimate, nested
 
 
@@ -67,7 +67,7 @@ class Comparison:
     def sentence(self) -> str:
         """What the first judge costs or gains against the other, in points of the headline."""
         found = self.differences.get(self.headline)
-        what = " ".join(self.headline)
+        what = in_words(self.headline)
         if found is None or found.value is None or found.half_width is None:
             return f"{self.name}: {self.one} and {self.other} can't be compared by {what}."
         verb = "costs" if found.value <= 0 else "gains"

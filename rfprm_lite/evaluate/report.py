@@ -9,7 +9,7 @@ from typing import Any
 from rfprm_lite.errors import InputError
 from rfprm_lite.evaluate.best_of_n import BEST_OF_N
 from rfprm_lite.evaluate.compare import Comparison, compare
-from rfprm_lite.evaluate.result import Result
+from rfprm_lite.evaluate.result import Result, in_words
 from rfprm_lite.evaluate.sets import KnownSet
 from rfprm_lite.evaluate.statistics import COVERED, RESAMPLES, Estimate
 
@@ -190,7 +190,7 @@ def differences(compared: Sequence[Comparison]) -> Table:
         Row(
             f"{one.name}: {one.one} against {one.other}",
             (
-                " ".join(one.headline),
+                in_words(one.headline),
                 percent(one.differences.get(one.headline, Estimate(None, None, None)), sign="+"),
                 "" if one.rewards is None else f"{one.rewards.mean:.2g}",
                 "" if one.rewards is None else f"{one.rewards.p99:.2g}",

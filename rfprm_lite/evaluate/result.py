@@ -96,6 +96,13 @@ class Result:
         return {**about, **found}
 
 
+def in_words(path: Path) -> str:
+    """What a headline is called in a sentence."""
+    if path[0] == best_of_n.BEST_OF_N:
+        return f"best of {path[1]} by {path[2]}"
+    return {"f1": "F1", "score": "PRMScore", "auc": "AUC"}[path[1]]
+
+
 def headline(judged: Judged) -> Path:
     """The place of the number that stands for a set: best of all candidates by the judge's own aggregate, for pools."""
     if judged.items.kind == "pools":

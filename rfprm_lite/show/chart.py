@@ -95,7 +95,7 @@ def svg_text(svg: Element) -> bytes:
 
 
 def _add_line(svg: Element, i: int, line: Line, points: Sequence[tuple[float, float]]) -> None:
-    colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // 2 % len(DASHES)]
+    colour, dash = COLOURS[i % len(COLOURS)], DASHES[(i + i // len(COLOURS)) % len(DASHES)]
     stroke = {"fill": "none", "stroke": colour, "stroke-width": "2", "stroke-dasharray": dash or "none"}
     if points:
         add(svg, "path", "", {"d": "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in points), **stroke})

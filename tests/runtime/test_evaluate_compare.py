@@ -23,7 +23,7 @@ def test_a_judge_against_itself() -> None:
     assert found.rewards.largest == 0
     for one in found.differences.values():
         assert (one.value, one.low, one.high) == (0, 0, 0)
-    assert found.sentence == "pools: judge costs 0.0 ± 0.0 points of best_of_n 2 mean against judge."
+    assert found.sentence == "pools: judge costs 0.0 ± 0.0 points of best of 2 by mean against judge."
 
 
 def test_where_they_part() -> None:
