@@ -43,7 +43,7 @@ class Letter(_Pattern):
 
     pattern = re.compile(
         r"\\boxed\{\s*(?:\\(?:text|mathrm|textbf)\{)?\(?([A-Ja-j])\)?\}?\s*\}"
-        r"|(?i:answer)(?i:\s+is)?\s*:?\s*(?:\*\*|\$)?\(?([A-J])\)?(?![A-Za-z])"
+        r"|(?i:answer)(?i:\s+is)?[\s:*$]*\(?([A-J])\)?(?![A-Za-z])"
     )
 
 
@@ -87,7 +87,8 @@ def grader_of(name: str) -> AbstractContextManager[Answers]:
 def graded(items: Items, grader: str | None) -> Items:
     """The same set with whether each candidate is right, and what it answers, where the file does not say.
 
-    What the file says of a candidate stands. Without a grader the final answers of a file are compared as texts.
+    What the file says of a candidate stands: its correctness, and the answer that somebody extracted, which a grader
+    compares in the place of its text. Without a grader the answers of a file are compared as texts.
 
     Args:
         items: A set of pools.
@@ -117,12 +118,13 @@ def _graded(item: Item, answers: Answers) -> Item:
     firsts: list[tuple[str, str]] = []
     right = None if item.answer is None else rf"\boxed{{{item.answer}}}"
     for one in item.candidates:
-        answer = answers.find(one.text)
+        text = one.text if one.answer is None else rf"\boxed{{{one.answer}}}"
+        answer = answers.find(text)
         correct = one.correct
         if correct is None and right is not None:
-            correct = answer is not None and answers.same(right, one.text)
+            correct = answer is not None and answers.same(right, text)
         if answer is not None:
-            answer = _meaning(answer, one.text, firsts, answers)
+            answer = _meaning(answer, text, firsts, answers)
         candidates.append(replace(one, correct=correct, answer=answer))
     return replace(item, candidates=tuple(candidates))
 

@@ -123,7 +123,10 @@ def _cards(parted: Parted, judges: Sequence[Judged], places: Sequence[int]) -> l
         known = _known(item.candidates[at], pools=pools)
         what = f"chooses candidate {at}" if pools else f"finds {'no error' if said is None else f'step {said + 1}'}"
         record = _record(item.candidates[at], judged.rewards[place][at], judged.finals[place][at], judged)
-        cards.append(score_element(record, f"{judged.judge} {what} ({known})"))
+        card = score_element(record, f"{judged.judge} {what} ({known})")
+        for note in card.findall("p[@class='rfprm-note']"):
+            card.remove(note)  # of tokens, which are not known of one trace
+        cards.append(card)
     return cards
 
 

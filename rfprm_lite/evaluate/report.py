@@ -12,10 +12,11 @@ from rfprm_lite.evaluate.compare import Comparison, compare
 from rfprm_lite.evaluate.result import Result, in_words
 from rfprm_lite.evaluate.sets import KnownSet
 from rfprm_lite.evaluate.statistics import COVERED, RESAMPLES, Estimate
+from rfprm_lite.evaluate.steps import keeping
 
 TIES = (
-    "Of equal rewards the first candidate is chosen, as best_of_n does; with ties broken evenly the numbers stand in "
-    "report.json."
+    "Of equal rewards the first candidate is chosen, as best_of_n does; the JSON has the numbers with ties broken "
+    "evenly, too."
 )
 INTERVALS = (
     f"In percent; ± is half of the width of the {COVERED:.0%} interval, from {RESAMPLES:,} resamples of the problems."
@@ -176,12 +177,19 @@ def tables(result: Result) -> Iterator[Table]:
         Row(_name(path), (percent(one),)) for path, one in result.numbers.items() if not path[0].startswith(BEST_OF_N)
     )
     if rows:
-        yield Table(("number", "value"), rows)
+        yield Table(("number", "value"), (*rows, *_keeping(result)))
     sizes = list(dict.fromkeys(path[1] for path in result.numbers if path[0] == BEST_OF_N))
     if sizes:
         ways = dict.fromkeys(path[2] for path in result.numbers if path[0] == BEST_OF_N)
         cells = [Row(way, tuple(percent(result.numbers[BEST_OF_N, n, way]) for n in sizes)) for way in ways]
         yield Table(("best of", *sizes), tuple(cells))
+
+
+def _keeping(result: Result) -> Iterator[Row]:
+    found = keeping(result.labelled, result.keep) if len(result.labelled.rewards) else None
+    if found:
+        yield Row(f"threshold that keeps {result.keep:.0%} of right steps", (f"{found['threshold']:.3g}",))
+        yield Row("wrong steps below that threshold", (f"{found['wrong_caught'] * 100:.1f}",))
 
 
 def differences(compared: Sequence[Comparison]) -> Table:

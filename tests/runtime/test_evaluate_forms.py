@@ -153,7 +153,8 @@ def test_candidates_in_their_forms(tmp_path: Path) -> None:
         (r"\boxed{\text{b}}", "B"),
         ("The answer is (D).", "D"),
         ("Answer: A\n\nNo wait. ANSWER: B", "B"),
-        ("**Answer:** **E**", None),
+        ("**Answer:** **E**", "E"),
+        ("So **Answer: C**", "C"),
         ("The answer is Absurd.", None),
         ("It is A", None),
     ],
@@ -187,6 +188,22 @@ def test_mathematics_is_graded_by_meaning(tmp_path: Path) -> None:
     assert correct == [True, True, False, False]
     assert answers[0] == answers[1] != answers[2]
     assert answers[3] is None
+
+
+def test_answers_that_somebody_extracted_are_graded(tmp_path: Path) -> None:
+    row = {
+        "problem": "p",
+        "answer": "4",
+        "candidates": [
+            {"response": "first 5, then 9", "extracted": "4.0"},
+            {"response": "4", "extracted": "7", "correct": True},
+            {"response": "4"},
+        ],
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    (item,) = read(tmp_path / "rows.jsonl", grader="number").items
+    assert [one.correct for one in item.candidates] == [True, True, True]
+    assert [one.answer for one in item.candidates] == ["4", "7", "4"]
 
 
 def test_letters_and_numbers_are_graded(tmp_path: Path) -> None:
