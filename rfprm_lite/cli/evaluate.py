@@ -37,7 +37,6 @@ from rfprm_lite.evaluate.steps import KEPT
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.prm import PRM
 from rfprm_lite.show.chart import svg_text
-from rfprm_lite.show.record import GOOD
 from rfprm_lite.show.terminal import plain
 
 DONE_BUT = 3
@@ -51,12 +50,12 @@ class Choices:
     """How results are made of rewards.
 
     Attributes:
-        threshold: The reward below which a step is taken for wrong.
+        threshold: The reward below which a step is taken for wrong; the judge's own where None.
         threshold_from: The set on which it is chosen in its place.
         keep: The share of right steps that a threshold is looked for to keep.
     """
 
-    threshold: float
+    threshold: float | None
     threshold_from: str | None
     keep: float
 
@@ -125,7 +124,7 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--kind", type=click.Choice([*FORMS]), help="The form of a file's rows; by its columns where not given.")
 @click.option("--format", type=click.Choice(get_args(Format)), help="Of files; by their names where not given.")
 @click.option("--grader", help=f"Tells which answers are right: {', '.join(GRADERS)}, or module:name of yours.")
-@click.option("--threshold", type=float, default=GOOD, show_default=True, help="Rewards below it mean a wrong step.")
+@click.option("--threshold", type=float, help="Rewards below it mean a wrong step; the judge's own where not given.")
 @click.option("--threshold-from", metavar="SET", help="Choose the threshold on this set, and apply it to the others.")
 @click.option(
     "--keep",
@@ -152,7 +151,7 @@ def evaluate(
     kind: str | None,
     format: Format | None,
     grader: str | None,
-    threshold: float,
+    threshold: float | None,
     threshold_from: str | None,
     keep: float,
     revision: str | None,

@@ -65,8 +65,8 @@ def statistics(judged: Judged) -> Statistics:
 
 
 def aggregates(own: Aggregate) -> list[Aggregate]:
-    """Every aggregate, with the judge's own alpha and kind of final reward."""
-    return [Aggregate(name, own.alpha, own.final) for name in get_args(AggregateName)]
+    """Every aggregate, with the judge's own alpha, kind of final reward and temperature."""
+    return [Aggregate(name, own.alpha, own.final, own.temperature) for name in get_args(AggregateName)]
 
 
 def sizes(pools: Sequence[Numbers]) -> list[int]:

@@ -159,6 +159,6 @@ def _parted(one: Result, a: Judged, other: Result, b: Judged, pools: Pools) -> l
     return [Parted(*found) for found in firsts if found[1] != found[2]]
 
 
-def _found(rewards: Sequence[Sequence[Rewards]], threshold: float) -> list[int | None]:
+def _found(rewards: Sequence[Sequence[Rewards]], threshold: float | None) -> list[int | None]:
     """The first wrong step that a judge finds in each item's trace."""
-    return [first_below(steps, threshold) for steps, *_ in rewards]
+    return [None if threshold is None else first_below(steps, threshold) for steps, *_ in rewards]

@@ -23,7 +23,8 @@ from rfprm_lite.evaluate.items import Bad, Item, Items
 from rfprm_lite.evaluate.rows import rows_of
 from rfprm_lite.evaluate.statistics import units
 from rfprm_lite.plan.usage import Usage
-from rfprm_lite.trace import Problem, Response
+from rfprm_lite.scale import PROBABILITY, Scale
+from rfprm_lite.trace import Problem, Response, Trace
 
 if TYPE_CHECKING:
     from rfprm_lite.prm import PRM
@@ -66,6 +67,7 @@ class Judged:
         finals: Of each item's candidates, the final reward.
         aggregate: The judge's own way from step rewards to one; mean where nobody says.
         cost: What they took.
+        scale: What a step's reward can be.
     """
 
     judge: str
@@ -74,6 +76,7 @@ class Judged:
     finals: tuple[tuple[float, ...], ...]
     aggregate: Aggregate = MEAN
     cost: Cost = field(default_factory=Cost)
+    scale: Scale = PROBABILITY
 
     @property
     def units(self) -> tuple[NDArray[np.intp], int]:
@@ -93,7 +96,7 @@ class Judged:
         kept = [i for i, item in enumerate(self.items.items) if item.row in rows]
         items = replace(self.items, items=tuple(self.items.items[i] for i in kept))
         rewards, finals = tuple(self.rewards[i] for i in kept), tuple(self.finals[i] for i in kept)
-        return Judged(self.judge, items, rewards, finals, self.aggregate, self.cost)
+        return replace(self, items=items, rewards=rewards, finals=finals)
 
 
 def _total(aggregate: Aggregate, steps: Rewards, final: float) -> float:
@@ -159,7 +162,10 @@ def _collected(judge: str, items: Items, scores: Sequence[Sequence[Sequence[floa
     if items.items and not good:
         raise InputError(f"no row of {items.name} has scores that fit it. Row {bad[-1].row}: {bad[-1].error}")
     finals = tuple(tuple(float(steps[-1]) for steps in some) for some in rewards)
-    return Judged(judge, replace(items, items=tuple(good), bad=_ordered(bad)), tuple(rewards), finals)
+    found = replace(items, items=tuple(good), bad=_ordered(bad))
+    probabilities = all(bool(((steps >= 0) & (steps <= 1)).all()) for some in rewards for steps in some)
+    scale = PROBABILITY if probabilities else Scale(-np.inf, np.inf, None)
+    return Judged(judge, found, tuple(rewards), finals, scale=scale)
 
 
 def _misfit(item: Item, given: Sequence[Sequence[float] | None]) -> str | None:
@@ -219,7 +225,8 @@ def judge(
             started = time.perf_counter()
         found += [known[number] for number, _ in chunk]
     label = name or f"{prm.manifest.source.name} {prm.variant.name}"
-    return _joined(label, items, found, prm.manifest.recipe.aggregate, Cost(Usage(0, 0), seconds, scored))
+    judged = _joined(label, items, found, prm.manifest.recipe.aggregate, Cost(Usage(0, 0), seconds, scored))
+    return replace(judged, scale=prm.scale)
 
 
 def _joined(label: str, items: Items, found: Sequence[Scored | RfprmError], aggregate: Aggregate, cost: Cost) -> Judged:
@@ -232,7 +239,7 @@ def _joined(label: str, items: Items, found: Sequence[Scored | RfprmError], aggr
         scores = list(islice(rest, len(item.candidates)))
         whole = [one for one in scores if isinstance(one, Scored)]
         tokens = sum((one.tokens for one in whole), tokens)
-        errors = [f"candidate {i}: {one}" for i, one in enumerate(scores) if isinstance(one, RfprmError)]
+        errors = [f"candidate {i}: {wrong}" for i, one in enumerate(scores) if (wrong := _wrong(one))]
         if errors:
             bad.append(Bad(item.row, errors[0]))
             continue
@@ -241,6 +248,13 @@ def _joined(label: str, items: Items, found: Sequence[Scored | RfprmError], aggr
         finals.append(tuple(one.final for one in whole))
     judged = replace(items, items=tuple(good), bad=_ordered(bad))
     return Judged(label, judged, tuple(rewards), tuple(finals), aggregate, Cost(tokens, cost.seconds, cost.scored))
+
+
+def _wrong(one: Scored | RfprmError) -> str:
+    """What is wrong with the rewards of a trace, in words; empty if nothing is."""
+    if isinstance(one, RfprmError):
+        return str(one)
+    return "" if np.isfinite(one.step_rewards).all() else "not every step has a reward"
 
 
 def _ordered(bad: Iterable[Bad]) -> tuple[Bad, ...]:
@@ -276,4 +290,4 @@ def _known(
 def _plain(pair: tuple[Problem, Response]) -> tuple[object, object]:
     """A pair in types that JSON has."""
     problem, response = pair
-    return problem, response if isinstance(response, str) else [step.text for step in response.steps]
+    return problem, [step.text for step in response.steps] if isinstance(response, Trace) else response

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
@@ -139,17 +140,24 @@ def _known(candidate: Candidate, *, pools: bool) -> str:
 
 def _record(candidate: Candidate, rewards: Rewards, final: float, judged: Judged) -> ScoreRecord:
     """The view's record. Step scores of another splitting have no text of their own."""
-    steps = as_trace(candidate.trace).steps
+    scale = judged.scale
+    steps = as_trace(candidate.trace).steps if candidate.response else ()
     fits = len(steps) == len(rewards)
     shown = [StepRecord(step.text, step.part) for step in steps] if fits else [_unknown(i) for i in range(len(rewards))]
     return ScoreRecord(
         steps=tuple(shown),
         step_rewards=tuple(map(float, rewards)),
         aggregate=str(judged.aggregate),
-        reward_range=judged.aggregate.reward_range,
+        reward_range=_finite(judged.aggregate.range_over(scale.range)),
+        step_range=_finite(scale.range),
+        good_above=scale.good_above,
         tokens=Usage(0, 0),
         reward=judged.aggregate(rewards, final),  # type: ignore[arg-type]  # it computes in float64
     )
+
+
+def _finite(span: tuple[float, float]) -> tuple[float, float] | None:
+    return span if all(map(math.isfinite, span)) else None
 
 
 def _unknown(i: int) -> StepRecord:

@@ -36,12 +36,14 @@ CATEGORIES = {
 """Each category's score is the mean of its classes' scores."""
 
 
-def statistics(judged: Judged, threshold: float) -> Statistics:
-    """PRMScore of all steps, of each class and each category.
+def statistics(judged: Judged, threshold: float | None) -> Statistics:
+    """PRMScore of all steps, of each class and each category; no numbers without a threshold.
 
     Raises:
         InputError: If a row has an unknown class.
     """
+    if threshold is None:
+        return {}
     names = np.array([_name(item.group) for item in judged.items.items])
     counts = _counts(judged, threshold)
     unit, problems = judged.units

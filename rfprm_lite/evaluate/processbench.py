@@ -20,13 +20,15 @@ def first_below(rewards: Rewards, threshold: float) -> int | None:
     return int(low[0]) if len(low) else None
 
 
-def statistics(judged: Judged, threshold: float) -> Statistics:
+def statistics(judged: Judged, threshold: float | None) -> Statistics:
     """Accuracy on wrong and on right solutions, and F1.
 
     Args:
         judged: A set with labels.
-        threshold: The reward below which a step is taken for wrong.
+        threshold: The reward below which a step is taken for wrong; None for none, and no numbers.
     """
+    if threshold is None:
+        return {}
     wrong, right = hits(judged, threshold)
     unit, problems = judged.units
     of_wrong, of_right = mean(wrong, unit, problems), mean(right, unit, problems)

@@ -166,7 +166,8 @@ def facts(result: Result) -> str:
         said.append(f"{cost.seconds:,.1f} s for the {cost.scored:,} traces that this run scored")
     if judged.items.kind != "pools":
         chosen = f", chosen on {result.chosen_on}" if result.chosen_on else ""
-        said.append(f"threshold {result.threshold:.3g}{chosen}")
+        none = "no threshold, since this judge names none (--threshold does)"
+        said.append(none if result.threshold is None else f"threshold {result.threshold:.3g}{chosen}")
     source = f" {judged.items.source}." if judged.items.source else ""
     return f"{'; '.join(said)}.{source}"
 

@@ -11,9 +11,8 @@ from rfprm_lite.evaluate import best_of_n, prmbench, processbench, steps
 from rfprm_lite.evaluate.judged import Judged
 from rfprm_lite.evaluate.statistics import Estimate, Path, Statistics, estimate, nested
 from rfprm_lite.evaluate.steps import LabelledSteps
-from rfprm_lite.show.record import GOOD
 
-_OF_KIND: dict[str, Callable[[Judged, float], Statistics]] = {
+_OF_KIND: dict[str, Callable[[Judged, float | None], Statistics]] = {
     "processbench": processbench.statistics,
     "prmbench": prmbench.statistics,
     "pools": lambda judged, _threshold: best_of_n.statistics(judged),
@@ -28,15 +27,20 @@ class Result:
 
     Attributes:
         judged: The set, with the judge's rewards.
-        threshold: The reward below which a step is taken for wrong.
+        given: The reward below which a step is taken for wrong; None for the judge's own.
         chosen_on: The set on which the threshold was chosen; None where it was given.
         keep: The share of right steps that a threshold is looked for to keep.
     """
 
     judged: Judged
-    threshold: float = GOOD
+    given: float | None = None
     chosen_on: str | None = None
     keep: float = steps.KEPT
+
+    @property
+    def threshold(self) -> float | None:
+        """The reward below which a step is taken for wrong; None where nobody says, and there is no F1 then."""
+        return self.judged.scale.good_above if self.given is None else self.given
 
     @cached_property
     def numbers(self) -> Mapping[Path, Estimate]:

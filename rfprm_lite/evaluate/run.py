@@ -10,20 +10,21 @@ from rfprm_lite.evaluate import processbench
 from rfprm_lite.evaluate.items import Item, Items, Kind
 from rfprm_lite.evaluate.judged import judge
 from rfprm_lite.evaluate.result import Result
-from rfprm_lite.show.record import GOOD
 
 if TYPE_CHECKING:
     from rfprm_lite.prm import PRM
 
 
-def evaluate(prm: PRM, items: Items | Iterable[Item], *, kind: Kind | None = None, threshold: float = GOOD) -> Result:
+def evaluate(
+    prm: PRM, items: Items | Iterable[Item], *, kind: Kind | None = None, threshold: float | None = None
+) -> Result:
     """How good a PRM is on items.
 
     Args:
         prm: The judge.
         items: A set, as `read` gives it; or items of yours.
         kind: What is asked of items of yours; told from what is known of them where None.
-        threshold: The reward below which a step is taken for wrong.
+        threshold: The reward below which a step is taken for wrong; the PRM's own where None.
 
     Returns:
         The numbers, each with an interval of 95 %.

@@ -54,7 +54,7 @@ def test_scores_that_a_file_has() -> None:
     found = report(POOLS, "--kind", "pools", *NAMED)
     (pools,) = found["sets"].values()
     assert list(pools["best_of_n"]) == ["1", "2", "4", "8", "16", "32"]
-    assert {"random", "oracle", "min", "mean", "product", "last", "mean+final"} == set(pools["best_of_n"]["32"])
+    assert {"random", "oracle", "min", "mean", "product", "last", "mean+final"} <= set(pools["best_of_n"]["32"])
     low, high = pools["intervals"]["best_of_n"]["32"]["min"]
     assert low <= pools["best_of_n"]["32"]["min"] <= high
     assert pools["rows"] == pools["problems"] == 16

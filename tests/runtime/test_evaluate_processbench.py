@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,9 @@ from evaluation import labelled
 from rfprm_lite import PRM, InputError
 from rfprm_lite.evaluate import Candidate, Item, Result, evaluate
 from rfprm_lite.evaluate.processbench import best_threshold, first_below
+from rfprm_lite.evaluate.report import facts
 from rfprm_lite.evaluate.run import with_threshold_of
+from rfprm_lite.scale import Scale
 
 T, F, N = True, False, None
 TABLE: list[tuple[list[bool | None], list[float], bool, bool]] = [
@@ -122,3 +126,18 @@ def test_evaluate_in_python(prm: PRM) -> None:
 def test_first_below() -> None:
     assert first_below(np.array([0.5, 0.4]), 0.5) == 1
     assert first_below(np.array([0.5]), 0.5) is None
+
+
+def test_a_judge_without_a_threshold_has_no_f1_until_one_is_given() -> None:
+    """An outcome model's rewards lie anywhere, and no number of its own says which are good."""
+    judged = labelled("processbench", [([T, F], [2.0, -1.0]), ([T], [3.0])])
+    anywhere = replace(judged, scale=Scale(-np.inf, np.inf, None))
+    assert Result(anywhere).value("processbench", "f1") is None
+    assert Result(anywhere).value("steps", "auc") == 1
+    assert "no threshold" in facts(Result(anywhere))
+    assert Result(anywhere, 0.0).value("processbench", "f1") == 1
+    (chosen, applied) = with_threshold_of(
+        [Result(anywhere), Result(replace(anywhere, items=replace(judged.items, name="other")))], "set"
+    )
+    assert chosen.threshold is None
+    assert applied.value("processbench", "f1") == 1
