@@ -98,10 +98,8 @@ class Place:
 
 
 def _columns(command: Callable[..., None]) -> Callable[..., None]:
-    for field in reversed(FIELDS):
-        command = click.option(
-            f"--{field}-column", help=f"Where a row has the {field}." if field == "problem" else None
-        )(command)
+    for field, what in reversed(FIELDS.items()):
+        command = click.option(f"--{field}-column", metavar="NAME", help=f"Where a row has {what}.")(command)
     return command
 
 

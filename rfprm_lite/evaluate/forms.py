@@ -16,8 +16,18 @@ Values = Mapping[str, Any]
 Columns = Mapping[str, str]
 """The column for each field of `FIELDS`."""
 
-FIELDS = ("problem", "steps", "label", "candidates", "response", "scores", "correct", "answer", "extracted")
-"""What columns can be named for: `answer` is the problem's right one, `extracted` a candidate's own."""
+FIELDS = {
+    "problem": "the problem",
+    "steps": "the steps of a trace, or of a candidate",
+    "label": "the first wrong step, the wrong steps, or a label of each step",
+    "candidates": "the candidates of a pool",
+    "response": "the text of a candidate, or its steps",
+    "scores": "step scores that somebody has",
+    "correct": "whether a candidate is right",
+    "answer": "the problem's right answer",
+    "extracted": "a candidate's own answer",
+}
+"""What columns can be named for, in words."""
 
 
 @dataclass(frozen=True, slots=True)
