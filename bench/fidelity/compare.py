@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from rfprm_export.parity import agreement
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
+from rfprm_lite.evaluate import agreement
+from rfprm_lite.evaluate.agreement import Differences
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.call import Call
 from rfprm_lite.scoring.wiring import open_engine
@@ -62,7 +63,7 @@ def show(bundle: Path, variant: str, read: Pools, found: Rewards) -> None:
 
 def compare(read: Pools, expected: Rewards, found: Rewards, total: Any) -> dict[str, Any]:
     """Differences of step rewards; agreement of candidates' rewards and of the choice, a problem at a time."""
-    differences = np.abs(
+    apart = Differences.of(
         np.concatenate([a - b for x, y in zip(expected, found, strict=True) for a, b in zip(x, y, strict=True)])
     )
     totals = [
@@ -73,10 +74,10 @@ def compare(read: Pools, expected: Rewards, found: Rewards, total: Any) -> dict[
     after = float(np.mean([c[np.argmax(b)] for c, (_, b) in zip(correct, totals, strict=True)]))
     return {
         "problems": len(read),
-        "steps": len(differences),
-        "mean_difference": float(differences.mean()),
-        "p99_difference": float(np.quantile(differences, 0.99)),
-        "max_difference": float(differences.max()),
+        "steps": apart.rewards,
+        "mean_difference": apart.mean,
+        "p99_difference": apart.p99,
+        "max_difference": apart.largest,
         "tau": agreement.tau(totals),
         "same_choice": agreement.same_choice(totals),
         "accuracy_fp32": before,

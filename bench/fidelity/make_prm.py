@@ -23,6 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from rfprm_lite.evaluate.steps import auc
+
 PARTS = {"training": slice(130, 250), "choosing": slice(115, 130), "held out": slice(100, 115)}
 """Problems of each file; compare.py takes the first hundred."""
 CANDIDATES = 4
@@ -112,15 +114,12 @@ def report(head: torch.nn.Sequential, features: torch.Tensor, scores: torch.Tens
     """Agreement with the real scores on steps of unseen problems."""
     own, real = head(features).softmax(-1)[:, 1].numpy(), scores.numpy()
     good = real >= 0.5
-    order = np.argsort(own)
-    ranks = np.empty(len(own))
-    ranks[order] = np.arange(1, len(own) + 1)
-    auc = (ranks[good].sum() - good.sum() * (good.sum() + 1) / 2) / max(1, good.sum() * (~good).sum())
+    order = np.argsort(-own)
     found = {
         "steps": len(own),
         "share of good steps": float(good.mean()),
         "accuracy at 0.5": float(((own >= 0.5) == good).mean()),
-        "AUC": float(auc),
+        "AUC": auc(own[order], good[order].astype(float), (~good[order]).astype(float)),
         "correlation with the real score": float(np.corrcoef(own, real)[0, 1]),
         "mean distance from 0.5": float(np.abs(own - 0.5).mean()),
     }

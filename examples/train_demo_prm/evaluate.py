@@ -23,10 +23,10 @@ import arithmetic
 import gsm8k
 import stories
 from rfprm_lite import PRM, Trace
+from rfprm_lite.evaluate import Candidate, Item, evaluate
 from train import STEPS, Encoder, Example, batches, examples
 
 SEED = 12_345
-THRESHOLD = 0.5
 
 
 class Recorder(Encoder):
@@ -62,15 +62,16 @@ def new_stories(rng: random.Random, seen: set[str], count: int) -> list[arithmet
 
 
 def f1(prm: PRM, traces: Sequence[arithmetic.Trace]) -> dict[str, float]:
-    """Accuracy on right and on wrong traces (the first step below the threshold is the first wrong one), and F1."""
-    scores = prm.score_many((t.question, Trace.from_steps(step.text for step in t.steps)) for t in traces)
-    hits: dict[bool, list[bool]] = {True: [], False: []}
-    for trace, score in zip(traces, scores, strict=True):
-        low = np.flatnonzero(score.step_rewards < THRESHOLD)
-        found = int(low[0]) if len(low) else None
-        hits[trace.first_error is None].append(found == trace.first_error)
-    right, wrong = (float(np.mean(hits[kind])) for kind in (True, False))
-    return {"right": right, "wrong": wrong, "f1": 2 * right * wrong / (right + wrong), "traces": len(traces)}
+    """Accuracy on right and on wrong traces, and ProcessBench's F1."""
+    result = evaluate(prm, [item_of(i, trace) for i, trace in enumerate(traces, 1)], kind="processbench")
+    found = {name: result.value("processbench", name) or 0.0 for name in ("right", "wrong", "f1")}
+    return {**found, "traces": len(traces)}
+
+
+def item_of(row: int, trace: arithmetic.Trace) -> Item:
+    known = len(trace.steps) if trace.first_error is None else trace.first_error
+    labels = [i < known if i <= known else None for i in range(len(trace.steps))]
+    return Item(row, trace.question, (Candidate(tuple(step.text for step in trace.steps), tuple(labels)),))
 
 
 def best_of_8(prm: PRM, problems: Sequence[arithmetic.Problem], rng: random.Random) -> dict[str, float]:

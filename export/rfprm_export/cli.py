@@ -98,6 +98,13 @@ def main() -> None:
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
 @click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
 @click.option(
+    "--evaluate",
+    "sets",
+    multiple=True,
+    metavar="SET",
+    help="Evaluate the bundle on a set of rfprm evaluate, for its card.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Say what was recognised, show what the model would read, tensors and bytes of each variant; write nothing.",
@@ -113,6 +120,7 @@ def export(
     low_memory: bool,
     push_to_hub: str | None,
     private: bool,
+    sets: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Turn the PyTorch PRM at SOURCE (a folder or a hub id) into a bundle at OUTPUT. The word `export` may be left out.
@@ -120,7 +128,7 @@ def export(
     Example: rfprm-export Gen-Verse/ReasonFlux-PRM-7B bundles/reasonflux-7b --recipe reasonflux-prm-7b
     """
     with _extra():  # here, so that --help does not wait for torch
-        from rfprm_export import hub, pipeline
+        from rfprm_export import evaluation, hub, pipeline
     chosen = [v.strip() for v in variants.split(",") if v.strip()]
     request = pipeline.Request(source, output, recipe, options, revision, chosen, low_memory, traces)
     try:
@@ -130,11 +138,15 @@ def export(
             return
         if push_to_hub:
             hub.prepare(push_to_hub, private=private)
+        read = evaluation.read(sets)  # before hours of work: a set may not be there
         # The hub's client would finish every file first; and there is nothing to clean up yet.
         with _handling(signal.SIGINT, signal.SIG_DFL):
             checkpoint = pipeline.fetch(plan)
         with _handling(signal.SIGTERM, _stop), _progress(plan.variants) as progress:
             manifest = pipeline.carry_out(plan, checkpoint, progress)
+        if sets:
+            for one in evaluation.evaluate(output, manifest, read).comparisons():
+                click.echo(one.sentence)
         if push_to_hub:
             click.echo(hub.push(output, push_to_hub))
     except (RfprmError, OSError) as error:  # such as a disk that is full

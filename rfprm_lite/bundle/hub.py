@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.manifest import File
@@ -19,8 +21,23 @@ from rfprm_lite.options import LoadOptions
 
 LOG_IN = "log in by `hf auth login`, or set HF_TOKEN to a token that may read it"
 
+RepoKind = Literal["model", "dataset"]
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _log = logging.getLogger("rfprm_lite")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    """A file of a data set, in the hub's cache.
+
+    Attributes:
+        path: Where it is.
+        commit: The commit of the repository that it is from.
+    """
+
+    path: Path
+    commit: str
 
 
 def is_hub_id(model: str) -> bool:
@@ -74,6 +91,26 @@ def fetch_files(repo: str, folder: Path, files: Sequence[File], options: LoadOpt
         _download(repo, file.path, folder.name, options)
 
 
+def fetch_dataset_file(repo: str, file: str, revision: str | None, options: LoadOptions) -> DatasetFile:
+    """Download a file of a data set, if need be.
+
+    Args:
+        repo: A hub id of a data set.
+        file: Its path in the repository.
+        revision: A branch, tag or commit; with a commit nothing is asked for where the file is in the cache.
+        options: The cache's folder, and whether the network may be used.
+
+    Raises:
+        ModelNotFoundError: If it can't be had.
+    """
+    wanted = replace(options, revision=revision)
+    reason = _offline(wanted)
+    path = (
+        _cached(repo, wanted, reason, file, "dataset") if reason else _download(repo, file, revision, wanted, "dataset")
+    )
+    return DatasetFile(path, path.parents[len(Path(file).parts) - 1].name)
+
+
 def _offline(options: LoadOptions) -> str | None:
     """The reason why nothing may be downloaded; None where it may."""
     from huggingface_hub import constants
@@ -91,27 +128,31 @@ def _not_cached(files: str, repo: str, options: LoadOptions, reason: str) -> Mod
     return ModelNotFoundError(f"{files} of {_where(repo, options)} is not in the local cache, and {reason}")
 
 
-def _cached(repo: str, options: LoadOptions, reason: str) -> Path:
+def _cached(
+    repo: str, options: LoadOptions, reason: str, file: str = manifests.FILE_NAME, kind: RepoKind = "model"
+) -> Path:
     # Not hf_hub_download(local_files_only=True): in huggingface-hub 2 that asks the hub who is calling.
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = try_to_load_from_cache(repo, manifests.FILE_NAME, cache_dir=options.cache_dir, revision=options.revision)
+        path = try_to_load_from_cache(
+            repo, file, cache_dir=options.cache_dir, revision=options.revision, repo_type=kind
+        )
     except HFValidationError as error:
         raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
     if not isinstance(path, str):
-        raise _not_cached(manifests.FILE_NAME, repo, options, reason)
+        raise _not_cached(file, repo, options, reason)
     return Path(path)
 
 
-def _download(repo: str, file: str, revision: str | None, options: LoadOptions) -> Path:
+def _download(repo: str, file: str, revision: str | None, options: LoadOptions, kind: RepoKind = "model") -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub import errors as hub_errors
 
     where, endpoint = _where(repo, options), constants.ENDPOINT
     try:
-        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=options.cache_dir))
+        return Path(hf_hub_download(repo, file, revision=revision, cache_dir=options.cache_dir, repo_type=kind))
     except hub_errors.HFValidationError as error:
         raise ModelNotFoundError(f"{repo} is no hub id: {error}") from error
     except hub_errors.GatedRepoError as error:
@@ -127,6 +168,8 @@ def _download(repo: str, file: str, revision: str | None, options: LoadOptions) 
             f"{file} of {where} is not in the local cache, and {endpoint} did not give it: {error.__cause__ or error}"
         ) from error
     except hub_errors.EntryNotFoundError as error:
+        if kind == "dataset":
+            raise ModelNotFoundError(f"the data set {where} at {endpoint} has no file {file}") from error
         if file != manifests.FILE_NAME:
             raise BundleFileError(f"{where} lacks {file}, which its manifest names") from error
         raise BundleFormatError(

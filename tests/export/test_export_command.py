@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -38,6 +39,23 @@ def test_the_exporters_command(tmp_path: Path) -> None:
     result = call(str(DEMO_CHECKPOINT), str(tmp_path / "other"))
     assert result.exit_code == 1
     assert "--recipe reasonflux-prm-7b or --recipe qwen2.5-math-prm" in result.stderr
+
+
+def test_an_evaluation_goes_into_the_card(tmp_path: Path) -> None:
+    options = ["--recipe", "reasonflux-prm-7b", "--variants", "int8,fp32", "--evaluate", "demo:first-errors"]
+    result = CliRunner().invoke(export_main, [str(DEMO_CHECKPOINT), str(tmp_path / "bundle"), *options])
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    document = json.loads((tmp_path / "bundle" / "evaluation.json").read_text(encoding="utf-8"))
+    assert document["sets"]["demo:first-errors"]["processbench"]["f1"] > 0.95
+    (compared,) = document["comparisons"]
+    assert {compared["judge"], compared["against"]} == {"int8", "fp32"}
+    assert compared["sentence"] in card
+    assert compared["sentence"] in result.stdout
+    assert "## Variants and parity" in card
+    result = CliRunner().invoke(export_main, [str(DEMO_CHECKPOINT), str(tmp_path / "b"), *options[:-1], "no/such:set"])
+    assert result.exit_code == 1
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_dry_run_shows_tensors_and_bytes(tmp_path: Path) -> None:

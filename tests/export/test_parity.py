@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from exporting import Exported
-from rfprm_export.parity import agreement, stages
+from rfprm_export.parity import stages
 from rfprm_export.parity.measure import measure
 from rfprm_export.parity.probes import PROBES, pools
 from rfprm_export.parity.texts import ParityTexts
+from rfprm_lite.evaluate import agreement
 from rfprm_lite.text.encoding import Encoder
 
 

@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Tests read `requests` instead."""
 
     def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        path = unquote(urlsplit(self.path).path).removeprefix("/datasets")
         self.hub.requests.append((self.command, path))
         parts = path.split("/", 5)
         if self.hub.down:

@@ -16,7 +16,7 @@ import transformers
 from numpy.typing import NDArray
 
 from rfprm_export.errors import ParityError
-from rfprm_export.parity import agreement, stages
+from rfprm_export.parity import stages
 from rfprm_export.parity.emulate_float16 import emulating_float16
 from rfprm_export.parity.machine import machine
 from rfprm_export.parity.texts import ParityTexts
@@ -25,6 +25,8 @@ from rfprm_lite import PRM
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.evaluate import agreement
+from rfprm_lite.evaluate.agreement import Differences
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.text.encoding import Encoder
 
@@ -54,13 +56,13 @@ def measure(bundle: Bundle, encoder: Encoder, texts: ParityTexts, expected: Step
             ways, speed = _by_runtime(opened, texts)
     if "cpu" not in bundle.variant.devices:
         speed = None  # of a device that is none of its own
-    differences = np.abs(np.concatenate([np.concatenate(way) - np.concatenate(expected) for way in ways]))
+    apart = Differences.of(np.concatenate([np.concatenate(way) - np.concatenate(expected) for way in ways]))
     reference, variant = (_totals(bundle.manifest.recipe.aggregate, rewards) for rewards in (expected, ways[0]))
     pairs = [(reference[pool], variant[pool]) for pool in texts.pools]
     return Parity(
-        max_abs_difference=float(differences.max()),
-        p99_abs_difference=float(np.quantile(differences, 0.99)),
-        mean_abs_difference=float(differences.mean()),
+        max_abs_difference=apart.largest,
+        p99_abs_difference=apart.p99,
+        mean_abs_difference=apart.mean,
         tau=agreement.tau(pairs),
         same_choice=agreement.same_choice(pairs),
         num_pools=len(texts.pools),

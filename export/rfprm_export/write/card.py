@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rfprm_export.parity.agreement import NEAR_TIE
 from rfprm_export.write.report import Commands
 from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
 from rfprm_lite.bundle.pieces import Cut, Read, Slot, Special, Text
 from rfprm_lite.bundle.recipe import Recipe
+from rfprm_lite.evaluate.agreement import NEAR_TIE
 
 FROZEN_DATE = """
 The checkpoint's chat template writes the date of the day into the text, so that its rewards change from day to day. The

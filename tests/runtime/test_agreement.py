@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_export.parity import agreement
+from rfprm_lite.evaluate import agreement
 
 REWARDS = st.lists(st.integers(0, 20), min_size=2, max_size=12).map(np.array)
 
