@@ -86,9 +86,10 @@ def test_files_in_an_array_and_zipped(tmp_path: Path) -> None:
 
 @pytest.mark.needs("pyarrow")
 def test_parquet(tmp_path: Path) -> None:
-    from rfprm_lite.data import writing
+    import pyarrow as pa
+    from pyarrow import parquet
 
-    writing.write(tmp_path / "a.parquet", lambda: [FIRST_ERROR])
+    parquet.write_table(pa.Table.from_pylist([FIRST_ERROR]), tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet").items[0].candidates[0].first_error == 1
 
 
