@@ -51,4 +51,4 @@ def test_what_trl_trained_gives_trls_predictions(trained: tuple[str, Path]) -> N
         assert score.step_rewards == pytest.approx(np.array(row["rewards"]), abs=1e-4)
         spread += row["rewards"]
     assert np.ptp(spread) > 0.1
-    assert "largest difference" in run(sys.executable, str(EXAMPLES / "compare.py"), str(out)).stdout
+    assert "largest difference" in run(sys.executable, str(EXAMPLES / "against_trl.py"), str(out)).stdout

@@ -1,4 +1,4 @@
-"""How far a bundle is from TRL's own predictions. Run: python examples/train_prm_with_trl/compare.py OUT"""
+"""How far a bundle is from TRL's own predictions. Run: python examples/train_prm_with_trl/against_trl.py OUT"""
 
 import json
 import sys
