@@ -54,7 +54,7 @@ def test_recipes_are_listed() -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(export_main, ["recipes"])
     assert result.exit_code == 0
     for family in FAMILIES:
-        (row,) = [line for line in result.stdout.splitlines() if f" {family.name} " in line]
+        (row,) = [line for line in result.stdout.splitlines() if line.startswith(f"│ {family.name} ")]
         assert str(family.aggregate) in row
         assert family.models[0] in row
 
