@@ -62,12 +62,14 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[export,data,its-hub,plot,voting]' --group dev
 	touch $@ $(VENV)/.demo
 
-# verl and OpenRLHF pin versions that exclude each other's: only their reward code is run.
+# verl and OpenRLHF pin versions that exclude each other's: only their reward code is run. The last TRL with a PRMTrainer
+# lies in a folder of its own.
 $(VENV)-integration/.done: pyproject.toml tests/integration/requirements.txt
 	$(PYTHON) -m venv $(VENV)-integration
 	$(VENV)-integration/bin/pip install --quiet torch==2.13.0
 	$(VENV)-integration/bin/pip install --quiet --editable '.[export,ray]' -r tests/integration/requirements.txt
 	$(VENV)-integration/bin/pip install --quiet --no-deps verl==0.9.1 openrlhf==0.11.2
+	$(VENV)-integration/bin/pip install --quiet --no-deps --upgrade --target $(VENV)-integration/trl-prm trl==1.13.0
 	touch $@
 
 $(VENV)-wheel/.done: pyproject.toml $(shell find rfprm_lite -type f ! -name '*.pyc') | $(VENV)/.test

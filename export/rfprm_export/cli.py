@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rfprm_export.families.options import Options
+from rfprm_export.families.options import Options, unescaped
 from rfprm_lite import RfprmError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def _asked(command: Callable[..., None]) -> Callable[..., None]:
     def run(separator: str | None, labels: str | None, **others: Any) -> None:
         names = [field.name for field in fields(Options) if field.name not in ("separator", "labels")]
         options = Options(
-            separator=None if separator is None else _unescaped(separator),
+            separator=None if separator is None else unescaped(separator),
             labels=None if labels is None else tuple(labels.split(",")),
             **{name: others.pop(name) for name in names},
         )
@@ -46,7 +45,11 @@ def _asked(command: Callable[..., None]) -> Callable[..., None]:
 
 
 ASKED = (
-    click.option("--recipe", metavar="NAME|FILE.toml", help="The family, where the checkpoint does not say which."),
+    click.option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        help="The recipe, where the checkpoint does not say which; `rfprm-export recipes` lists them.",
+    ),
     click.option(
         "--separator",
         "--marker",
@@ -58,10 +61,6 @@ ASKED = (
     click.option("--aggregate", help="From step rewards to one; the family's own where not given."),
     click.option("--activation", type=click.Choice(["softmax", "sigmoid", "none"]), help="Of the head's outputs."),
 )
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[1]], text)
 
 
 class _Main(click.Group):
@@ -205,7 +204,8 @@ def recipes(name: str | None) -> None:
         except RfprmError as error:
             _fail(error)
         return
-    table = Table("recipe", "marked by", "range of a reward", "aggregate", "models", show_lines=True)
+    table = Table("recipe", "marked by", "range of a reward", "aggregate", show_lines=True)
+    table.add_column("models", overflow="fold")
     for family in FAMILIES:
         low, high = family.head.range
         table.add_row(
@@ -256,11 +256,9 @@ def _progress(plans: Sequence[VariantPlan]) -> Iterator[Callable[[str, int, int]
 
 
 def _show(plan: Plan) -> None:
-    from rfprm_lite.text.rendering import rendering
+    from rfprm_lite.text.explain import explained
 
-    problem, trace = plan.texts.traces[0]
-    click.echo(f"{plan.spec.recipe.name}: {plan.recognition.reason}")
-    click.echo(f"what the model reads of an example, with its read-outs:\n{rendering(plan.encoder, problem, trace)}")
+    click.echo(f"recognised    {plan.recognition.reason}\n{explained(plan.encoder)}")
     table = Table("variant", "tensors", "bytes")
     for variant in plan.variants:
         table.add_row(variant.name, str(variant.tensors), f"{variant.bytes:,}")

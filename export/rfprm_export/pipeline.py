@@ -111,7 +111,9 @@ def carry_out(
             missed = variant.bound.missed(measured)
             done.append(msgspec.structs.replace(bundle.variant, parity=measured, missed=missed))
         manifest = msgspec.structs.replace(manifest, variants=tuple(done))
-        again = commands(manifest, most_traces=request.most_traces, low_memory=request.low_memory)
+        again = commands(
+            manifest, request.recipe, request.options, most_traces=request.most_traces, low_memory=request.low_memory
+        )
         write_descriptions(folder, manifest, again, frozen_date=spec.frozen_date)
     return manifest
 

@@ -146,10 +146,12 @@ def family_of(outline: Outline, recipe: str | None, options: Options) -> Recogni
         family = family_from(recipe)
         if reason := misfit(family, traits):
             raise RecipeError(reason)
-        recognition = Recognition(family, "it was named")
+        recognition = Recognition(family, f"named by --recipe {recipe}")
     family = options.applied(recognition.family.normalised(load_json(outline.folder / "config.json")))
     check_head(outline, family.head, family.tensors)
-    return Recognition(family, recognition.reason)
+    default = family.separator is not None and options.separator is None
+    separator = f"; {family.separator!r} stands behind each step, unless --separator says otherwise" if default else ""
+    return Recognition(family, f"{recognition.reason}{separator}")
 
 
 def _traits(outline: Outline) -> Traits:

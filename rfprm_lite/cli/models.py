@@ -1,4 +1,4 @@
-"""The command `rfprm models`, for bundles on the hub. huggingface-hub's `hf cache` shows and removes cached ones."""
+"""The command `rfprm models`: what a bundle reads, and downloads. huggingface-hub's `hf cache` shows what is cached."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Literal
 
 import click
+import msgspec
 
 from rfprm_lite.bundle.hub import is_hub_id
-from rfprm_lite.bundle.open import open_hub_bundle
+from rfprm_lite.bundle.open import open_bundle, open_hub_bundle
 from rfprm_lite.cli.shared import reported_errors
 from rfprm_lite.errors import ModelNotFoundError
 from rfprm_lite.options import LoadOptions
+from rfprm_lite.show.words import visible
+from rfprm_lite.text.encoding import Encoder
+from rfprm_lite.text.explain import explained
 
 
 @click.group()
 def models() -> None:
-    """Download bundles into the hub's cache; `hf cache ls` and `hf cache rm` show and remove them."""
+    """Show how bundles score; download them into the hub's cache (`hf cache ls` and `hf cache rm` do the rest)."""
 
 
 @models.command()
@@ -51,3 +55,22 @@ def download(
         click.echo(json.dumps({**fields, "folder": str(bundle.folder)}))
     else:
         click.echo(f"{model} {bundle.variant.name} ({size / 1e6:.1f} MB): {bundle.folder}")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--revision", help="Branch, tag or commit, where MODEL is a hub id.")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="The hub's cache, in place of HF_HOME's.")
+@click.option("--json", "as_json", is_flag=True, help="Print the recipe as JSON in place of text.")
+def show(model: str, revision: str | None, cache_dir: Path | None, as_json: bool) -> None:
+    """Show how MODEL scores, a bundle's folder, a hub id, or demo: its recipe, and an example as the model reads it.
+
+    Example: rfprm models show demo
+    """
+    with reported_errors():
+        bundle = open_bundle(model, LoadOptions(revision=revision, cache_dir=cache_dir))
+        recipe, max_tokens = bundle.manifest.recipe, bundle.manifest.max_tokens
+        if as_json:
+            click.echo(msgspec.json.encode(recipe))
+        else:
+            click.echo(visible(explained(Encoder.from_file(bundle.tokenizer, recipe, max_tokens))))

@@ -479,6 +479,15 @@ CASES = {
         architecture="LlamaForTokenClassification",
         options=Options(separator="<|reserved_special_token_0|>"),
     ),
+    "one-label-prm": Case(
+        "one-label-prm",
+        stepwise("\n"),
+        token_classes(lambda logits: logits.sigmoid()[:, 0]),
+        shapes={"score.weight": (1, HIDDEN), "score.bias": (1,)},
+        architecture="Qwen2ForTokenClassification",
+        config={"num_labels": 1},
+        options=Options(separator="\n", activation="sigmoid"),
+    ),
     "pure-prm": Case(
         "pure-prm",
         stepwise("\n", bos=False),

@@ -69,10 +69,10 @@ def test_a_dry_run_shows_tensors_and_bytes(tmp_path: Path) -> None:
 
 
 def test_recipes_are_listed() -> None:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(export_main, ["recipes"])
+    result = CliRunner(env={"COLUMNS": "260"}).invoke(export_main, ["recipes"])
     assert result.exit_code == 0
     for family in FAMILIES:
-        (row,) = [line for line in result.stdout.splitlines() if f" {family.name} " in line]
+        (row,) = [line for line in result.stdout.splitlines() if line.startswith(f"│ {family.name} ")]
         assert str(family.aggregate) in row
         assert family.models[0] in row
 

@@ -184,12 +184,12 @@ BACKBONE = {"model.embed_tokens.weight": (9, 8)}
     [
         ("qwen2", MLP, (), r"--recipe reasonflux-prm-7b or --recipe qwen2\.5-math-prm"),
         ("qwen2", MLP | {"score.2.weight": (1, 8)}, (), r"--recipe qwen2\.5-math-rm or --recipe universal-prm"),
-        ("llama", MLP, (), r"no family fits.*whose head may be score\.0\.bias, score\.0\.weight"),
+        ("llama", MLP, (), r"no family fits.*it has score\.0\.bias \[8\], score\.0\.weight \[8, 8\]"),
         ("llama", {"lm_head.weight": (9, 8)}, (), r"could be anything.*rlhflow-prm.*--recipe FILE\.toml"),
         ("llama", {}, (), r"could be anything"),
         ("llama", {"score.weight": (5, 8)}, (), r"no family fits.*score\.weight"),
         ("llama", {"v_head.summary.weight": (1, 8), "v_head.summary.bias": (1,)}, (), r"no family fits"),
-        ("qwen2", {"regression_head.weight": (1, 8)}, (), r"whose head may be regression_head\.weight"),
+        ("qwen2", {"regression_head.weight": (1, 8)}, (), r"it has regression_head\.weight \[1, 8\]"),
     ],
 )
 def test_what_is_ambiguous_is_refused_with_what_decides(
@@ -207,6 +207,7 @@ def test_what_is_ambiguous_is_refused_with_what_decides(
         ("llama", {"lm_head.weight": (9, 8)}, ("value_head.bin",), "value-head-rm"),
         ("gemma2", {"score.weight": (1, 8)}, (), "sequence-classification"),
         ("mistral", {"score.weight": (2, 8), "score.bias": (2,)}, (), "trl-prm"),
+        ("mistral", {"score.weight": (1, 8), "score.bias": (1,)}, (), "one-label-prm"),
         ("qwen2", {"v_head.summary.weight": (1, 8), "v_head.summary.bias": (1,)}, (), "skywork-o1-prm"),
     ],
 )

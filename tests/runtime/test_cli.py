@@ -265,3 +265,12 @@ def test_a_candidate_can_not_drive_the_terminal(run: Run) -> None:
     result = run("score", "--problem", PROBLEM, "--model", "demo", input="[red]x[/red] \x1b]0;title\x07")
     assert "[red]x[/red]" in result.output
     assert "\x1b]" not in result.output
+
+
+def test_a_bundles_recipe_is_shown_for_people(run: Run) -> None:
+    shown = run("models", "show", "demo").stdout
+    assert "reward        0 to 1, good above 0.5\n" in shown
+    assert (
+        "<|im_start|>assistant\n3 * 4 = 12.<extra_0>⟦1⟧2 + 12 = 14.<extra_0>⟦2⟧The answer is 14.<extra_0>⟦3⟧\n" in shown
+    )
+    assert json.loads(run("models", "show", "demo", "--json").stdout)["expect"] == "<extra_0>"

@@ -19,6 +19,7 @@ from rfprm_export.checkpoint.architecture import Architecture, Shape
 from rfprm_export.checkpoint.names import Rows, blocks_of, find_rows
 from rfprm_export.checkpoint.shards import find_files, listed, load_json, read, shapes_in
 from rfprm_export.errors import CheckpointError
+from rfprm_export.families.recognise import require_supported
 
 __all__ = ["BLOCK_BYTES", "Checkpoint", "Outline", "load_architecture", "load_json"]
 
@@ -160,5 +161,8 @@ def load_architecture(folder: Path) -> Architecture:
 
     Raises:
         CheckpointError: config.json is missing or not as expected.
+        RecipeError: It is a kind of model that is known and can't be exported.
     """
-    return Architecture.from_config(load_json(folder / "config.json"))
+    config = load_json(folder / "config.json")
+    require_supported(config)
+    return Architecture.from_config(config)

@@ -116,7 +116,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         asserted: Whether the tokenizer's own chat template must write what `opening` and `step` do.
         system: The system message that is passed to the tokenizer's chat template; None for none.
         separator: The text or special token of `Part("separator")`, unless another is asked for.
-        needs: Options that must be given, since the checkpoint can't tell: separator or labels.
+        needs: Options that must be given, since the checkpoint can't tell.
         alone: Whether the tensors tell this family from every other, so that it need not be named.
         skips_pad: Whether the reward stands before config.json's pad token where a text ends with that, as the
             GenericForSequenceClassification of transformers has it.
@@ -145,7 +145,7 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     asserted: bool = False
     system: str | None = None
     separator: str | None = None
-    needs: tuple[Literal["separator", "labels"], ...] = ()
+    needs: tuple[Literal["separator", "labels", "activation"], ...] = ()
     alone: bool = False
     skips_pad: bool = False
 

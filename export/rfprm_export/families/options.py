@@ -5,6 +5,7 @@ In: a name or a TOML file; options. Out: a `Family`, or an error that points at 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,21 @@ class Options:
             if value is not None:
                 family = apply(family, value)
         return family
+
+
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+"""Characters of a separator, and how a command line writes them."""
+
+
+def escaped(text: str) -> str:
+    """A separator as a command line writes it."""
+    return "".join(ESCAPES.get(character, character) for character in text)
+
+
+def unescaped(text: str) -> str:
+    """The separator that a command line wrote."""
+    written = {short: character for character, short in ESCAPES.items()}
+    return re.sub(r"\\[nt\\]", lambda found: written[found[0]], text)
 
 
 def family_from(recipe: str) -> Family:

@@ -347,4 +347,17 @@ FAMILIES = (
         source="OpenRLHF openrlhf/cli/train_prm.py --placeholder_token, --reward_tokens",
         models=("PRMs of OpenRLHF, and others that are trained on a marker and two label tokens",),
     ),
+    Family(
+        name="one-label-prm",
+        opening=(Part("bos"), PROBLEM, CUT),
+        step=(STEP, CUT, Part("separator"), READ, CUT),
+        head=RAW,
+        tensors=HeadTensors(SCORE_BIAS),
+        aggregate=Aggregate("min"),
+        needs=("separator", "activation"),
+        source="transformers modeling_layers.py GenericForTokenClassification, trained as TRL's PRMTrainer writes text",
+        marks="score.weight with 1 output, and score.bias; --separator and --activation",
+        models=("any AutoModelForTokenClassification with one label",),
+        alone=True,
+    ),
 )

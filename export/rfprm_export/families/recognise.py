@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rfprm_export.errors import RecipeError
 from rfprm_export.families.family import Family
@@ -17,15 +18,32 @@ Shape = tuple[int, ...]
 
 LM_HEAD = "lm_head.weight"
 
+IMAGES, GATED = "it reads images", "its reward comes from several heads and a gating network"
 UNSUPPORTED = {
-    "Qwen2_5_VLForConditionalGeneration": "it reads images",
-    "Qwen2VLForConditionalGeneration": "it reads images",
-    "InternVLChatModel": "it reads images",
-    "LlavaForConditionalGeneration": "it reads images",
-    "LlamaForRewardModelWithGating": "its reward comes from several heads and a gating network",
+    "InternVLChatModel": IMAGES,
+    "internvl_chat": IMAGES,
+    "qwen2_vl": IMAGES,
+    "qwen2_5_vl": IMAGES,
+    "LlamaForRewardModelWithGating": GATED,
     "InternLM2ForCausalLM": "it writes text",
 }
-"""Architectures that are known and can't be exported, with the reason."""
+"""Architectures and model types that are known and can't be exported, with the reason."""
+
+
+def require_supported(config: Mapping[str, Any]) -> None:
+    """Refuse by name what is known and can't be exported.
+
+    Args:
+        config: config.json.
+
+    Raises:
+        RecipeError: It is such a model.
+    """
+    names = [*(config.get("architectures") or []), config.get("model_type")]
+    known = next((UNSUPPORTED[name] for name in names if name in UNSUPPORTED), None)
+    reason = IMAGES if "vision_config" in config else known
+    if reason:
+        raise RecipeError(f"a {names[0]} can't be exported: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +77,13 @@ def recognise(traits: Traits) -> Recognition:
     Raises:
         RecipeError: It fits none, or several; the message says what would decide.
     """
-    if reason := UNSUPPORTED.get(traits.architecture):
-        raise RecipeError(f"a {traits.architecture} can't be exported: {reason}")
     known = [family for family in FAMILIES if not family.model_types or traits.model_type in family.model_types]
     heads = [family for family in known if family.tensors.layers and not misfit(family, traits)]
     alone = [family for family in heads if family.alone]
     if len(alone) == 1:
         (family,) = alone
-        others = [other.name for other in heads if other is not family]
-        beside = f"; {', '.join(others)} has the same tensors: name it by --recipe if it is meant" if others else ""
+        others = " or ".join(f"--recipe {other.name}" for other in heads if other is not family)
+        beside = f"; if it is another with the same tensors, give {others}" if others else ""
         return Recognition(family, f"{_seen(family)} on {traits.model_type}{beside}")
     if len(heads) == 1:
         return Recognition(heads[0], f"{_seen(heads[0])} on {traits.model_type}")
@@ -82,12 +98,14 @@ def recognise(traits: Traits) -> Recognition:
         choices = ", ".join(family.name for family in rows)
         raise RecipeError(
             f"the checkpoint is a {traits.architecture} with nothing but a language model's head, which could be "
-            f"anything: if it is a PRM, name its recipe ({choices}), or write one and give it by --recipe FILE.toml"
+            f"anything. If it is a PRM that is read at a marker or at label tokens, name its recipe ({choices}), or "
+            "write one and give it by --recipe FILE.toml. One that writes its judgement, or whose reward is a ratio of "
+            "two models' probabilities, can't be exported"
         )
     raise RecipeError(
-        f"no family fits the checkpoint: it is a {traits.architecture} on {traits.model_type} whose head may be "
-        f"{', '.join(_head_like(traits)) or 'missing'}. `rfprm-export recipes` lists what fits; a recipe of your own "
-        "is given by --recipe FILE.toml"
+        f"no family fits the checkpoint: it is a {traits.architecture} on {traits.model_type}, and beside the backbone "
+        f"it has {', '.join(_head_like(traits)) or 'nothing'}. `rfprm-export recipes` lists what fits; a recipe of "
+        "your own is given by --recipe FILE.toml"
     )
 
 
@@ -108,7 +126,7 @@ def misfit(family: Family, traits: Traits) -> str | None:
         return f"{family.name} needs the tensor {missing[0]}, which the checkpoint lacks"
     outputs = traits.shapes[weight][0]
     if outputs != family.head.outputs:
-        return f"{family.name} has {family.head.outputs} outputs, {weight} of the checkpoint has {outputs}"
+        return f"{family.name} has {_outputs(family.head.outputs)}, {weight} of the checkpoint has {outputs}"
     if not bias and weight.replace(".weight", ".bias") in traits.shapes:
         return f"{family.name} has a head without bias, the checkpoint has {weight.replace('.weight', '.bias')}"
     return None
@@ -117,12 +135,17 @@ def misfit(family: Family, traits: Traits) -> str | None:
 def _seen(family: Family) -> str:
     if family.tensors.files:
         return f"{' or '.join(family.tensors.files)} beside the shards"
-    names = ", ".join(weight for weight, _ in family.tensors.layers)
-    return f"{names} with {family.head.outputs} output{'s' if family.head.outputs > 1 else ''}"
+    names = ", ".join(name for layer in family.tensors.layers for name in layer if name)
+    return f"{names} with {_outputs(family.head.outputs)}"
+
+
+def _outputs(number: int) -> str:
+    return f"{number} output{'s' if number > 1 else ''}"
 
 
 def _head_like(traits: Traits) -> list[str]:
-    return sorted(name for name in traits.shapes if not name.startswith("model.") and name != LM_HEAD)
+    names = sorted(name for name in traits.shapes if not name.startswith("model.") and name != LM_HEAD)
+    return [f"{name} {list(traits.shapes[name])}" for name in names]
 
 
 def _has_other_head(traits: Traits) -> bool:

@@ -40,7 +40,11 @@ def chat_parts(tokenizer: PreTrainedTokenizerBase, system: str | None) -> ChatPa
         RecipeError: There is no template, it refuses plain messages, or it is not of parts.
     """
     if not tokenizer.chat_template:
-        raise RecipeError("the recipe needs a chat template, tokenizer_config.json has none")
+        raise RecipeError(
+            "the recipe needs a chat template, and the tokenizer has none: write what stands around the problem and "
+            "the response as a recipe of your own (`rfprm-export recipes sequence-classification` prints one to start "
+            "from), and give it by --recipe FILE.toml"
+        )
     before = [{"role": "system", "content": system}] if system is not None else []
     opening, between, end = _between(render(tokenizer, [*before, *_turns(USER, ANSWER)]), USER, ANSWER)
     parts = {"open": opening, "answer": between, "end": end}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import shlex
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import msgspec
 
+from rfprm_export.families.options import Options, escaped
 from rfprm_lite.bundle.manifest import Manifest
 
 
@@ -47,11 +50,15 @@ def report(manifest: Manifest, commands: Commands) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
-def commands(manifest: Manifest, *, most_traces: int | None, low_memory: bool) -> Commands:
+def commands(
+    manifest: Manifest, recipe: str | None, options: Options, *, most_traces: int | None, low_memory: bool
+) -> Commands:
     """Write down the commands that make and measure a bundle again.
 
     Args:
         manifest: The bundle's.
+        recipe: As it was given; None where the checkpoint said which.
+        options: As they were given.
         most_traces: As it was made.
         low_memory: As it was made.
     """
@@ -60,7 +67,21 @@ def commands(manifest: Manifest, *, most_traces: int | None, low_memory: bool) -
     names = ",".join(variant.name for variant in manifest.variants)
     traces = "" if most_traces is None else f" --traces {most_traces}"
     memory = " --low-memory" if low_memory else ""
+    said = _said(options)
+    own = f" --recipe {shlex.quote(Path(recipe).name)}" if recipe and recipe.endswith(".toml") else ""
+    named = own or f" --recipe {manifest.recipe.name}"
     return Commands(
-        export=f"rfprm-export {source} BUNDLE --recipe {manifest.recipe.name} --variants {names}{traces}{memory}",
-        verify=f"rfprm-export verify BUNDLE --reference {source}{memory}",
+        export=f"rfprm-export {source} BUNDLE{named}{said} --variants {names}{traces}{memory}",
+        verify=f"rfprm-export verify BUNDLE --reference {source}{own}{said}{memory}",
     )
+
+
+def _said(options: Options) -> str:
+    """Options as a command line has them."""
+    given = {name: getattr(options, name) for name in (field.name for field in fields(Options))}
+    words = {
+        name: ",".join(value) if isinstance(value, tuple) else escaped(value) if name == "separator" else value
+        for name, value in given.items()
+        if value is not None
+    }
+    return "".join(f" --{name}={shlex.quote(word)}" for name, word in words.items())
