@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass, field
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,10 +12,11 @@ from fakes import FakeBlock, FakeCache, FakeEngine, FakeLanes, score_sequences
 from rfprm_lite.plan.budget import RunBudget
 from rfprm_lite.plan.cache import PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.packing import ALWAYS
+from rfprm_lite.plan.packing import ALWAYS, Packing
 from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.plan.schedule import Lane, Schedule
 from rfprm_lite.plan.tree import Segment, plan
+from test_call import CountingCache
 from test_tree import Sequences, sequences, token_sequences
 
 budgets = st.builds(RunBudget, st.integers(1, 9), st.integers(1, 60), st.integers(1, 5))
@@ -80,3 +84,81 @@ def test_runs_are_as_few_as_budget_and_lanes_let_them_be(
     score_sequences(engine := FakeEngine(lanes), token_sequences(cases), budget=budget)
     at_once = min(lanes, budget.chunk_tokens // tokens, budget.read_scores // (budget.least_readouts * tokens))
     assert len(engine.runs) == -(-count // max(1, at_once))
+
+
+@dataclass(frozen=True)
+class Asked(Packing):
+    """Any copy pays. asked: the copies that were weighed, and the runs that each saves."""
+
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    def pays(self, copied: int, saved_runs: int) -> bool:
+        self.asked.append((copied, saved_runs))
+        return True
+
+
+@given(sequences(), st.integers(1, 4), st.integers(1, 9))
+def test_what_is_weighed_is_what_is_copied_and_a_share_of_the_open_segments(
+    cases: Sequences, count: int, chunk_tokens: int
+) -> None:
+    found = plan(token_sequences(cases))
+    store: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split)
+    schedule: Schedule[FakeCache] = Schedule(found, token_sequences(cases), store, RunBudget(chunk_tokens))
+    caches = [CountingCache(found.capacity) for _ in range(count)]
+    engine, packing = FakeEngine(count), Asked(0)
+    schedule.start([Lane(i, cache) for i, cache in enumerate(caches)], packing)
+    while schedule.num_open:
+        before, busy = (
+            [cache.restored for cache in caches],
+            {lane.index for lane in schedule._lanes if lane.segment is not None},
+        )
+        packing.asked.clear()
+        run = schedule.next_run()
+        copied = [caches[chunk.lane].restored - before[chunk.lane] for chunk in run]
+        assert all(copied[i] == 0 for i, chunk in enumerate(run) if chunk.lane in busy)
+        new = [tokens for tokens, chunk in zip(copied[1:], run[1:], strict=True) if chunk.lane not in busy]
+        assert packing.asked[: len(new)] == [(tokens, 1 + schedule.num_open // count) for tokens in new]
+        schedule.collect(engine.prefill(FakeLanes(list(caches)), run, Cancellation()))
+
+
+class Remembering(FakeCache):
+    """kept: all blocks that were copied out."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.kept: list[weakref.ref[FakeBlock]] = []
+
+    def keep(self, start: int, end: int) -> FakeBlock:
+        block = super().keep(start, end)
+        self.kept.append(weakref.ref(block))
+        return block
+
+
+@given(sequences(), st.integers(1, 4))
+def test_what_nothing_waits_for_is_not_kept(cases: Sequences, count: int) -> None:
+    """Of one lane nothing is ever kept that no open segment branches off."""
+    found = plan(token_sequences(cases))
+    store: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split)
+    schedule: Schedule[FakeCache] = Schedule(found, token_sequences(cases), store, RunBudget(3))
+    caches = [Remembering(found.capacity) for _ in range(count)]
+    engine = FakeEngine(count)
+    schedule.start([Lane(i, cache) for i, cache in enumerate(caches)], ALWAYS)
+    while run := schedule.next_run():
+        schedule.collect(engine.prefill(FakeLanes(list(caches)), run, Cancellation()))
+        if count == 1:
+            assert not caches[0].kept  # its buffer has all that is needed, in the plan's order
+    assert not any(block() for cache in caches for block in cache.kept)
+
+
+def test_a_segment_that_an_earlier_plan_left_in_a_lane_is_forgotten() -> None:
+    """After a failure, say."""
+    lanes = [Lane(0, FakeCache(10))]
+    for cases in ([([i, i], [1]) for i in range(3)], [([7, 8], [1])]):
+        store: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split)
+        schedule: Schedule[FakeCache] = Schedule(
+            plan(token_sequences(cases)), token_sequences(cases), store, RunBudget()
+        )
+        schedule.start(lanes, ALWAYS)
+        (chunk,) = schedule.next_run()
+        assert chunk.ids.tolist() == cases[0][0]
+        lanes[0].segment = 2
