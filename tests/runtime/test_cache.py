@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 import weakref
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend, score_sequences
 from rfprm_lite.errors import StoppedError
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
-from rfprm_lite.plan.cache import BlockSlice, PrefixCache
+from rfprm_lite.plan.cache import BlockSlice, Lease, PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import TokenSequence
 from test_tree import Sequences, distinct_prefixes, sequences, token_sequences
@@ -188,6 +189,47 @@ def test_memory_that_runs_out_within_leaves_the_cache_right() -> None:
         cache.clear()
         assert cache.nbytes == 0
         score_sequences(FakeEngine(), token_sequences([first]), cache)
+
+
+def test_without_capacity_only_leases_keep_anything() -> None:
+    assert (new_cache(0).enabled, new_cache(1).enabled, new_cache(0).lease().enabled) == (False, True, True)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 9), st.integers(0, 9))
+def test_a_block_is_cut_to_what_is_kept(known: int, start: int, tokens: int, behind: int) -> None:
+    """Of a block that begins before what is new, and goes on behind it."""
+    cache, ids = new_cache(100), list(range(40))
+    known, end = max(known, start), start + tokens
+    if known:
+        cache.insert(np.array(ids[:known]), block(ids[:known], 0), {})
+    whole = block(ids[: end + behind], start)
+    cache.insert(np.array(ids[:end]), BlockSlice(start, end, whole.block), {})
+    assert cache.nbytes == TOKEN_BYTES * max(known, end)
+    match = cache.match(np.array(ids), np.array([], np.int64))
+    found = [state for kept in match.slices for state in kept.block.states[kept.offset :][: kept.end - kept.start]]
+    assert found == list(block(ids[: max(known, end)], 0).block.states)
+
+
+def test_a_lease_may_end_while_this_thread_uses_the_cache() -> None:
+    """As the garbage collector may have it: it neither waits nor touches the tree."""
+    leases: list[Lease[FakeBlock]] = []
+
+    def split(kept: FakeBlock, tokens: int) -> tuple[FakeBlock, FakeBlock]:
+        leases[0].end()
+        return kept.split(tokens)
+
+    cache: PrefixCache[FakeBlock] = PrefixCache(0, split)
+    leases += [cache.lease(), cache.lease()]
+
+    def use() -> None:
+        leases[0].insert(np.arange(9), block(list(range(9)), 0), {})
+        leases[1].match(np.arange(5), np.array([], np.int64))
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert cache.pinned_bytes == cache.nbytes == 5 * TOKEN_BYTES
 
 
 def test_a_lease_that_ends_frees_at_once() -> None:
