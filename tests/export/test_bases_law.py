@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfprm_export.oracle.calibration import ATTENDED, INNER, Input, LayerStatistics
+from rfprm_export.oracle.calibration import (
+    ATTENDED,
+    INNER,
+    PRODUCTS,
+    READERS,
+    Input,
+    LayerStatistics,
+)
 from rfprm_export.quantize import bases as bases_module
 from rfprm_export.quantize.bases import (
     ATTENTION_NORM,
@@ -21,9 +29,11 @@ from rfprm_export.quantize.bases import (
     column_groups,
     layer_bases,
     residual_order,
+    round_robin_order,
 )
-from rfprm_export.quantize.mixing import hadamard_mix
-from rfprm_export.quantize.moments import change_moments
+from rfprm_export.quantize.gptq import with_feedback
+from rfprm_export.quantize.mixing import hadamard_mix, mixed_channels
+from rfprm_export.quantize.moments import change_moments, layer_rounding
 
 HEAD = "score.weight"
 ATTENTION, MLP = ATTENTION_NORM.removesuffix(".weight"), MLP_NORM.removesuffix(".weight")
@@ -55,9 +65,9 @@ class Network:
                 }.items()
             }
         self.tensors = {name: self.normal(*shape) for name, shape in shapes.items()}
-        layers = [self.statistics(hidden, head) for _ in range(2)]
-        order = residual_order([x for layer in layers for x in (layer.attention, layer.mlp)])
-        self.bases = Bases(order, dict(enumerate(map(layer_bases, layers))), HEAD)
+        self.layers = [self.statistics(hidden, head) for _ in range(2)]
+        order = residual_order([x for layer in self.layers for x in (layer.attention, layer.mlp)])
+        self.bases = Bases(order, dict(enumerate(map(layer_bases, self.layers))), HEAD)
 
     def normal(self, *shape: int) -> np.ndarray:
         return self.random.standard_normal(shape).astype(np.float32)
@@ -75,6 +85,7 @@ class Network:
         return (tensor[i : i + 3] for i in range(0, len(tensor), 3))
 
     def changed(self, name: str) -> np.ndarray:
+        name = name.encode().decode()  # another object of the same name
         return np.concatenate(list(self.bases.blocks(name, self.blocks)))
 
     def by_head(self, values: np.ndarray, index: int) -> np.ndarray:
@@ -109,6 +120,23 @@ def test_behind_the_layers_all_is_in_the_new_order(network: Network) -> None:
         (x[:, order] * network.changed(FINAL_NORM)) @ network.changed(HEAD).T,
         (x * network.tensors[FINAL_NORM]) @ network.tensors[HEAD].T,
     )
+
+
+@given(networks)
+@settings(max_examples=30)
+def test_channels_are_dealt_out_by_their_balanced_size(network: Network) -> None:
+    """a s^2 = sqrt(a w), and in the residual stream the sum of each product's share."""
+    sizes = [np.sqrt(x.activations * x.weights) for layer in network.layers for x in (layer.attention, layer.mlp)]
+    shares = np.sum([size / size.sum() for size in sizes], axis=0)
+    near_order(network.bases.order, shares)
+    for layer, bases in zip(network.layers, network.bases.layers.values(), strict=True):
+        near_order(bases.inner_order, np.sqrt(layer.inner.activations * layer.inner.weights))
+
+
+def near_order(order: np.ndarray, sizes: np.ndarray) -> None:
+    """But for channels that are as large as each other."""
+    expected = round_robin_order(sizes, mixed_channels(len(sizes)))
+    np.testing.assert_allclose(sizes[order], sizes[expected], rtol=1e-4)
 
 
 @given(networks, st.integers(0, 1))
@@ -173,3 +201,21 @@ def test_moments_and_groups_are_changed_as_inputs_are(shape: tuple[int, ...], mo
             changed = bases.changed_inputs(index, module, x)
             for group, moment in zip(groups, change_moments(index, module, moments, bases), strict=True):
                 near(moment.numpy(), changed[:, group].T @ changed[:, group])
+
+
+def test_weights_with_one_input_share_its_rounding() -> None:
+    """By its moments in the new bases, which are used up."""
+    network = Network(8, 12, 1, 2, 4, 0)
+    inputs = {ATTENTION: network.normal(20, 8), MLP: network.normal(20, 8), ATTENDED: network.normal(20, 8)}
+    inputs[INNER] = network.normal(20, 12)
+    layer = SimpleNamespace(index=1, moments={module: [torch.from_numpy(x.T @ x)] for module, x in inputs.items()})
+    rounds = layer_rounding(layer, network.bases)  # type: ignore[arg-type]
+    assert layer.moments == {}
+    assert rounds.keys() == {f"model.layers.1.{product}.weight" for product in PRODUCTS}
+    for module, products in READERS.items():
+        changed = network.bases.changed_inputs(1, module, inputs[module])
+        rows = network.normal(6, changed.shape[1])
+        expected = with_feedback([torch.from_numpy(changed.T @ changed)])
+        for product in products:
+            given = (rows, np.full((6, 1), 0.1, np.float32), -127, 127)
+            assert (rounds[f"model.layers.1.{product}.weight"](*given) != expected(*given)).mean() < 0.05

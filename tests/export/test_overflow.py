@@ -21,7 +21,8 @@ def test_layers_are_wide_where_the_mlp_could_overflow_and_attention_may_not(
 ) -> None:
     """Values of a sixteenth to a half of the largest float16: an eighth is the margin."""
     assert MARGIN == 8
-    inner, outputs = [HALF / 32] * layers, [dict.fromkeys(PRODUCTS, HALF / 8) for _ in range(layers)]
+    inner = [HALF / 32] * layers
+    outputs = [dict.fromkeys(PRODUCTS, HALF / (8 + i)) for i in range(layers)]
     wide = set()
     for layer, place, part in large:
         layer %= layers

@@ -59,6 +59,32 @@ def test_a_second_call_costs_nothing(cases: Sequences, lanes: int) -> None:
     assert engine.computed == distinct_prefixes(cases)
 
 
+@given(st.lists(sequences(), max_size=3), sequences(), st.integers(1, 3))
+def test_what_was_computed_is_known_whatever_else_was(others: list[Sequences], cases: Sequences, lanes: int) -> None:
+    """Rewards that were read out later than their tokens were kept, too."""
+    cache = new_cache(10**6)
+    for one in [*others, cases]:
+        score_sequences(FakeEngine(lanes), token_sequences(one), cache)
+    results = score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
+    assert engine.runs == []
+    assert [r.rewards.tolist() for r in results] == [
+        np.array(expected_rewards(*case), np.float32).tolist() for case in cases
+    ]
+
+
+def test_a_reward_goes_with_its_token_where_paths_part() -> None:
+    """The same position on another path has no reward yet."""
+    cache = new_cache(100)
+    score_sequences(FakeEngine(), token_sequences([([0, 1], [1])]), cache)
+    score_sequences(FakeEngine(), token_sequences([([0, 2, 3], [2])]), cache)
+    for ids in ([0, 2], [0, 1]):
+        (result,) = score_sequences(FakeEngine(), token_sequences([(ids, [1])]), cache)
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, [1]), np.float32).tolist()
+    score_sequences(engine := FakeEngine(), token_sequences([([0, 2, 3], [0, 1, 2])]), cache)
+    score_sequences(engine := FakeEngine(), token_sequences([([0, 2, 3], [0, 1, 2])]), cache)
+    assert engine.runs == []
+
+
 def test_a_cached_segment_behind_one_that_must_be_read_again() -> None:
     cache = new_cache(3)
     score_sequences(FakeEngine(2), token_sequences([([0, 0, 0], [0])]), cache)
@@ -166,6 +192,21 @@ def test_lanes_that_wait_go_before_pins() -> None:
     two.leave_lanes("of two", 4 * TOKEN_BYTES)
     two.end()
     assert cache.held_bytes == 9 * TOKEN_BYTES
+
+
+def test_what_just_fits_stays() -> None:
+    cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, pin_capacity=20 * TOKEN_BYTES)
+    lease = cache.lease()
+    score_sequences(FakeEngine(), token_sequences([(list(range(9)), [8])]), lease)
+    lease.leave_lanes("lanes", 11 * TOKEN_BYTES)
+    cache.limit_pins(20 * TOKEN_BYTES)
+    assert cache.held_bytes == 20 * TOKEN_BYTES
+    assert lease.take_lanes() == "lanes"
+    cache.limit_pins(9 * TOKEN_BYTES)
+    assert cache.pinned_bytes == 9 * TOKEN_BYTES
+    cache.limit_pins(30 * TOKEN_BYTES)  # a call may leave more room than leases ever have
+    score_sequences(FakeEngine(), token_sequences([(list(range(30)), [29])]), lease)
+    assert cache.pinned_bytes <= 20 * TOKEN_BYTES
 
 
 def test_memory_that_runs_out_within_leaves_the_cache_right() -> None:
