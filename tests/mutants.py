@@ -53,8 +53,8 @@ EXPORT = {
     "export/rfprm_export/quantize/round.py": ["gptq", "int4", "int8"],
 }
 TESTS = {
-    module: [f"tests/{folder}/test_{name}.py" for name in names]
-    for folder, modules in (("runtime", RUNTIME), ("export", EXPORT))
+    module: [f"tests/{folder}/test_{name}.py" for name in (*names, *others)]
+    for folder, modules, others in (("runtime", RUNTIME, ["values"]), ("export", EXPORT, []))
     for module, names in modules.items()
 }
 """The tests of each module: those that state its laws, and are quick."""

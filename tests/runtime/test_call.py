@@ -217,6 +217,12 @@ class Limited(Unlimited):
         return True
 
 
+def test_nothing_is_asked_for_where_there_is_nothing_to_score() -> None:
+    engine = CountingEngine()
+    assert Call(engine, admission=Limited(10, 0, 2)).rewards([]) == []
+    assert engine.opened == []
+
+
 @pytest.mark.parametrize("more", [1000, 1500, 2000, 3000, 8000])
 @pytest.mark.parametrize("max_lanes", [1, 8])
 def test_no_pin_is_lifted_for_room_that_nobody_uses(more: int, max_lanes: int) -> None:
