@@ -37,6 +37,7 @@ RUNTIME = {
     "rfprm_lite/plan/cancel.py": ["cache", "cancel"],
     "rfprm_lite/plan/call.py": ["call"],
     "rfprm_lite/plan/packing.py": ["packing"],
+    "rfprm_lite/plan/ports.py": ["tree"],
     "rfprm_lite/plan/schedule.py": ["schedule", "tree", "cache", "call"],
     "rfprm_lite/plan/sequence.py": ["tree"],
     "rfprm_lite/plan/tree.py": ["tree", "cache"],
@@ -82,7 +83,6 @@ def main() -> int:
         copy_tree(tree)
         for module in options.modules:
             counts[module] = mutate(module, tree, cosmic_ray, options.sample, options.seed, ends)
-            shutil.copy(ROOT / module, tree / module)  # when the time is over, a change stays
     print(json.dumps(counts))
     return 0
 
@@ -127,6 +127,8 @@ distributor.name = "local"
             cosmic_ray("exec", "mutants.toml", "mutants.sqlite", seconds=max(1.0, ends - time.monotonic()))
         except subprocess.TimeoutExpired:
             print(f"{module}: the time is over")
+        shutil.copy(ROOT / module, tree / module)  # the time may be over in the middle of a change
+        subprocess.run(ask, cwd=tree, check=True)  # else what was killed says nothing
         return report(module, everything, cosmic_ray("dump", "mutants.sqlite"))
 
 
