@@ -25,6 +25,7 @@ from rfprm_export.quantize.bases import (
     EMBEDDING,
     FINAL_NORM,
     MLP_NORM,
+    POST_NORMS,
     Bases,
     column_groups,
     layer_bases,
@@ -53,6 +54,7 @@ class Network:
                 for part, shape in {
                     ATTENTION_NORM: (hidden,),
                     MLP_NORM: (hidden,),
+                    **dict.fromkeys(POST_NORMS, (hidden,)),
                     "self_attn.q_proj.weight": (queries, hidden),
                     "self_attn.q_proj.bias": (queries,),
                     "self_attn.k_proj.weight": (values, hidden),
@@ -160,6 +162,8 @@ def test_each_product_of_a_layer_gives_what_it_gave(network: Network, index: int
             near(inputs @ network.changed(f"{own}.{part}.weight").T, expected)
     name = f"{own}.self_attn.q_proj.bias"
     assert (network.changed(name) == network.tensors[name]).all()
+    for norm in POST_NORMS:
+        assert (network.changed(f"{own}.{norm}") == network.tensors[f"{own}.{norm}"][order]).all()
     bias = network.tensors[f"{own}.self_attn.v_proj.bias"]
     near(network.changed(f"{own}.self_attn.v_proj.bias")[None], network.by_head(bias[None], index))
     for module in (ATTENDED, INNER):
