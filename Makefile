@@ -15,9 +15,10 @@ test: $(VENV)/.test
 test-wheel: $(VENV)-wheel/.done
 	cd $(VENV)-wheel && RFPRM_TEST_INSTALLED=1 bin/python -m pytest $(CURDIR)/tests/runtime
 
-# Which changes of the code do its tests not notice? MODULES="rfprm_lite/plan/packing.py" MINUTES=10 bounds it.
+# Which changes of the code do its tests not notice? MODULES="rfprm_lite/plan/packing.py" MINUTES=10 bounds it, and
+# SAMPLE=60 draws so many changes of each module.
 mutants: $(VENV)/.test $(VENV)-mutants/.done
-	$(BIN)/python tests/mutants.py --cosmic-ray $(abspath $(VENV)-mutants)/bin/cosmic-ray --minutes $(or $(MINUTES),60) $(MODULES)
+	$(BIN)/python tests/mutants.py --cosmic-ray $(abspath $(VENV)-mutants)/bin/cosmic-ray --minutes $(or $(MINUTES),60) $(if $(SAMPLE),--sample $(SAMPLE)) $(MODULES)
 
 # Ray on a local cluster, and the trainers' own code: TRL, verl, OpenRLHF. An environment of its own, of about 2 GB.
 integration: $(VENV)-integration/.done

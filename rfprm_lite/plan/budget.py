@@ -40,6 +40,16 @@ class RunBudget:
         """Attention scores of one head for some read-outs, each of which attends to at most `tokens` tokens."""
         return max(readouts, self.least_readouts) * tokens if readouts else 0
 
+    def most_scores(self, tokens: int, lanes: int) -> int:
+        """The most attention scores of one head in a run of so many lanes with at most `tokens` tokens each.
+
+        Its lanes have `read_scores` at most; or one lane has one read-out, which is computed in any case. Where tokens
+        are few, all of a chunk may be read out: the most are computed when all lanes but one have one read-out.
+        """
+        others = min(lanes, self.chunk_tokens) - 1
+        readouts = others * self.least_readouts + max(self.chunk_tokens - others, self.least_readouts)
+        return max(self.scores(1, tokens), min(self.read_scores, readouts * tokens))
+
 
 DEFAULT_BUDGET = RunBudget()
 
@@ -90,8 +100,7 @@ class Footprint:
         sizes, budget = self.sizes, self.budget
         shared = (longest + sizes.spare_tokens) * sizes.token_bytes if lanes > 1 else 0
         layers = budget.chunk_tokens * sizes.hidden_size * RUN_BYTES
-        # The budget limits a run's scores, but a run computes one read-out in any case.
-        one_head = max(budget.scores(1, longest), min(budget.read_scores, budget.scores(budget.chunk_tokens, longest)))
+        one_head = budget.most_scores(longest, self.max_lanes)
         scores = one_head * sizes.num_heads * FLOAT_BYTES * SCORE_COPIES
         joined = longest * sizes.kv_size * FLOAT_BYTES * LAST_LAYER_COPIES
         return self.lane_bytes(longest, lanes) + shared + max(layers, scores + joined) + self.cache_bytes

@@ -133,7 +133,7 @@ class Schedule(Generic[C]):
             self._run.append((i, Chunk(lane.index, ids, read_at)))
             tokens -= len(ids)
             scores -= of_chunk
-            if tokens <= 0 or scores <= 0:
+            if not tokens:
                 break
         return [chunk for _, chunk in self._run]
 

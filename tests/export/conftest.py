@@ -21,7 +21,9 @@ from rfprm_lite import PRM
 settings.register_profile(
     "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-settings.register_profile("mutants", settings.get_profile("default"), derandomize=True, phases=[Phase.generate])
+settings.register_profile(
+    "mutants", settings.get_profile("default"), derandomize=True, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("default")
 torch.set_num_threads(1)  # more only get in each other's way on models as small as these
 

@@ -55,3 +55,26 @@ def test_in_the_basis_both_have_the_same_moments(size: int, seed: int) -> None:
     by_scales = (read.diagonal() * scales**2).sum() * (weights.diagonal() / scales**2).sum()
     assert ours.trace() * theirs.trace() <= by_scales * 1.05
     assert np.isfinite(balancing_basis(np.zeros_like(read), weights)).all()
+
+
+@given(st.integers(1, 24), st.integers(0, 99), st.sampled_from([1e-12, 1e-6, 1, 1e6]), st.sampled_from([1e-9, 1e3]))
+def test_the_basis_follows_the_sizes_of_both(size: int, seed: int, one: float, other: float) -> None:
+    """A A^T of activations a times and weights b times as large is sqrt(b / a) times as large; with weights of few
+    outputs, too."""
+    read, weights = moments(size, seed), moments(size, seed + 1)
+    rows = np.random.default_rng(seed).standard_normal((2, size)).astype(np.float32)
+    for of_weights in (weights, rows.T @ rows):
+        basis = balancing_basis(read, of_weights)
+        scaled = balancing_basis(read * np.float32(one), of_weights * np.float32(other))
+        expected = basis @ basis.T * (other / one) ** 0.5
+        np.testing.assert_allclose(scaled @ scaled.T, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@given(st.integers(1, 24), st.integers(0, 99))
+def test_moments_of_channels_alike_are_hardly_damped(size: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    read, weights = (np.eye(size) + 0.3 / size * (rows + rows.T) for rows in draw.uniform(-1, 1, (2, size, size)))
+    basis = balancing_basis(read.astype(np.float32), 5 * weights.astype(np.float32))
+    inverse = np.linalg.inv(basis)
+    ours, theirs = basis.T @ read @ basis, inverse @ (5 * weights) @ inverse.T
+    np.testing.assert_allclose(ours, theirs, atol=0.005 * np.abs(ours).max())

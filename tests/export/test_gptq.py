@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_export.quantize.gptq import DAMPING, LEAF, with_feedback
+from rfprm_export.quantize.gptq import LEAF, with_feedback
 from rfprm_export.quantize.integers import BLOCK, LARGEST, RANGE, quantise_blocks, quantise_rows, row_scales
 from rfprm_export.quantize.round import round_to_nearest
 
@@ -80,8 +80,8 @@ def test_in_blocks_of_4_bits_too() -> None:
 
 def textbook(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """GPTQ as its paper has it, column by column in float64: C^T C = H^-1, C upper triangular; the error of column i
-    is divided by C[i, i] and subtracted from the columns after it, times row i of C."""
-    damped = moments + DAMPING * moments.diagonal().mean() * np.eye(len(moments))
+    is divided by C[i, i] and subtracted from the columns after it, times row i of C. Damped by 0.01."""
+    damped = moments + 0.01 * moments.diagonal().mean() * np.eye(len(moments))
     inverse = np.linalg.cholesky(np.linalg.inv(damped)).T
     pending, values = rows.astype(np.float64), np.empty(rows.shape, np.int8)
     for i in range(rows.shape[1]):

@@ -43,6 +43,7 @@ def test_a_reward_does_not_depend_on_what_else_is_in_the_run(exported: Get, reci
 
 @given(arrays(np.float32, (3, 40), elements=st.floats(-1e4, 1e4, width=32)))
 @example(np.full((3, 40), 1e-45, np.float32))
+@example(np.full((3, 40), SMALLEST))
 def test_quantised_rows_are_within_half_a_unit(block: np.ndarray) -> None:
     values, scales = quantise_rows(block)
     assert values.dtype == np.int8

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_lite import MemoryLimitError
-from rfprm_lite.plan.budget import DEFAULT_PINNED_BYTES, Footprint, ModelSizes, RunBudget
+from rfprm_lite.plan.budget import DEFAULT_PINNED_BYTES, RUN_BYTES, Footprint, ModelSizes, RunBudget
 
 sizes = st.builds(ModelSizes, *[st.integers(1, 4096)] * 4, st.integers(0, 8))
 budgets = st.builds(RunBudget, st.integers(1, 512), st.integers(1, 2**18))
@@ -30,6 +33,7 @@ def test_every_lane_has_its_keys_and_values_and_several_share_a_prefix(
     assert told.bytes(longest, lanes + 1) - two == (lanes - 1) * lane
     assert one - footprint(sizes, budget).bytes(longest, 1) == cache
     assert one > lane + cache
+    assert told.lane_bytes(longest, lanes) == lanes * lane + sizes.token_bytes  # a token for lanes that idle
 
 
 @given(sizes, budgets, lengths, lengths)
@@ -43,14 +47,12 @@ def test_it_grows_with_the_tokens_and_never_with_their_square(
 
 @given(sizes, budgets, lengths)
 def test_a_run_takes_what_its_layers_or_its_read_outs_take(sizes: ModelSizes, budget: RunBudget, longest: int) -> None:
-    """The hidden states of a chunk; or the attention scores and the last layer's keys and values, in float32."""
-    run = footprint(sizes, budget).bytes(longest, 1) - (longest + 1 + sizes.spare_tokens) * sizes.token_bytes
-    assert run >= budget.chunk_tokens * sizes.hidden_size * 4
-    scores = (
-        max(budget.least_readouts * longest, min(budget.read_scores, budget.chunk_tokens * longest)) * sizes.num_heads
-    )
-    attended = scores + 2 * longest * sizes.kv_size
-    assert 4 * attended <= run <= max(budget.chunk_tokens * sizes.hidden_size * 1000, 32 * attended)
+    """The hidden states of a chunk; or 4 copies of the attention scores and of a layer's keys and values, in
+    float32."""
+    told = footprint(sizes, budget)
+    attended = budget.most_scores(longest, LANES) * sizes.num_heads + longest * sizes.kv_size
+    layers = budget.chunk_tokens * sizes.hidden_size * RUN_BYTES
+    assert told.bytes(longest, 1) - told.lane_bytes(longest, 1) == max(layers, 4 * 4 * attended)
 
 
 @given(sizes, budgets, lengths, st.integers(1, 2**36), st.integers(0, 2**30))
@@ -80,6 +82,8 @@ def test_just_enough_is_enough(sizes: ModelSizes, budget: RunBudget, longest: in
     enough = footprint(sizes, budget).bytes(longest, lanes)
     assert footprint(sizes, budget, enough).lanes(longest) == lanes
     assert footprint(sizes, budget, enough + 1).admit(longest, 1, LANES) == (lanes, 1)
+    with pytest.raises(MemoryLimitError):
+        footprint(sizes, budget, footprint(sizes, budget).bytes(longest, 1) - 1).lanes(longest)
     assert footprint(sizes, budget).admit(longest, 2**40, LANES) == (LANES, DEFAULT_PINNED_BYTES)
 
 
@@ -97,6 +101,10 @@ def test_what_a_call_may_pin_is_half_of_the_limit_and_fits_beside_the_call(
         assert not footprint(sizes, budget, times * needed).may_pin(longest, times * needed // 2 + 1)
 
 
+def test_by_default_a_run_has_256_tokens_and_the_scores_of_64_read_outs_of_4096() -> None:
+    assert RunBudget() == RunBudget(chunk_tokens=256, read_scores=64 * 4096, least_readouts=1)
+
+
 def test_beside_an_unlimited_model_two_gigabytes_may_be_pinned() -> None:
     assert footprint(ModelSizes(1, 1, 1, 1, 1), RunBudget()).pin_capacity == DEFAULT_PINNED_BYTES == 2 * 1024**3
 
@@ -105,3 +113,13 @@ def test_beside_an_unlimited_model_two_gigabytes_may_be_pinned() -> None:
 def test_a_few_read_outs_count_as_the_least_that_a_run_computes(budget: RunBudget, readouts: int, tokens: int) -> None:
     assert budget.scores(0, tokens) == 0
     assert budget.scores(readouts, tokens) == (tokens * max(readouts, budget.least_readouts) if readouts else 0)
+
+
+@given(st.builds(RunBudget, st.integers(1, 6), st.integers(1, 300), st.integers(1, 5)), st.integers(1, 3), lengths)
+def test_no_way_to_fill_a_run_takes_more_scores(budget: RunBudget, lanes: int, tokens: int) -> None:
+    ways = itertools.product(range(budget.chunk_tokens + 1), repeat=lanes)
+    most = max(sum(budget.scores(n, tokens) for n in way) for way in ways if sum(way) <= budget.chunk_tokens)
+    one = tokens * budget.least_readouts
+    for limit in (1, one, most // 2, most, most + 1):
+        limited = replace(budget, read_scores=limit)
+        assert limited.most_scores(tokens, lanes) == max(one, min(limit, most))

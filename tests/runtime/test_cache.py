@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 import weakref
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend, score_sequences
 from rfprm_lite.errors import StoppedError
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
-from rfprm_lite.plan.cache import BlockSlice, PrefixCache
+from rfprm_lite.plan.cache import BlockSlice, Lease, PrefixCache
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import TokenSequence
 from test_tree import Sequences, distinct_prefixes, sequences, token_sequences
@@ -56,6 +57,32 @@ def test_a_second_call_costs_nothing(cases: Sequences, lanes: int) -> None:
     assert cache.nbytes == 0
     score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
     assert engine.computed == distinct_prefixes(cases)
+
+
+@given(st.lists(sequences(), max_size=3), sequences(), st.integers(1, 3))
+def test_what_was_computed_is_known_whatever_else_was(others: list[Sequences], cases: Sequences, lanes: int) -> None:
+    """Rewards that were read out later than their tokens were kept, too."""
+    cache = new_cache(10**6)
+    for one in [*others, cases]:
+        score_sequences(FakeEngine(lanes), token_sequences(one), cache)
+    results = score_sequences(engine := FakeEngine(lanes), token_sequences(cases), cache)
+    assert engine.runs == []
+    assert [r.rewards.tolist() for r in results] == [
+        np.array(expected_rewards(*case), np.float32).tolist() for case in cases
+    ]
+
+
+def test_a_reward_goes_with_its_token_where_paths_part() -> None:
+    """The same position on another path has no reward yet."""
+    cache = new_cache(100)
+    score_sequences(FakeEngine(), token_sequences([([0, 1], [1])]), cache)
+    score_sequences(FakeEngine(), token_sequences([([0, 2, 3], [2])]), cache)
+    for ids in ([0, 2], [0, 1]):
+        (result,) = score_sequences(FakeEngine(), token_sequences([(ids, [1])]), cache)
+        assert result.rewards.tolist() == np.array(expected_rewards(ids, [1]), np.float32).tolist()
+    score_sequences(engine := FakeEngine(), token_sequences([([0, 2, 3], [0, 1, 2])]), cache)
+    score_sequences(engine := FakeEngine(), token_sequences([([0, 2, 3], [0, 1, 2])]), cache)
+    assert engine.runs == []
 
 
 def test_a_cached_segment_behind_one_that_must_be_read_again() -> None:
@@ -167,6 +194,21 @@ def test_lanes_that_wait_go_before_pins() -> None:
     assert cache.held_bytes == 9 * TOKEN_BYTES
 
 
+def test_what_just_fits_stays() -> None:
+    cache: PrefixCache[FakeBlock] = PrefixCache(0, FakeBlock.split, pin_capacity=20 * TOKEN_BYTES)
+    lease = cache.lease()
+    score_sequences(FakeEngine(), token_sequences([(list(range(9)), [8])]), lease)
+    lease.leave_lanes("lanes", 11 * TOKEN_BYTES)
+    cache.limit_pins(20 * TOKEN_BYTES)
+    assert cache.held_bytes == 20 * TOKEN_BYTES
+    assert lease.take_lanes() == "lanes"
+    cache.limit_pins(9 * TOKEN_BYTES)
+    assert cache.pinned_bytes == 9 * TOKEN_BYTES
+    cache.limit_pins(30 * TOKEN_BYTES)  # a call may leave more room than leases ever have
+    score_sequences(FakeEngine(), token_sequences([(list(range(30)), [29])]), lease)
+    assert cache.pinned_bytes <= 20 * TOKEN_BYTES
+
+
 def test_memory_that_runs_out_within_leaves_the_cache_right() -> None:
     fails: list[bool] = []
 
@@ -188,6 +230,47 @@ def test_memory_that_runs_out_within_leaves_the_cache_right() -> None:
         cache.clear()
         assert cache.nbytes == 0
         score_sequences(FakeEngine(), token_sequences([first]), cache)
+
+
+def test_without_capacity_only_leases_keep_anything() -> None:
+    assert (new_cache(0).enabled, new_cache(1).enabled, new_cache(0).lease().enabled) == (False, True, True)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 9), st.integers(0, 9))
+def test_a_block_is_cut_to_what_is_kept(known: int, start: int, tokens: int, behind: int) -> None:
+    """Of a block that begins before what is new, and goes on behind it."""
+    cache, ids = new_cache(100), list(range(40))
+    known, end = max(known, start), start + tokens
+    if known:
+        cache.insert(np.array(ids[:known]), block(ids[:known], 0), {})
+    whole = block(ids[: end + behind], start)
+    cache.insert(np.array(ids[:end]), BlockSlice(start, end, whole.block), {})
+    assert cache.nbytes == TOKEN_BYTES * max(known, end)
+    match = cache.match(np.array(ids), np.array([], np.int64))
+    found = [state for kept in match.slices for state in kept.block.states[kept.offset :][: kept.end - kept.start]]
+    assert found == list(block(ids[: max(known, end)], 0).block.states)
+
+
+def test_a_lease_may_end_while_this_thread_uses_the_cache() -> None:
+    """As the garbage collector may have it: it neither waits nor touches the tree."""
+    leases: list[Lease[FakeBlock]] = []
+
+    def split(kept: FakeBlock, tokens: int) -> tuple[FakeBlock, FakeBlock]:
+        leases[0].end()
+        return kept.split(tokens)
+
+    cache: PrefixCache[FakeBlock] = PrefixCache(0, split)
+    leases += [cache.lease(), cache.lease()]
+
+    def use() -> None:
+        leases[0].insert(np.arange(9), block(list(range(9)), 0), {})
+        leases[1].match(np.arange(5), np.array([], np.int64))
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert cache.pinned_bytes == cache.nbytes == 5 * TOKEN_BYTES
 
 
 def test_a_lease_that_ends_frees_at_once() -> None:

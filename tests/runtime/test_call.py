@@ -163,6 +163,23 @@ def test_lanes_beyond_what_is_admitted_are_let_go() -> None:
     assert engine.opened == [(3, 2), (2, 2)]
 
 
+def test_lanes_stay_while_they_are_enough() -> None:
+    engine, cache = CountingEngine(4), PrefixCache[FakeBlock](0, FakeBlock.split)
+    call = Call(engine, lease := cache.lease())
+    call.rewards(token_sequences([([7, i], [1]) for i in range(2)]))
+    call.rewards(token_sequences([([7, i], [1]) for i in range(3)]))  # of three segments one is not in the store
+    assert engine.opened == [(2, 2)]
+    lease.end()
+
+
+def test_lanes_that_are_too_few_are_replaced_by_lanes_as_long() -> None:
+    engine = CountingEngine(4)
+    call = Call(engine)
+    call.rewards(token_sequences([(list(range(10)), [9])]))
+    call.rewards(token_sequences([([7, i], [1]) for i in range(2)]))
+    assert engine.opened == [(1, 10), (2, 10)]
+
+
 def test_after_memory_was_short_a_call_asks_for_no_more_than_it_needs() -> None:
     class Small(CountingEngine):
         def new_lanes(self, count: int, capacity: int) -> FakeLanes:
@@ -198,6 +215,12 @@ class Limited(Unlimited):
             return False
         self.cache.limit_pins(room)
         return True
+
+
+def test_nothing_is_asked_for_where_there_is_nothing_to_score() -> None:
+    engine = CountingEngine()
+    assert Call(engine, admission=Limited(10, 0, 2)).rewards([]) == []
+    assert engine.opened == []
 
 
 @pytest.mark.parametrize("more", [1000, 1500, 2000, 3000, 8000])

@@ -98,6 +98,37 @@ def test_the_choice_is_that_of_reading_everything(
     assert all(len(found[i]) == len(rewards[i]) for i in ranking)
 
 
+@given(
+    st.lists(st.lists(some_rewards, min_size=1, max_size=7), min_size=1, max_size=9),
+    st.sampled_from(AGGREGATES[:5]),
+    st.integers(1, 4),
+)
+def test_what_is_read_further_can_still_be_chosen(
+    candidates: list[list[float]], aggregate: Aggregate, count: int
+) -> None:
+    """The most promising first, WIDTH at once; or one that is half read, to its end."""
+    readings = [reading([1] * len(own), aggregate) for own in candidates]
+    table = Table(readings, [np.array(own, np.float32) for own in candidates])
+
+    def advance(further: Sequence[tuple[int, int]]) -> list[Rewards]:
+        highest = [one.highest(own[:n]) for one, own, n in zip(readings, table.rewards, table.read, strict=True)]
+        order = sorted(range(len(readings)), key=lambda i: (-highest[i], i))
+        is_open = {i: table.read[i] < readings[i].num_readouts for i in order}
+        complete = [i for i in order if not is_open[i]]
+        if len(complete) >= count:  # only what stands before the last of the best complete ones
+            order = order[: order.index(complete[count - 1])]
+        passing = [i for i in order if is_open[i]]
+        assert [i for i, _ in further] == passing[: len(further)]
+        if len(complete) < count and table.read[passing[0]] >= bound.HALFWAY * readings[passing[0]].num_readouts:
+            assert further == [(passing[0], readings[passing[0]].num_readouts)]
+        else:
+            assert len(further) == min(bound.WIDTH, len(passing))
+            assert all(n == table.read[i] + 1 for i, n in further)
+        return table.advance(further)
+
+    bound.best(readings, bound.nothing(readings), count, advance)
+
+
 @pytest.mark.parametrize("aggregate", AGGREGATES[:5], ids=str)
 @pytest.mark.parametrize("count", [1, 4])
 def test_real_pools(aggregate: Aggregate, count: int) -> None:

@@ -60,6 +60,7 @@ def test_the_plan_reads_each_wanted_position_once(cases: Sequences) -> None:
 def test_a_segment_goes_on_where_its_parent_is(cases: Sequences) -> None:
     made = plan(token_sequences(cases))
     for i, segment in enumerate(made.segments):
+        assert segment.start < segment.end
         if segment.parent is None:
             assert segment.start == 0
             continue

@@ -150,7 +150,8 @@ class Bases:
         if module == ATTENDED:  # x A of each head
             return _by_head(x, layer.values)
         if module == INNER:  # (x * c)[:, Q] M
-            return hadamard_mix((x * layer.inner[group])[:, layer.inner_order[group] - (group.start or 0)])
+            ordered = (x * layer.inner[group])[:, layer.inner_order[group] - (group.start or 0)]
+            return hadamard_mix(ordered, mixed_channels(len(layer.inner)))
         return hadamard_mix((x * layer.norms[f"{module}.weight"])[:, self.order])  # (x * s)[:, P] M
 
     def _behind_norm(self, layer: LayerBases, prefix: str, part: str, load: TensorBlocks) -> Iterator[Block]:

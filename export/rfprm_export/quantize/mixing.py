@@ -20,16 +20,17 @@ def mixed_channels(features: int) -> int:
     return min(features & -features, MIXED)
 
 
-def hadamard_mix(rows: Block) -> Block:
+def hadamard_mix(rows: Block, mixed: int | None = None) -> Block:
     """Multiply groups of neighbouring channels by a Hadamard matrix, as the graph does. Done twice, it is undone.
 
     Args:
         rows: float32 [rows, features].
+        mixed: Channels of each group; `mixed_channels` of the features unless given.
 
     Returns:
         float32 [rows, features].
     """
-    matrix = hadamard(mixed_channels(rows.shape[-1]))
+    matrix = hadamard(mixed or mixed_channels(rows.shape[-1]))
     product: Block = (rows.reshape(len(rows), -1, len(matrix)) @ matrix).reshape(rows.shape)
     return product
 
