@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-wheel mutants integration lint docs notebooks build bench benchmarks clean
+.PHONY: demo test test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
@@ -47,6 +47,10 @@ benchmarks: $(VENV)/.test
 	$(BIN)/python bench/run.py --install --save bench/results/$$(date +%F)-0.5b.json
 	$(BIN)/python bench/report.py
 	$(BIN)/python bench/scaling.py
+
+# On a machine with a GPU and onnxruntime-gpu: right, fast, and where the time goes. Half an hour.
+cuda: $(VENV)/.test
+	$(BIN)/python bench/cuda_report.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -18,7 +18,6 @@ import numpy as np
 
 from models import prepare
 from rfprm_lite.bundle.open import open_bundle
-from rfprm_lite.device import DeviceSpec
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan import packing
 from rfprm_lite.plan.cancel import Cancellation
@@ -38,7 +37,7 @@ PAST = 4096
 def main(model: str, variant: str, threads: int, cache: Path) -> None:
     """Measure MODEL: a shape's name, or a bundle's folder."""
     bundle = open_bundle(prepare(model, cache).bundle, LoadOptions(variant=variant, verify=False))
-    engine = open_engine(bundle, DeviceSpec("cpu"), threads)
+    engine = open_engine(bundle, threads)
     ids, nothing = np.arange(8), np.zeros(0, np.int64)
     runs, copies = [], []
     block = engine.new_lanes(1, PAST).caches[0]

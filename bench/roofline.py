@@ -23,7 +23,6 @@ from contender import ModelPaths
 from models import CONTENDING
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.manifest import Variant
-from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.engine import Engine
 from rfprm_lite.engine.session import session_options
 from rfprm_lite.plan.call import Call
@@ -116,7 +115,7 @@ def _profile(
         session = ort.InferenceSession(folder / variant.files[0].path, options, providers=["CPUExecutionProvider"])
         layout = layout_of(manifest, variant)
         budget = budget_of(manifest)
-        engine = Engine(session, layout, DeviceSpec("cpu"), variant.lanes, budget.least_readouts)
+        engine = Engine(session, layout, variant.lanes, budget.least_readouts)
         calls = [[TokenSequence(np.array(s.ids), np.array(s.reads)) for s in call] for call in workload.calls]
         for call in calls:
             Call(engine, budget=budget).rewards(call)

@@ -15,7 +15,11 @@ from shutil import copytree, ignore_patterns
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("rfprm_lite", "export", "README.md", "LICENSE", "pyproject.toml")
-GPU = (('name = "rfprm-lite"', 'name = "rfprm-lite-gpu"'), ('"onnxruntime>=', '"onnxruntime-gpu>='))
+GPU = (
+    ('name = "rfprm-lite"', 'name = "rfprm-lite-gpu"'),
+    # The first whose PagedAttention takes slots and bounds. The extras bring CUDA's libraries: a driver is enough.
+    ('"onnxruntime>=1.23,!=1.24.0,!=1.24.1"', '"onnxruntime-gpu[cuda,cudnn]>=1.31.1"'),
+)
 
 
 def build(tree: Path, output: Path) -> None:

@@ -23,6 +23,10 @@ class DeviceSpec:
     kind: Device
     index: int = 0
 
+    def __str__(self) -> str:
+        """Its name, as `parse` takes it."""
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
     @classmethod
     def parse(cls, name: str) -> DeviceSpec:
         """The device of a name such as `cpu`, `cuda` or `cuda:1`.

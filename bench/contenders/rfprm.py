@@ -8,7 +8,6 @@ import numpy as np
 
 from contender import ModelPaths, Rewards
 from rfprm_lite.bundle.open import open_bundle
-from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.kv import Block
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.plan.cache import PrefixCache
@@ -29,7 +28,7 @@ class Rfprm:
 
     def load(self, model: ModelPaths, threads: int) -> None:
         bundle = open_bundle(model.bundle, LoadOptions(variant=self._variant, verify=False))
-        self._engine = open_engine(bundle, DeviceSpec("cpu"), threads)
+        self._engine = open_engine(bundle, threads)
 
     def begin(self) -> None:
         self._cache = PrefixCache(CACHE_BYTES if self._share == "calls" else 0, Block.split)

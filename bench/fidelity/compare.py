@@ -24,7 +24,6 @@ from rich.table import Table
 
 from rfprm_lite.bundle import manifest as manifests
 from rfprm_lite.bundle.open import open_bundle
-from rfprm_lite.device import DeviceSpec
 from rfprm_lite.evaluate import agreement
 from rfprm_lite.evaluate.agreement import Differences
 from rfprm_lite.options import LoadOptions
@@ -93,7 +92,7 @@ def rewards(bundle: Path, variant: str, read: Pools) -> Rewards:
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     if len(lines) < len(read):
         opened = open_bundle(bundle, LoadOptions(variant=variant, verify=False))
-        engine = open_engine(opened, DeviceSpec("cpu"), None)
+        engine = open_engine(opened, None)
         with kept.open("a", encoding="utf-8") as file:
             for pool in track(read[len(lines) :], variant):
                 found = Call(engine).rewards([c.sequence for c in pool])

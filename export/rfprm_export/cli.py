@@ -63,6 +63,14 @@ ASKED = (
 )
 
 
+DEVICE = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Where variants for CUDA are measured: cuda, cuda:N; cpu emulates.",
+)
+
+
 class _Main(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -94,6 +102,7 @@ def main() -> None:
     "becomes the default.",
 )
 @click.option("--low-memory", is_flag=True, help="Measure parity layer by layer; never load a variant as a whole.")
+@DEVICE
 @click.option("--push-to-hub", metavar="ORG/NAME", help="Upload the bundle to this repository of the hub as well.")
 @click.option("--private", is_flag=True, help="Where that repository has to be made, make it private.")
 @click.option(
@@ -117,6 +126,7 @@ def export(
     variants: str,
     traces: int | None,
     low_memory: bool,
+    device: str,
     push_to_hub: str | None,
     private: bool,
     sets: tuple[str, ...],
@@ -129,7 +139,7 @@ def export(
     with _extra():  # here, so that --help does not wait for torch
         from rfprm_export import evaluation, hub, pipeline
     chosen = [v.strip() for v in variants.split(",") if v.strip()]
-    request = pipeline.Request(source, output, recipe, options, revision, chosen, low_memory, traces)
+    request = pipeline.Request(source, output, recipe, options, revision, chosen, low_memory, traces, device)
     try:
         plan = pipeline.plan(request)
         if dry_run:
@@ -158,9 +168,16 @@ def export(
 @click.option("--reference", required=True, help="The checkpoint that it was made from, a folder or a hub id.")
 @click.option("--revision", help="Branch, tag or commit, where the reference is a hub id.")
 @click.option("--low-memory", is_flag=True, help="Layer by layer; never load a variant as a whole.")
+@DEVICE
 @_asked
 def verify(
-    bundle: Path, reference: str, revision: str | None, low_memory: bool, recipe: str | None, options: Options
+    bundle: Path,
+    reference: str,
+    revision: str | None,
+    low_memory: bool,
+    device: str,
+    recipe: str | None,
+    options: Options,
 ) -> None:
     """Measure again how far the step rewards of BUNDLE's variants are from PyTorch's.
 
@@ -174,9 +191,10 @@ def verify(
     table = Table("variant", "mean", "99th percentile", "max.", "max. when it was made", "bound")
     kept = True
     try:
-        for variant, measured in pipeline.verify(
-            bundle, reference, revision, recipe=recipe, options=options, low_memory=low_memory
-        ):
+        measuring = pipeline.verify(
+            bundle, reference, revision, recipe=recipe, options=options, low_memory=low_memory, device=device
+        )
+        for variant, measured in measuring:
             missed = VARIANTS[variant.name].bound.missed(measured)
             kept &= missed is None
             table.add_row(*_row(variant, measured, missed))

@@ -31,6 +31,8 @@ from rfprm_export.write.report import commands
 from rfprm_export.write.variant import VariantWriter, write_tokenizer, write_variant
 from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
 from rfprm_lite.bundle.open import Bundle, check_files, read_manifest
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import BundleFormatError, NumericalError
 from rfprm_lite.text.encoding import Encoder
 
@@ -78,7 +80,7 @@ def carry_out(
         ExportError: See `export`.
         OSError: See `export`.
     """
-    request, spec = plan.request, plan.spec
+    request, spec, device = plan.request, plan.spec, DeviceSpec.parse(plan.request.device)
     reference = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), plan.encoder)
     _log.info("recipe %s: %s", spec.recipe.name, plan.recognition.reason)
     if spec.frozen_date:
@@ -98,8 +100,10 @@ def carry_out(
                 )
                 bundle = Bundle(folder, manifest, written)
                 if variant.calibration == "moments" and calibration:
-                    bundle = correct_bias(bundle, spec, calibration, by_layer=request.low_memory)
-                measured = parity.measure(bundle, plan.encoder, plan.texts, expected, by_layer=request.low_memory)
+                    bundle = correct_bias(bundle, spec, calibration, by_layer=request.low_memory, device=device)
+                measured = parity.measure(
+                    bundle, plan.encoder, plan.texts, expected, by_layer=request.low_memory, device=device
+                )
             except (NumericalError, RangeError) as error:
                 if variant.bound.needed or (variant is plan.chosen[-1] and not done):
                     raise ParityError(f"{variant.name}: {error}. No bundle was written") from error
@@ -112,7 +116,12 @@ def carry_out(
             done.append(msgspec.structs.replace(bundle.variant, parity=measured, missed=missed))
         manifest = msgspec.structs.replace(manifest, variants=tuple(done))
         again = commands(
-            manifest, request.recipe, request.options, most_traces=request.most_traces, low_memory=request.low_memory
+            manifest,
+            request.recipe,
+            request.options,
+            most_traces=request.most_traces,
+            low_memory=request.low_memory,
+            device=request.device,
         )
         write_descriptions(folder, manifest, again, frozen_date=spec.frozen_date)
     return manifest
@@ -126,6 +135,7 @@ def verify(
     recipe: str | None = None,
     options: Options = NO_OPTIONS,
     low_memory: bool = False,
+    device: str = "cpu",
 ) -> Iterator[tuple[Variant, Parity]]:
     """Measure a bundle's variants again, against the checkpoint that it was made from.
 
@@ -136,6 +146,7 @@ def verify(
         recipe: The TOML file of a recipe of your own; otherwise the bundle says which.
         options: Those that the bundle was made with.
         low_memory: Whether to measure layer by layer.
+        device: Where variants for CUDA are run; on "cpu" they are emulated.
 
     Yields:
         Each variant with its parity as measured now.
@@ -146,7 +157,10 @@ def verify(
         CheckpointError: The checkpoint is not as expected.
         RecipeError: The bundle's recipe does not fit it.
         NumericalError: A reward is no number.
+        DeviceError: The device is not there.
     """
+    spec_of_device = DeviceSpec.parse(device)
+    require_available(spec_of_device)
     manifest = read_manifest(folder, str(folder))
     unknown = [variant.name for variant in manifest.variants if variant.name not in VARIANTS]
     if unknown:
@@ -162,7 +176,7 @@ def verify(
     expected = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), encoder).step_rewards(texts.traces)
     for variant in manifest.variants:
         bundle = Bundle(folder, manifest, variant)
-        yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory)
+        yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory, device=spec_of_device)
 
 
 def _calibrate(

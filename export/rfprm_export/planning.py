@@ -30,6 +30,8 @@ from rfprm_export.write.bundle import empty_manifest
 from rfprm_export.write.size import VariantPlan
 from rfprm_export.write.variant import bundle_tokenizer
 from rfprm_lite.bundle.manifest import File
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine.session import require_available
 from rfprm_lite.errors import BundleFormatError, InputError
 from rfprm_lite.text.encoding import Encoder
 
@@ -47,6 +49,7 @@ class Request:
         variants: Their names.
         low_memory: Whether parity is measured layer by layer, so that no variant is ever loaded as a whole.
         most_traces: For calibration, and as many candidates for parity, where PyTorch would take too long for all.
+        device: Where variants for CUDA are run to measure and correct them; on "cpu" they are emulated.
     """
 
     source: str
@@ -57,6 +60,7 @@ class Request:
     variants: Sequence[str] = tuple(VARIANTS)
     low_memory: bool = False
     most_traces: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,9 @@ def plan(request: Request) -> Plan:
         CheckpointError: See `export`, and so the others: all that it refuses but what the weights give cause for.
         RecipeError: See `export`.
         ExportError: See `export`.
+        DeviceError: The device is not there.
     """
+    require_available(DeviceSpec.parse(request.device))
     unknown = sorted(set(request.variants) - VARIANTS.keys())
     if unknown or not request.variants:
         raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")

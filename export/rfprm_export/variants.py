@@ -10,10 +10,10 @@ from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.families.family import ExportRecipe
 from rfprm_export.graph import network
 from rfprm_export.graph.arithmetic import Arithmetic
-from rfprm_export.graph.floating import Float16Arithmetic, FloatArithmetic
-from rfprm_export.graph.int4 import Int4Arithmetic
+from rfprm_export.graph.floating import BFloat16Arithmetic, Float16Arithmetic, FloatArithmetic
+from rfprm_export.graph.int4 import Int4Arithmetic, Int4BFloat16Arithmetic
 from rfprm_export.graph.int8 import Int8Arithmetic
-from rfprm_export.graph.network import Graph
+from rfprm_export.graph.network import Graph, KVLayout
 from rfprm_export.graph.nodes import Nodes
 from rfprm_export.graph.weights import Shape, Weights
 from rfprm_export.oracle.rotary import rotary_tables
@@ -72,17 +72,19 @@ class VariantSpec:
         made_by: What the manifest says of it, besides what calibration does.
         calibration: What it needs to know of the activations: `moments`, to balance, round and correct its weights;
             `ranges`, to see what overflows; None for nothing.
+        kv_layout: Where its keys and values are.
     """
 
     name: str
-    dtype: Literal["float32", "float16", "int8", "int4"]
-    kv_dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "bfloat16", "int8", "int4"]
+    kv_dtype: Literal["float32", "float16", "bfloat16"]
     devices: tuple[Device, ...]
     arithmetic: Callable[[Nodes, Weights], Arithmetic]
     bound: Bound
     lanes: int
     made_by: tuple[str, ...] = ()
     calibration: Literal["moments", "ranges"] | None = None
+    kv_layout: KVLayout = "lanes"
 
     def graph(
         self, architecture: Architecture, spec: ExportRecipe, head: Mapping[str, Shape], wide: Collection[int] = ()
@@ -103,6 +105,7 @@ class VariantSpec:
             self.lanes,
             rotary_tables(architecture),
             wide,
+            self.kv_layout,
         )
 
     def entry(self, files: tuple[File, ...], said: tuple[str, ...]) -> Variant:
@@ -113,12 +116,25 @@ class VariantSpec:
             said: What calibration did.
         """
         made_by = (*said, *self.made_by)
-        return Variant(self.name, files, self.dtype, self.kv_dtype, self.lanes, self.devices, made_by, None)
+        return Variant(
+            self.name,
+            files,
+            self.dtype,
+            self.kv_dtype,
+            self.lanes,
+            self.devices,
+            made_by,
+            None,
+            kv_layout=self.kv_layout,
+        )
 
 
 CPU_LANES = 4
 """With 4 lanes 64 candidates of 8 tokens take 0.80 s in place of 1.48 s. One trace of 2,048 tokens takes 2.18 s in
 place of 2.13 s (bench/log/2026-11-23-lanes.md)."""
+GPU_LANES = 128
+"""A run on pages holds any number of segments up to this: they cost nothing but a row of page ids. ONNX Runtime's
+kernel took 256 in its first versions."""
 QUANTISED = Bound(needed=False, mean=0.01, p99=0.05, rewards=300)
 """A 99th percentile needs at least 300 rewards, three of them above it. With 101 rewards a variant once kept the bound
 that it missed on 41,153 (bench/log/2026-11-24-300-rewards-for-p99.md)."""
@@ -146,9 +162,37 @@ FP16 = VariantSpec(
     ("cuda",),
     Float16Arithmetic,
     QUANTISED,
-    1,  # a GPU has other means to fill a run, and each lane costs a kernel's start a layer
+    GPU_LANES,
     ("float16 weights, activations and KV cache; float32 residual stream, norms and head",),
     calibration="ranges",
+    kv_layout="paged",
+)
+BF16 = VariantSpec(
+    "bf16",
+    "bfloat16",
+    "bfloat16",
+    ("cuda",),
+    BFloat16Arithmetic,
+    QUANTISED,
+    GPU_LANES,
+    ("bfloat16 weights, activations and KV cache; float32 residual stream, norms and head",),
+    kv_layout="paged",
+)
+INT4_BF16 = VariantSpec(
+    "int4-bf16",
+    "int4",
+    "bfloat16",
+    ("cuda",),
+    Int4BFloat16Arithmetic,
+    QUANTISED,
+    GPU_LANES,
+    (
+        f"4-bit weights, a bfloat16 scale a block of {BLOCK}",
+        "s8 embeddings, a scale a token",
+        "bfloat16 activations and KV cache; float32 residual stream, norms and head",
+    ),
+    calibration="moments",
+    kv_layout="paged",
 )
 INT4 = VariantSpec(
     "int4",
@@ -162,4 +206,4 @@ INT4 = VariantSpec(
     calibration="moments",
 )
 
-VARIANTS = {variant.name: variant for variant in (INT8, FP32, FP16, INT4)}
+VARIANTS = {variant.name: variant for variant in (INT8, FP32, FP16, BF16, INT4, INT4_BF16)}

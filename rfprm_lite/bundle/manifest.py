@@ -129,24 +129,29 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parity: How far its rewards are from PyTorch's; None only while the exporter still measures it.
         missed: The bound of parity that it missed, in words; None if it kept them. A variant that missed one is never a
             default.
+        kv_layout: Where keys and values are: "lanes", a buffer for each segment of a run, on CPUs; or "paged", in pages
+            that all segments share, on GPUs.
 
     Raises:
-        ValueError: If there is no file, device or lane.
+        ValueError: If there is no file, device or lane, or if the layout is none of its devices'.
     """
 
     name: str
     files: tuple[File, ...]
-    dtype: Literal["float32", "float16", "int8", "int4"]
-    kv_dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "bfloat16", "int8", "int4"]
+    kv_dtype: Literal["float32", "float16", "bfloat16"]
     lanes: int
     devices: tuple[Device, ...]
     made_by: tuple[str, ...]
     parity: Parity | None
     missed: str | None = None
+    kv_layout: Literal["lanes", "paged"] = "lanes"
 
     def __post_init__(self) -> None:
         if not self.files or not self.devices or self.lanes < 1:
             raise ValueError(f"variant {self.name!r} needs a file, a device and a lane")
+        if set(self.devices) != {"cuda" if self.kv_layout == "paged" else "cpu"}:
+            raise ValueError(f"variant {self.name!r} has kv_layout {self.kv_layout}, which {self.devices} can't run")
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,14 +6,18 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any
 
 import click
 from rich.table import Table
 
 from rfprm_lite.cli.shared import console
-from rfprm_lite.engine import cpu
-from rfprm_lite.engine.session import available_providers
+from rfprm_lite.engine import cpu, cuda
+from rfprm_lite.engine.session import available_providers, cuda_version
+from rfprm_lite.errors import DeviceError
 
 PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
 TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
@@ -23,7 +27,7 @@ TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Show versions, providers and CPU, and what is wrong. Exit code 1 where something is.
+    """Show versions, providers, CPU and GPUs, and what is wrong. Exit code 1 where something is.
 
     Example: rfprm doctor --json
     """
@@ -34,6 +38,8 @@ def doctor(as_json: bool) -> None:
     except (ImportError, AttributeError) as error:  # what is left after two wheels overwrote each other
         providers = []
         problems.append(f"onnxruntime does not work: {error}. Uninstall it and install it again")
+    gpu = Gpu.found()
+    problems += gpu.problems
     python, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
     logical_cpus, instructions = os.cpu_count() or 1, cpu.instructions()
     slow = "u8 x u8, slower: this CPU's u8 x s8 products may saturate"
@@ -48,6 +54,7 @@ def doctor(as_json: bool) -> None:
             "logical_cpus": logical_cpus,
             "instructions": instructions,
             "int8_kernels": int8_kernels,
+            "gpu": {"driver": gpu.driver, "cuda": gpu.cuda, "missing_libraries": gpu.missing, "cards": gpu.cards},
             "problems": problems,
         }
         click.echo(json.dumps(report))
@@ -62,10 +69,72 @@ def doctor(as_json: bool) -> None:
         table.add_row("threads", f"one a physical core by default, of {logical_cpus} logical ones")
         table.add_row("instructions", known)
         table.add_row("int8 kernels", int8_kernels)
+        table.add_row("driver", gpu.driver or "no NVIDIA driver")
+        table.add_row("CUDA", gpu.cuda_line)
+        for card in gpu.cards:
+            table.add_row(f"cuda:{card['index']}", gpu_line(card))
         table.add_row("problems", "\n".join(problems) or "none found")
         console().print(table)
     if problems:
         sys.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What is known of GPUs here.
+
+    Attributes:
+        driver: The NVIDIA driver's release and the newest CUDA that it runs; empty without one.
+        cuda: The CUDA that ONNX Runtime was built with; empty without one.
+        missing: CUDA's libraries that don't load, and are needed.
+        cards: The fields of each `cuda.Card`.
+        problems: In words.
+    """
+
+    driver: str
+    cuda: str
+    missing: list[str]
+    cards: list[dict[str, Any]]
+    problems: list[str]
+
+    @classmethod
+    def found(cls) -> Gpu:
+        """Ask the driver and ONNX Runtime."""
+        try:
+            built = cuda_version()
+        except (ImportError, AttributeError):  # told among the other problems
+            built = ""
+        missing = cuda.missing_libraries(built) if built else []
+        try:
+            driver, cards = cuda.driver(), cuda.cards()
+        except DeviceError as error:
+            problems = [f"onnxruntime-gpu is installed, but {error}"] if built else []
+            return cls("", built, missing, [], problems)
+        newest = ".".join(map(str, driver.cuda))
+        problems = [reason for card in cards if built and (reason := cuda.too_old(card))]
+        if built and driver.cuda < tuple(map(int, built.split(".")[:2])):
+            problems.append(
+                f"the driver runs CUDA up to {newest}, onnxruntime-gpu needs {built}: install a newer driver"
+            )
+        if missing:
+            needed = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            problems.append(f"libraries of CUDA don't load: {', '.join(missing)}. {needed} brings them")
+        told = f"{driver.release or 'of unknown release'}, CUDA up to {newest}"
+        return cls(told, built, missing, [asdict(card) for card in cards], problems)
+
+    @property
+    def cuda_line(self) -> str:
+        """The CUDA of ONNX Runtime, for the table."""
+        if not self.cuda:
+            return "this onnxruntime was built without it" + (": rfprm-lite-gpu brings one" if self.cards else "")
+        return f"{self.cuda}, {'libraries are missing' if self.missing else 'its libraries load'}"
+
+
+def gpu_line(card: Mapping[str, Any]) -> str:
+    """A card in one line."""
+    free, total = (card[f"{what}_bytes"] / 1e9 for what in ("free", "total"))
+    major, minor = card["capability"]
+    return f"{card['name']}, compute capability {major}.{minor}, {free:.1f} of {total:.1f} GB free"
 
 
 def package_problems(packages: dict[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The engine: one method, prefill.
+"""The engine for CPUs: one method, prefill. `rfprm_lite.engine.paged` has that for GPUs.
 
 In: token ids on top of a lane's KV cache, and positions, for one or more lanes. Out: rewards at those positions. Knows
 nothing of text, recipes, steps or plans.
@@ -26,16 +26,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.kv import KVCache, Layout
-from rfprm_lite.engine.memory import DeviceMemory, HostMemory, Memory
+from rfprm_lite.engine.run import check_numbers, run_session
 from rfprm_lite.engine.session import open_session
-from rfprm_lite.errors import BundleFormatError, EngineError, NumericalError
+from rfprm_lite.errors import BundleFormatError
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.ports import Chunk
 from rfprm_lite.plan.sequence import Rewards
@@ -68,15 +68,12 @@ class KVLanes:
 class Engine:
     """Runs a bundle's graph. Has no state of its own: several threads may use it, each with its own lanes."""
 
-    def __init__(
-        self, session: ort.InferenceSession, layout: Layout, device: DeviceSpec, lanes: int, least_readouts: int
-    ) -> None:
+    def __init__(self, session: ort.InferenceSession, layout: Layout, lanes: int, least_readouts: int) -> None:
         """An engine on an open session.
 
         Args:
             session: The graph's session.
             layout: Shapes of its keys and values.
-            device: Where the session runs.
             lanes: Lanes of the graph.
             least_readouts: Rows that the last layer's attention computes at least for a lane; see `least_readouts`.
 
@@ -86,41 +83,37 @@ class Engine:
         _check_contract(session, layout, lanes)
         self._session = session
         self._layout = layout
-        self._place = (device.kind, device.index, layout.dtype)
-        self._memory: Memory[Any] = HostMemory() if device.kind == "cpu" else DeviceMemory(device)
+        self._place = ("cpu", 0, layout.dtype)
         self._least_readouts = least_readouts
         self.max_lanes = lanes
 
     @classmethod
-    def open(
-        cls, graph: Path, layout: Layout, device: DeviceSpec, lanes: int, threads: int | None, least_readouts: int
-    ) -> Engine:
+    def open(cls, graph: Path, layout: Layout, lanes: int, threads: int | None, least_readouts: int) -> Engine:
         """The engine of a graph file.
 
         Args:
             graph: The file.
             layout: Shapes of its keys and values.
-            device: Where it runs.
             lanes: Lanes of the graph.
             threads: Within an operator; None for one a physical core.
             least_readouts: Rows that the last layer's attention computes at least for a lane; see `least_readouts`.
 
         Raises:
-            DeviceError: If the device can't be had.
+            DeviceError: If `threads` is no count.
             BundleFileError: If ONNX Runtime refuses the graph.
             BundleFormatError: If the graph is not of this layout or has other lanes.
         """
-        return cls(open_session(graph, device, threads), layout, device, lanes, least_readouts)
+        return cls(open_session(graph, DeviceSpec("cpu"), threads), layout, lanes, least_readouts)
 
     def new_lanes(self, count: int, capacity: int) -> KVLanes:
-        """New lanes on the engine's device, with empty caches.
+        """New lanes, with empty caches.
 
         Args:
             count: How many, from 1 to `max_lanes`.
             capacity: Tokens that each has room for.
         """
-        caches = [KVCache(self._layout, capacity, self._memory) for _ in range(count)]
-        return KVLanes(caches, KVCache(self._layout, 0, self._memory), self._session.io_binding())
+        caches = [KVCache(self._layout, capacity) for _ in range(count)]
+        return KVLanes(caches, KVCache(self._layout, 0), self._session.io_binding())
 
     def prefill(self, lanes: KVLanes, chunks: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
         """Append each chunk to the cache of its lane, and compute its rewards.
@@ -161,27 +154,11 @@ class Engine:
             cache = lanes.caches[lane] if lane in chunks else lanes.idle
             self._bind(lanes, lane, cache, int(inputs["lane_tokens"][lane]), int(inputs["lane_totals"][lane]))
         lanes.binding.bind_output("rewards", "cpu")
-        self._run_session(lanes.binding, cancel)
+        run_session(self._session, lanes.binding, cancel)
         rewards: Rewards = lanes.binding.get_outputs()[-1].numpy()
-        _check_numbers(rewards, inputs["positions"][inputs["read_rows"]])
+        check_numbers(rewards, inputs["positions"][inputs["read_rows"]])
         starts = np.cumsum(inputs["lane_reads"]) - inputs["lane_reads"]
         return [rewards[starts[lane] :][: len(c.read_at)] for lane, (_, c) in chunks.items()]
-
-    def _run_session(self, binding: ort.IOBinding, cancel: Cancellation) -> None:
-        """One run, which a request to cancel ends within milliseconds. Raises StoppedError, EngineError."""
-        import onnxruntime as ort
-
-        options = ort.RunOptions()
-
-        def terminate() -> None:
-            options.terminate = True
-
-        with cancel.interrupting(terminate):
-            try:
-                self._session.run_with_iobinding(binding, options)
-            except Exception as error:  # ONNX Runtime's own have no common base but Exception
-                cancel.check()
-                raise EngineError(f"ONNX Runtime failed: {error}") from error
 
     def _bind(self, lanes: KVLanes, lane: int, cache: KVCache, tokens: int, total: int) -> None:
         """Bind past and present of a lane; what is bound since an earlier run is left alone."""
@@ -257,16 +234,6 @@ def least_readouts(head_size: int, num_heads: int, num_kv_heads: int) -> int:
 def _repeated(read_at: NDArray[np.int64], least: int) -> NDArray[np.int64]:
     """The same read-outs, the last repeated until there are `least`; none stays none."""
     return np.append(read_at, np.repeat(read_at[-1:], max(0, least - len(read_at))))
-
-
-def _check_numbers(rewards: Rewards, positions: NDArray[np.int64]) -> None:
-    wrong = ~np.isfinite(rewards)
-    if wrong.any():
-        raise NumericalError(
-            f"{wrong.sum()} of {len(rewards)} rewards are no numbers, the first at token {positions[wrong][0]}: the "
-            "variant's arithmetic overflowed or its weights are damaged. Take another variant (fp32 can't overflow "
-            "where PyTorch does not), or check the bundle with rfprm-export verify"
-        )
 
 
 def _check_contract(session: ort.InferenceSession, layout: Layout, lanes: int) -> None:

@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-
-from rfprm_lite.engine.memory import Memory
 
 SPARE = 1
 """Spare tokens of a buffer: the engine may append one padding token to a run (engine._not_one_row). It is behind the
@@ -68,21 +65,20 @@ class Layout:
 class _Arrays:
     """The two arrays, with room for `capacity` tokens."""
 
-    def __init__(self, layout: Layout, capacity: int, memory: Memory[Any]) -> None:
+    def __init__(self, layout: Layout, capacity: int) -> None:
         self.layout = layout
         self.capacity = capacity
-        self.memory = memory
-        self.inner = memory.empty(layout.inner_shape(capacity), layout.dtype)
-        self.last = memory.empty(layout.last_shape(capacity), layout.dtype)
+        self.inner = np.empty(layout.inner_shape(capacity), layout.dtype)
+        self.last = np.empty(layout.last_shape(capacity), layout.dtype)
 
     def copy(self, at: int, source: _Arrays, start: int, tokens: int) -> None:
         """Overwrite tokens [at, at + tokens) with those of the source from `start` on."""
-        self.memory.copy(self.inner, at, source.inner, start, tokens)
-        self.memory.copy(self.last, at, source.last, start, tokens)
+        self.inner[..., at : at + tokens, :] = source.inner[..., start : start + tokens, :]
+        self.last[:, at : at + tokens] = source.last[:, start : start + tokens]
 
     def part(self, start: int, end: int) -> Block:
         """A copy of tokens [start, end)."""
-        part = _Arrays(self.layout, end - start, self.memory)
+        part = _Arrays(self.layout, end - start)
         part.copy(0, self, start, end - start)
         return Block(part)
 
@@ -114,8 +110,8 @@ class Block:
 class KVCache:
     """Keys and values of up to `capacity` tokens. Owned by one call, used by one thread."""
 
-    def __init__(self, layout: Layout, capacity: int, memory: Memory[Any]) -> None:
-        self.arrays = _Arrays(layout, capacity + SPARE, memory)
+    def __init__(self, layout: Layout, capacity: int) -> None:
+        self.arrays = _Arrays(layout, capacity + SPARE)
         self._length = 0
 
     @property
@@ -177,7 +173,7 @@ class KVCache:
             index: 2 * layer for keys, 2 * layer + 1 for values.
         """
         size = math.prod(self.arrays.layout.inner_shape(self.arrays.capacity)[1:]) * self.arrays.layout.dtype.itemsize
-        return self.arrays.memory.address(self.arrays.inner) + index * size
+        return self.arrays.inner.ctypes.data + index * size
 
     def last_address(self, index: int, token: int) -> int:
         """The address of the last layer's keys or values from a token on: [tokens, num_kv_heads * head_size].
@@ -188,4 +184,4 @@ class KVCache:
         """
         _, capacity, features = self.arrays.layout.last_shape(self.arrays.capacity)
         row = features * self.arrays.layout.dtype.itemsize
-        return self.arrays.memory.address(self.arrays.last) + (index * capacity + token) * row
+        return self.arrays.last.ctypes.data + (index * capacity + token) * row

@@ -5,6 +5,8 @@ In: a graph file and a device's name. Out: a session that runs on that device, o
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,11 +54,33 @@ def available_providers() -> list[str]:
     return list(ort.get_available_providers())
 
 
-def open_session(graph: Path | bytes, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
+def cuda_version() -> str:
+    """The version of CUDA that this ONNX Runtime was built with; empty where it was built without.
+
+    Its libraries are looked for in the wheels that bring them, as before a session.
+    """
+    if "CUDAExecutionProvider" not in available_providers():
+        return ""
+    import onnxruntime as ort
+
+    preload()
+    return str(getattr(ort, "cuda_version", ""))
+
+
+def preload() -> None:
+    """Load CUDA's libraries from the wheels that bring them, before the first session. Quietly: see `rfprm doctor`."""
+    import onnxruntime as ort
+
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls()
+
+
+def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
     """Open a session on a device.
 
     Args:
-        graph: A file, or the bytes of a graph without external data.
+        graph: The file.
         device: Where it runs.
         threads: Within an operator; None for one a physical core.
 
@@ -70,17 +94,13 @@ def open_session(graph: Path | bytes, device: DeviceSpec, threads: int | None) -
 
     options = session_options(threads)
     try:
-        session = ort.InferenceSession(
-            graph if isinstance(graph, bytes) else str(graph), options, providers=_providers(device)
-        )
+        session = ort.InferenceSession(str(graph), options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
-        raise BundleFileError(
-            f"ONNX Runtime can't load {graph if isinstance(graph, Path) else 'a graph'}: {error}"
-        ) from error
+        raise BundleFileError(f"ONNX Runtime can't load {graph}: {error}") from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError(
             "device='cuda' was asked for, but ONNX Runtime could not start its CUDA provider (its log says why; "
-            "often a missing CUDA or cuDNN library). rfprm-lite does not fall back to the CPU by itself"
+            "often a missing CUDA or cuDNN library: rfprm doctor names it). rfprm-lite does not fall back to the CPU"
         )
     return session
 
@@ -110,12 +130,9 @@ def session_options(threads: int | None) -> ort.SessionOptions:
 
 
 def _providers(device: DeviceSpec) -> list[str | tuple[str, dict[str, str]]]:
-    import onnxruntime as ort
-
     if device.kind == "cpu":
         return ["CPUExecutionProvider"]
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-    # TF32 would round the head's float32 products to 10 bits.
-    options = {"device_id": str(device.index), "use_tf32": "0"}
+    preload()
+    # TF32 would round the head's float32 products to 10 bits. By default memory would be taken in powers of two.
+    options = {"device_id": str(device.index), "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
     return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]

@@ -149,3 +149,56 @@ class Footprint:
         pinned = min(pinned, self.room(longest, 1))
         lanes = max(n for n in range(1, min(most, self.max_lanes) + 1) if self.room(longest, n) >= pinned)
         return lanes, self.room(longest, lanes)
+
+
+GPU_CHUNKS = (8192, 4096, 2048, 1024, 512)
+"""Tokens of one run on a GPU, from what fills it to what fits beside little memory."""
+GPU_RUN_BYTES = 160
+"""Bytes of temporary arrays per token and hidden feature in one run on a GPU. Reckoned, not measured: in Qwen2's MLP
+45 live at once in 16 bits, 80 where it is float32, and twice that for what the allocator rounds up."""
+GPU_READ_SCORES = 2**62
+"""On a GPU the last layer attends from every token, by the kernel of the other layers: scores are never held."""
+
+
+def gpu_budget(hidden_size: int, room: int) -> RunBudget:
+    """The most that one run computes on a GPU: as many tokens as take at most a quarter of the room, 512 at least.
+
+    Args:
+        hidden_size: Features of the hidden states.
+        room: Bytes for runs, keys and values.
+    """
+    fitting = (tokens for tokens in GPU_CHUNKS if 4 * gpu_run_bytes(hidden_size, tokens) <= room)
+    return RunBudget(next(fitting, GPU_CHUNKS[-1]), GPU_READ_SCORES)
+
+
+def gpu_run_bytes(hidden_size: int, tokens: int) -> int:
+    """Bytes of temporary arrays in one run of so many tokens on a GPU."""
+    return hidden_size * tokens * GPU_RUN_BYTES
+
+
+def pages_of_call(longest: int, lanes: int, page_tokens: int) -> int:
+    """Pages that a call holds: those of its lanes, and as many for the paths that wait for their branches.
+
+    Each path may begin in the middle of a page, which is then its own.
+    """
+    of_path = -(-longest // page_tokens) + 1
+    return of_path * lanes * 2 if lanes > 1 else of_path
+
+
+@dataclass(frozen=True, slots=True)
+class PagedFootprint(Footprint):
+    """The memory that calls may take of an engine's pages, which are there from the beginning; see `Footprint`.
+
+    Attributes:
+        page_tokens: Tokens of a page.
+    """
+
+    page_tokens: int = 1
+
+    def bytes(self, longest: int, lanes: int) -> int:
+        """The most bytes of pages that a call takes, what is kept included. A run's own arrays are not in pages."""
+        return self.lane_bytes(longest, lanes) + self.cache_bytes
+
+    def lane_bytes(self, longest: int, lanes: int) -> int:
+        """Bytes of the pages of lanes with room for `longest` tokens each."""
+        return pages_of_call(longest, lanes, self.page_tokens) * self.page_tokens * self.sizes.token_bytes

@@ -192,6 +192,19 @@ class PrefixCache(Generic[B]):
             self._settle()
             self._evict(0)
 
+    def give_back(self, nbytes: int) -> None:
+        """Forget so many bytes, or all there are: first what no lease pins, then idle lanes, then pins are lifted."""
+        with self._lock:
+            self._settle()
+            kept = self._free.nbytes
+            self._evict(max(0, kept - nbytes))
+            if (missing := nbytes - kept) > 0:
+                self._idle.clear()
+                wanted = max(0, self._pinned.nbytes - missing)
+                while self._pinned.nbytes > wanted:
+                    self._move(self._pinned.oldest, set())
+                self._evict(0)
+
     def lease(self) -> Lease[B]:
         """A new hold on prefixes: those that are matched or inserted through it stay until it ends."""
         return Lease(self, next(self._lease_numbers))

@@ -12,12 +12,9 @@ from typing import Any
 from rfprm_lite.aggregate import AggregateLike, AnyAggregate, as_aggregate
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine.engine import KVLanes
-from rfprm_lite.engine.kv import Block
 from rfprm_lite.errors import ContextLengthError, ForkError, InputTypeError, RfprmError
 from rfprm_lite.lists import iterated, listed
 from rfprm_lite.options import LoadOptions, Truncate
-from rfprm_lite.plan.budget import Footprint
 from rfprm_lite.plan.cache import Lease, PrefixCache
 from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.cancel import Cancellation
@@ -26,7 +23,7 @@ from rfprm_lite.results import Score
 from rfprm_lite.scale import Scale
 from rfprm_lite.scoring.request import Request, joined
 from rfprm_lite.scoring.truncation import require, shortened
-from rfprm_lite.scoring.wiring import budget_of, open_engine, packing_of, sizes_of
+from rfprm_lite.scoring.wiring import open_model
 from rfprm_lite.text.encoding import Encoder
 from rfprm_lite.trace import Problem, Response, Trace, as_trace
 from rfprm_lite.written.splitting import require_splitter
@@ -44,14 +41,13 @@ class Scorer:
     def __init__(self, bundle: Bundle, device: DeviceSpec, options: LoadOptions) -> None:
         require(options.truncate)
         self._truncate = options.truncate
-        manifest, variant = bundle.manifest, bundle.variant
+        manifest = bundle.manifest
         self.encoder = Encoder.from_file(bundle.tokenizer, manifest.recipe, manifest.max_tokens)
-        self._budget = budget_of(manifest)
-        sizes = sizes_of(manifest, variant)
-        self.footprint = Footprint(sizes, variant.lanes, options.cache_bytes, options.memory_bytes, self._budget)
-        self.cache: PrefixCache[Block] = PrefixCache(options.cache_bytes, Block.split, self.footprint.pin_capacity)
-        self._engine = open_engine(bundle, device, options.threads)
-        self._packing = packing_of(manifest, variant)
+        model = open_model(bundle, device, options.threads, options.cache_bytes, options.memory_bytes)
+        self.footprint, self._engine, self._budget = model.footprint, model.engine, model.budget
+        self._packing = model.packing
+        self.cache: PrefixCache[Any] = PrefixCache(self.footprint.cache_bytes, model.split, self.footprint.pin_capacity)
+        model.reclaim_from(self.cache)
         self._default = manifest.recipe.aggregate
         head = manifest.recipe.head
         self.scale = Scale(*head.range, head.good_above)
@@ -109,11 +105,11 @@ class Scorer:
     def call(
         self,
         cancel: Cancellation | None = None,
-        lease: Lease[Block] | None = None,
+        lease: Lease[Any] | None = None,
         *,
         capacity: int = 0,
         pins: int = 0,
-    ) -> Call[KVLanes]:
+    ) -> Call[Any]:
         """A call on the engine.
 
         Args:
@@ -181,12 +177,12 @@ class CallPool:
     Several threads may use it: one finds the lanes, the others open their own.
     """
 
-    def __init__(self, scorer: Scorer, lease: Lease[Block]) -> None:
+    def __init__(self, scorer: Scorer, lease: Lease[Any]) -> None:
         self._scorer = scorer
         self._lease = lease
 
     @contextmanager
-    def call(self) -> Iterator[Call[KVLanes]]:
+    def call(self) -> Iterator[Call[Any]]:
         """Lend a call for one use. The tokens that it leaves in its lanes are there for the next use."""
         call = self._scorer.call(lease=self._lease)
         call.held = self._lease.take_lanes()

@@ -11,6 +11,7 @@ from rfprm_export.oracle.reference import Reference
 from rfprm_export.planning import Request, fetch, plan
 from rfprm_lite import PRM, LoadOptions
 from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.text.encoding import Encoder
 
 EXPORT = (
     sys.executable,
@@ -29,6 +30,10 @@ class Exported:
     bundle: Path
     reference: Reference
     prm: PRM
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.prm._scorer.encoder
 
     def variant(self, name: str) -> PRM:
         """Any variant on the CPU, also those that the runtime would refuse there."""

@@ -16,10 +16,12 @@ from rfprm_export.parity.texts import calibration_texts
 from rfprm_export.write.calibrated import calibrate
 from rfprm_lite.bundle.open import check_files
 from rfprm_lite.bundle.recipe import Head
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.text.encoding import Encoder
 
 Get = Callable[[str], Exported]
 HEAD = Head("linear", "sigmoid", (1.0,))
+CPU = DeviceSpec("cpu")
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -49,10 +51,10 @@ def test_what_calibration_saw_is_off_to_both_sides_alike(exported: Get, recipe: 
     texts = calibration_texts(encoder, made.reference.checkpoint.architecture, 8)  # as the bundle was made
     calibration = calibrate(made.reference, texts, [], ranges=False)
     assert texts.description in bundle.variant.made_by
-    found = variant_rewards(bundle, texts.sequences, by_layer=False)
+    found = variant_rewards(bundle, texts.sequences, by_layer=False, device=CPU)
     assert (
         abs(logit_shift(bundle.manifest.recipe.head, np.concatenate(calibration.rewards), np.concatenate(found)))
         < 0.1 * abs(shift) + 1e-3
     )
-    for own, other in zip(found, variant_rewards(bundle, texts.sequences, by_layer=True), strict=True):
+    for own, other in zip(found, variant_rewards(bundle, texts.sequences, by_layer=True, device=CPU), strict=True):
         np.testing.assert_allclose(own, other, atol=1e-5)

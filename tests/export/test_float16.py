@@ -1,4 +1,4 @@
-"""FP16, for CUDA: its numerics on the CPU, what overflows, and that CUDA has a kernel for every node of the graph."""
+"""Variants for CUDA: numerics as the CPU emulates them, what overflows, and a CUDA kernel for every node."""
 
 from __future__ import annotations
 
@@ -24,39 +24,53 @@ from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError
 from rfprm_export.families.options import family_from
-from rfprm_export.parity.emulate_float16 import emulating_float16
+from rfprm_export.parity import stages
+from rfprm_export.parity.emulate_float16 import emulating_cuda
 from rfprm_export.parity.probes import PROBES
 from rfprm_export.pipeline import Request, export
-from rfprm_export.variants import FP16
+from rfprm_export.variants import FP16, VARIANTS
 from rfprm_export.write.variant import write_variant
 from rfprm_lite import PRM
 from rfprm_lite.bundle.manifest import FILE_NAME, encode
 from rfprm_lite.bundle.open import Bundle
-from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine.engine import Engine
 from rfprm_lite.engine.kv import SPARE
-from rfprm_lite.engine.session import open_session
+from rfprm_lite.engine.paged import PAGE_TOKENS
 from rfprm_lite.errors import NumericalError, VariantError
-from rfprm_lite.options import LoadOptions
-from rfprm_lite.plan.cancel import Cancellation
-from rfprm_lite.plan.ports import Chunk
-from rfprm_lite.scoring.wiring import layout_of
+from rfprm_lite.plan.sequence import TokenSequence
 
 Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"
 KERNELS = json.loads((Path(__file__).parent / "data" / "cuda_kernels.json").read_text(encoding="utf-8"))["kernels"]
-FLOAT, FLOAT16 = "float", "float16"
+FLOAT = "float"
+CUDA = [name for name, variant in VARIANTS.items() if "cuda" in variant.devices]
+ATTENTION = (
+    "qkv", "", "", "keys", "values", "token_starts", "pasts", "pages", "cos", "sin", "slots", "", "", "", "", "",
+    "bounds",
+)  # fmt: skip
+"""The inputs of PagedAttention, in its schema's order."""
 
 
 @pytest.mark.parametrize("recipe", ALL_LAYOUTS)
-def test_rewards_are_near_pytorchs(exported: Get, recipe: str) -> None:
+@pytest.mark.parametrize(("variant", "most"), [("fp16", 5e-3), ("bf16", 4e-2)])
+def test_rewards_are_near_pytorchs(exported: Get, recipe: str, variant: str, most: float) -> None:
+    """By the twin of the graph, whole and layer by layer. They differ from FP32's: values are rounded."""
     made = exported(recipe)
     expected = np.concatenate(made.reference.step_rewards(PROBES))
-    with emulating_float16(made.opened("fp16")) as bundle:
-        prm = PRM(bundle, LoadOptions(threads=2))
-    found = np.concatenate([score.step_rewards for score in prm.score_many(PROBES)])
-    assert found.dtype == np.float32
-    assert 0 < np.abs(found - expected).max() < 5e-3
+    with emulating_cuda(made.opened(variant)) as twin:
+        ways = [stages.step_rewards(twin, made.encoder, PROBES, by_layer=by_layer) for by_layer in (False, True)]
+    whole, cut = (np.concatenate(way) for way in ways)
+    np.testing.assert_allclose(cut, whole, atol=1e-6)
+    assert most / 500 < np.abs(whole - expected).max() < most
+
+
+def test_the_report_says_that_it_was_emulated(exported: Get) -> None:
+    parities = {name: exported(SEVEN).opened(name).variant.parity for name in CUDA}
+    said = {name: (parity.by, parity.tokens_per_second) for name, parity in parities.items() if parity}
+    assert said == {
+        "fp16": ("float16 emulated on a CPU", None),
+        "bf16": ("bfloat16 emulated on a CPU", None),
+        "int4-bf16": ("bfloat16 emulated on a CPU", None),
+    }
 
 
 def test_the_cpu_refuses_it_and_names_int8(exported: Get, tmp_path: Path) -> None:
@@ -75,16 +89,19 @@ def test_the_cpu_refuses_it_and_names_int8(exported: Get, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("recipe", ALL_LAYOUTS)
-def test_cuda_has_a_kernel_for_every_node(exported: Get, recipe: str) -> None:
-    model = onnx.load(exported(recipe).opened("fp16").graph, load_external_data=False)
+@pytest.mark.parametrize("variant", CUDA)
+def test_cuda_has_a_kernel_for_every_node(exported: Get, recipe: str, variant: str) -> None:
+    opened = exported(recipe).opened(variant)
+    model = onnx.load(opened.graph, load_external_data=False)
     kinds = check_kernels(model)
     rewards = model.graph.output[-1]
     assert kinds[rewards.name] == FLOAT
     caches = {name: kind for name, kind in kinds.items() if name.startswith(("past.", "present."))}
-    assert set(caches.values()) == {FLOAT16}
-    # The products are float16 but for the head's two and those of attention at the read-outs.
+    assert set(caches.values()) == {opened.variant.kv_dtype}
+    assert len(caches) == 4 * opened.manifest.dimensions.num_layers
+    # The products are in 16 bits but for the head's.
     wide = [n for n in model.graph.node if n.op_type in ("Gemm", "MatMul") and kinds[n.input[0]] == FLOAT]
-    assert len(wide) == (1 if ALL_LAYOUTS[recipe].pickled_head else 2) + 2
+    assert len(wide) == (1 if ALL_LAYOUTS[recipe].pickled_head else 2)
 
 
 def test_the_check_finds_what_cuda_lacks(exported: Get) -> None:
@@ -109,8 +126,10 @@ def check_kernels(model: onnx.ModelProto) -> dict[str, str]:
         rows = [row for row in KERNELS[domain].get(node.op_type, []) if row["since"] <= version <= (row["until"] or 99)]
         assert rows, f"{node.op_type} has no CUDA kernel in opset {version}"
         kinds |= output_kinds(node, rows[0], [kinds.get(name, "") for name in node.input])
-        if node.op_type == "GroupQueryAttention":
+        if node.op_type == "PagedAttention":
             check_attention(node, graph)
+        if node.op_type == "MatMulNBits":
+            check_weights(node, graph)
     return kinds
 
 
@@ -140,24 +159,49 @@ def variables(named: dict[str, str]) -> Any:
 
 
 def check_attention(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
-    """What group_query_attention.cc for CUDA asks for, beside types."""
+    """What paged_attention.cc and its helper ask for, beside types, and what FlashAttention asks for to be chosen."""
     inputs = {
         value.name: [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim] for value in graph.input
     }
     tables = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     attributes = {a.name: a.i for a in node.attribute}
     heads, kv_heads = attributes["num_heads"], attributes["kv_num_heads"]
+    assert attributes["do_rotary"] == 1
     assert heads % kv_heads == 0
     assert len({bool(name) for name in node.input[1:3]}) == 1  # queries, keys and values are packed, or each alone
-    assert len(node.input) == 9  # neither position_ids nor attention_bias
-    past = inputs[node.input[3]]
-    head_size = past[3]
-    assert past[:3] == [1, kv_heads, "capacity.0"]
-    assert head_size % 16 == 0
-    assert head_size <= 256
-    assert tables[node.input[7]] == tables[node.input[8]] == [4096 + SPARE, head_size // 2]
+    assert heads <= 1024  # threads of a block
+    given = dict(zip(ATTENTION, node.input, strict=True))
+    assert {name for name in given.values() if name in inputs} >= {"token_starts", "pasts", "pages", "slots", "bounds"}
+    assert [given[name] for name in ("token_starts", "pasts", "pages", "slots", "bounds")] == [
+        "token_starts", "pasts", "pages", "slots", "bounds"
+    ]  # fmt: skip
+    keys, values = inputs[given["keys"]], inputs[given["values"]]
+    assert keys == values
+    head_size = keys[3]
+    assert keys == ["num_pages", "page_tokens", kv_heads, head_size]
+    assert head_size % 8 == 0
+    assert head_size <= max(largest for largest, _ in PAGE_TOKENS) == 256
+    for largest, tokens in PAGE_TOKENS:
+        assert tokens >= 16
+        assert tokens & (tokens - 1) == 0
+        assert tokens % {64: 256, 128: 128, 256: 64}[largest] == 0
+    assert tables[given["cos"]] == tables[given["sin"]] == [4096 + SPARE, head_size // 2]
     assert all(node.output)
     assert len(node.output) == 3
+    # In the CPU's memory: nobody else may read it, or it would be copied to the card and back in each layer.
+    assert all(n.op_type == "PagedAttention" for n in graph.node if "bounds" in n.input)
+
+
+def check_weights(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
+    """What matmul_nbits.cc for CUDA asks for, beside types."""
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    a = {attribute.name: attribute.i for attribute in node.attribute}
+    blocks = -(-a["K"] // a["block_size"])
+    assert a["bits"] == 4
+    assert a["block_size"] in (16, 32, 64, 128)
+    assert len(node.input) == 3  # symmetric
+    assert shapes[node.input[1]] == [a["N"], blocks, a["block_size"] // 2]
+    assert shapes[node.input[2]] == [a["N"], blocks]
 
 
 # --- overflow ----------------------------------------------------------------------------------------------------
@@ -186,14 +230,11 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
     spec = family_from(SEVEN).resolve(None, {}, ())
     files = write_variant(tmp_path, FP16, opened, spec, load_head(opened, spec))
     variant = msgspec.structs.replace(fp16, files=files)
-    device = DeviceSpec("cpu")
-    with emulating_float16(Bundle(tmp_path, manifest, variant)) as bundle:
-        session = open_session(bundle.graph, device, 2)
-    narrow = Engine(session, layout_of(manifest, manifest.variant("fp16")), device, 1, 2)
-    lanes = narrow.new_lanes(1, 8)
-    with pytest.raises(NumericalError, match="2 of 2 .*token 1:"):
-        narrow.prefill(lanes, [Chunk(0, np.arange(5, 9), np.array([1, 3]))], Cancellation())
-    assert lanes.caches[0].length == 0
+    with (
+        emulating_cuda(Bundle(tmp_path, manifest, variant)) as twin,
+        pytest.raises(NumericalError, match="'fp16' gave a reward that is no number"),
+    ):
+        stages.rewards(twin, [TokenSequence(np.arange(5, 9), np.array([1, 3]))], by_layer=False)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from rfprm_lite.bundle.open import DEMO_FOLDER, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import cpu
 from rfprm_lite.engine.engine import Engine, KVLanes
-from rfprm_lite.engine.memory import DeviceMemory, HostMemory
 from rfprm_lite.engine.session import open_session, session_options
 from rfprm_lite.errors import BundleFileError, BundleFormatError, DeviceError, EngineError, StoppedError
 from rfprm_lite.options import LoadOptions
@@ -28,7 +27,7 @@ from rfprm_lite.scoring.wiring import layout_of, open_engine
 
 BUNDLE = open_bundle("demo", LoadOptions())
 LAYOUT = layout_of(BUNDLE.manifest, BUNDLE.variant)
-ENGINE = open_engine(BUNDLE, DeviceSpec("cpu"), threads=2)
+ENGINE = open_engine(BUNDLE, threads=2)
 LANES = ENGINE.max_lanes
 IDS = np.random.default_rng(0).integers(0, 2000, 700)
 
@@ -113,23 +112,6 @@ def test_kept_and_restored_elsewhere() -> None:
         other.keep(190, 201)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_device_copies_as_the_host_does(dtype: str) -> None:
-    """The copies of CUDA's memory, with ONNX Runtime's CPU provider in its place."""
-    host, device = HostMemory(), DeviceMemory(DeviceSpec("cpu"))
-    random = np.random.default_rng(0)
-    kind = np.dtype(dtype)
-    values = [random.random(shape).astype(kind) for shape in ([3, 2, 10, 4], [3, 2, 6, 4])]
-    source, target = (device.empty(list(value.shape), kind) for value in values)
-    for array, value in zip((source, target), values, strict=True):
-        array.update_inplace(value)
-    for at, start, tokens in ((1, 4, 5), (0, 0, 0), (5, 9, 1)):
-        device.copy(target, at, source, start, tokens)
-        host.copy(values[1], at, values[0], start, tokens)
-        np.testing.assert_array_equal(target.numpy(), values[1])
-    assert device.address(source) == source.data_ptr()
-
-
 def test_a_run_without_reads_returns_none() -> None:
     assert prefill(poisoned(10), IDS[:10], []).shape == (0,)
 
@@ -203,7 +185,7 @@ def test_devices() -> None:
 def test_a_graph_with_other_lanes() -> None:
     session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
     with pytest.raises(BundleFormatError, match=rf"past\.0\.key\.{LANES} is None, the dimensions, lanes and kv_dtype"):
-        Engine(session, LAYOUT, DeviceSpec("cpu"), LANES + 1, 2)
+        Engine(session, LAYOUT, LANES + 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +195,7 @@ def test_a_graph_with_other_lanes() -> None:
 def test_a_graph_that_is_not_what_the_manifest_says(change: dict[str, object]) -> None:
     session = open_session(BUNDLE.graph, DeviceSpec("cpu"), None)
     with pytest.raises(BundleFormatError, match=r"the graph is not the one that the manifest describes: past\."):
-        Engine(session, replace(LAYOUT, **change), DeviceSpec("cpu"), LANES, 2)  # type: ignore[arg-type]
+        Engine(session, replace(LAYOUT, **change), LANES, 2)  # type: ignore[arg-type]
 
 
 @pytest.fixture

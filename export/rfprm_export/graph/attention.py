@@ -84,30 +84,22 @@ def declare_run(nodes: Nodes, weights: Weights, num_lanes: int, rotary: Rotary, 
     )
 
 
-class Attention:
-    """Writes the nodes between the projections of a layer."""
+class HeadNorms:
+    """What attention does to queries and keys, and to scores, wherever keys and values are."""
 
-    def __init__(
-        self, nodes: Nodes, weights: Weights, architecture: Architecture, arithmetic: Arithmetic, run: Run
-    ) -> None:
-        self.architecture, self.arithmetic, self.nodes, self.run = architecture, arithmetic, nodes, run
-        self.weights = weights
+    def __init__(self, nodes: Nodes, weights: Weights, architecture: Architecture, arithmetic: Arithmetic) -> None:
+        self.architecture, self.arithmetic, self.nodes, self.weights = architecture, arithmetic, nodes, weights
         self.op = nodes.op
 
-    def causal(self, i: int, qkv: ir.Value) -> ir.Value:
-        """Attend from all tokens of layer i: packed projections [tokens, q + 2 kv] -> [tokens, q], working type."""
-        parts = [self._split(rows, self.run.lane_tokens) for rows in self._packed_or_normed(i, qkv)]
-        return self._join([self._lane_causal(i, lane, rows) for lane, rows in enumerate(zip(*parts, strict=True))])
-
-    def _packed_or_normed(self, i: int, qkv: ir.Value) -> Sequence[ir.Value]:
+    def packed_or_normed(self, i: int, qkv: ir.Value) -> Sequence[ir.Value]:
         """What attention takes: packed projections; or queries, keys and values, where a norm comes between."""
         if not self.architecture.kind.qk_norm:
             return [qkv]
         sizes = self.nodes.int64([self.architecture.q_size, self.architecture.kv_size, self.architecture.kv_size])
         queries, keys, values = self.nodes.ops("Split", [qkv, sizes], 3, axis=1)
-        return [self._head_norm(i, QUERY_NORM, queries), self._head_norm(i, KEY_NORM, keys), values]
+        return [self.head_norm(i, QUERY_NORM, queries), self.head_norm(i, KEY_NORM, keys), values]
 
-    def _head_norm(self, i: int, norm: str, x: ir.Value) -> ir.Value:
+    def head_norm(self, i: int, norm: str, x: ir.Value) -> ir.Value:
         """Norm each head of [tokens, heads * head_size], where the backbone does so; working type."""
         if not self.architecture.kind.qk_norm:
             return x
@@ -118,6 +110,32 @@ class Attention:
         epsilon = self.architecture.norm_epsilon
         normed = self.op("SimplifiedLayerNormalization", [heads, scale], epsilon=epsilon, axis=-1)
         return self.arithmetic.enter(self.op("Reshape", [normed, self.nodes.int64([-1, size])]))
+
+    def of_scores(self, i: int) -> dict[str, float]:
+        """The attributes by which a layer's scores differ from plain ones."""
+        a, attributes = self.architecture, dict[str, float]()
+        if (window := a.windows[i]) is not None:
+            attributes["local_window_size"] = window
+        if a.query_scale != a.head_size**-0.5:
+            attributes["scale"] = a.query_scale
+        if a.softcap is not None:
+            attributes["softcap"] = a.softcap
+        return attributes
+
+
+class Attention(HeadNorms):
+    """Writes the nodes between the projections of a layer."""
+
+    def __init__(
+        self, nodes: Nodes, weights: Weights, architecture: Architecture, arithmetic: Arithmetic, run: Run
+    ) -> None:
+        super().__init__(nodes, weights, architecture, arithmetic)
+        self.run = run
+
+    def causal(self, i: int, qkv: ir.Value) -> ir.Value:
+        """Attend from all tokens of layer i: packed projections [tokens, q + 2 kv] -> [tokens, q], working type."""
+        parts = [self._split(rows, self.run.lane_tokens) for rows in self.packed_or_normed(i, qkv)]
+        return self._join([self._lane_causal(i, lane, rows) for lane, rows in enumerate(zip(*parts, strict=True))])
 
     def _lane_causal(self, i: int, index: int, rows: Sequence[ir.Value]) -> ir.Value:
         cache: list[int | str] = [1, self.architecture.num_kv_heads, f"capacity.{index}", self.architecture.head_size]
@@ -139,22 +157,11 @@ class Attention:
             num_heads=self.architecture.num_heads,
             kv_num_heads=self.architecture.num_kv_heads,
             do_rotary=1,
-            **self._of_scores(i),
+            **self.of_scores(i),
         )
         self.nodes.output(key, f"present.{i}.key.{index}", dtype, cache)
         self.nodes.output(value, f"present.{i}.value.{index}", dtype, cache)
         return self.op("Squeeze", [attended, self.nodes.int64([0])])
-
-    def _of_scores(self, i: int) -> dict[str, float]:
-        """The attributes by which a layer's scores differ from plain ones."""
-        a, attributes = self.architecture, dict[str, float]()
-        if (window := a.windows[i]) is not None:
-            attributes["local_window_size"] = window
-        if a.query_scale != a.head_size**-0.5:
-            attributes["scale"] = a.query_scale
-        if a.softcap is not None:
-            attributes["softcap"] = a.softcap
-        return attributes
 
     def cached_and_new(self, i: int, keys_and_values: ir.Value) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
         """Put the last layer's new keys and values behind the cached ones; the new ones are outputs.
@@ -168,7 +175,7 @@ class Attention:
         """
         size = self.architecture.kv_size
         key, value = self.nodes.ops("Split", [keys_and_values, self.nodes.int64([size, size])], 2, axis=1)
-        rotated = self._rotate(self._head_norm(i, KEY_NORM, key), self.run.positions)
+        rotated = self._rotate(self.head_norm(i, KEY_NORM, key), self.run.positions)
         return self._append(i, "key", rotated), self._append(i, "value", value)
 
     def _append(self, i: int, kind: str, new: ir.Value) -> Sequence[ir.Value]:
@@ -194,7 +201,7 @@ class Attention:
             float32 [num_read, q].
         """
         positions = self.op("Gather", [self.run.positions, self.run.read_rows])
-        queries = self.arithmetic.leave(self._rotate(self._head_norm(i, QUERY_NORM, queries), positions))
+        queries = self.arithmetic.leave(self._rotate(self.head_norm(i, QUERY_NORM, queries), positions))
         scaled = self.op("Mul", [queries, self.nodes.float32(self.architecture.query_scale)])
         parts = zip(self._split(scaled, self.run.lane_reads), keys, values, self.run.lanes, strict=True)
         window = self.architecture.windows[i]

@@ -1,4 +1,4 @@
-"""Products in float32, in float16 between casts, or in float32 on weights in mixed bases."""
+"""Products in float32, in 16 bits between casts, or on weights in mixed bases."""
 
 from __future__ import annotations
 
@@ -73,22 +73,33 @@ class Float16Arithmetic(FloatArithmetic):
         super().__init__(nodes, weights, ir.DataType.FLOAT16)
 
 
-class MixedArithmetic(FloatArithmetic):
-    """float32 on weights whose columns are mixed (rfprm_export.quantize.bases)."""
+class BFloat16Arithmetic(FloatArithmetic):
+    """bfloat16, for CUDA: it has float32's range and 8 bits of precision."""
 
     def __init__(self, nodes: Nodes, weights: Weights) -> None:
-        super().__init__(nodes, weights)
+        super().__init__(nodes, weights, ir.DataType.BFLOAT16)
+
+
+class MixedArithmetic(FloatArithmetic):
+    """Activations of a floating type on weights whose columns are mixed (rfprm_export.quantize.bases)."""
+
+    def __init__(self, nodes: Nodes, weights: Weights, working: ir.DataType = FLOAT) -> None:
+        super().__init__(nodes, weights, working)
         self._mixing: dict[int, ir.Value] = {}
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
         """Gather rows, and undo the mixing of the table's columns."""
-        return self.mix_channels(super().lookup(name, ids, features), features)
+        return self.unmixed(super().lookup(name, ids, features), features)
+
+    def unmixed(self, rows: ir.Value, features: int) -> ir.Value:
+        """Undo the mixing of a table's rows, float32; the matrix is its own inverse."""
+        return self.leave(self.mix_channels(self.enter(rows), features))
 
     def mix_channels(self, x: ir.Value, features: int) -> ir.Value:
         """Multiply groups of neighbouring channels by a Hadamard matrix."""
         n = self._nodes
         size = mixed_channels(features)
         if size not in self._mixing:
-            self._mixing[size] = n.keep(self._weights.constant(f"mixing.{size}", hadamard(size)))
+            self._mixing[size] = n.keep(self._weights.constant(f"mixing.{size}", hadamard(size), self.working))
         groups = n.op("Reshape", [x, n.int64([-1, size])])
         return n.op("Reshape", [n.op("MatMul", [groups, self._mixing[size]]), n.int64([-1, features])])

@@ -35,7 +35,7 @@ class Int8Arithmetic(MixedArithmetic):
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
         """Look up in an s8 table, and undo the mixing of its columns."""
-        return self.mix_channels(lookup_s8(self._nodes, self._weights, name, ids), features)
+        return self.unmixed(lookup_s8(self._nodes, self._weights, name, ids), features)
 
     def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
         """Quantise each row to u8 by its largest magnitude; see `Arithmetic`."""

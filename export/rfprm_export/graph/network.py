@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -26,6 +27,7 @@ from rfprm_export.graph.attention import Attention, Rotary, declare_run
 from rfprm_export.graph.floating import FloatArithmetic
 from rfprm_export.graph.head import write_head
 from rfprm_export.graph.nodes import Nodes
+from rfprm_export.graph.paged import PagedAttention, declare_pages
 from rfprm_export.graph.weights import Shape, Weights, WeightSpec
 from rfprm_lite.bundle.recipe import Head
 
@@ -36,6 +38,7 @@ ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "gelu_pytorch_tanh": ("FastGelu", {}),
 }
 """The node of each activation, and its attributes."""
+KVLayout = Literal["lanes", "paged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ def build(
     num_lanes: int,
     rotary: Rotary,
     wide: Collection[int] = (),
+    kv_layout: KVLayout = "lanes",
 ) -> Graph:
     """Write the graph of a variant.
 
@@ -70,10 +74,12 @@ def build(
         num_lanes: Segments that one run can hold.
         rotary: Cosines and sines, float32 [positions, head_size / 2] each.
         wide: Layers whose MLP is float32 whatever the arithmetic.
+        kv_layout: Where keys and values are, which says who attends: see `Attention` and `PagedAttention`.
     """
     nodes, weights = Nodes(), Weights(shapes)
     writer = Writer(architecture, nodes, weights, arithmetic(nodes, weights), wide)
-    rewards = write_head(nodes, weights, head, writer.backbone(num_lanes, rotary))
+    hidden = writer.paged_backbone(rotary) if kv_layout == "paged" else writer.backbone(num_lanes, rotary)
+    rewards = write_head(nodes, weights, head, hidden)
     nodes.output(rewards, "rewards", ir.DataType.FLOAT, ["num_read"])
     graph = ir.Graph(
         nodes.inputs,
@@ -101,15 +107,38 @@ class Writer:
         ids = self.nodes.input("input_ids", ir.DataType.INT64, ["num_tokens"])
         run = declare_run(self.nodes, self.weights, num_lanes, rotary, self.arithmetic.working)
         attention = Attention(self.nodes, self.weights, self.architecture, self.arithmetic, run)
-        hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids, self.architecture.hidden_size)
-        if self.architecture.embedding_scale is not None:
-            hidden = self.op("Mul", [hidden, self.nodes.float32(self.architecture.embedding_scale)])
+        hidden = self._embedded(ids)
         delta: ir.Value | None = None
         for i in range(self.architecture.num_layers - 1):
             self._name_cut(i, hidden, delta)
             hidden, delta = self.layer(i, hidden, delta, attention)
         self._name_cut(self.architecture.num_layers - 1, hidden, delta)
         return self.last_layer(self.architecture.num_layers - 1, hidden, delta, attention)
+
+    def paged_backbone(self, rotary: Rotary) -> ir.Value:
+        """Write everything below the head, on pages; see `backbone`.
+
+        The last layer attends from all tokens, too, by the kernel of the others: its own would have to find the
+        read-outs' keys in their pages. What comes behind its attention is computed at the read-outs alone.
+        """
+        ids = self.nodes.input("input_ids", ir.DataType.INT64, ["num_tokens"])
+        run = declare_pages(self.nodes, self.weights, rotary, self.arithmetic.working)
+        attention = PagedAttention(self.nodes, self.weights, self.architecture, self.arithmetic, run)
+        hidden = self._embedded(ids)
+        delta: ir.Value | None = None
+        last = self.architecture.num_layers - 1
+        for i in range(last):
+            self._name_cut(i, hidden, delta)
+            hidden, delta = self.layer(i, hidden, delta, attention)
+        self._name_cut(last, hidden, delta)
+        hidden, delta = self.layer(last, hidden, delta, attention, read_rows=run.read_rows)
+        return self.norm("model.norm.weight", hidden, delta)[1]
+
+    def _embedded(self, ids: ir.Value) -> ir.Value:
+        hidden = self.arithmetic.lookup("model.embed_tokens.weight", ids, self.architecture.hidden_size)
+        if self.architecture.embedding_scale is not None:
+            hidden = self.op("Mul", [hidden, self.nodes.float32(self.architecture.embedding_scale)])
+        return hidden
 
     def _name_cut(self, i: int, hidden: ir.Value, delta: ir.Value | None) -> None:
         for name, value in zip(cut_names(i), (hidden, delta), strict=True):
@@ -118,14 +147,25 @@ class Writer:
                 value.shape = ir.Shape(["num_tokens", self.architecture.hidden_size])
 
     def layer(
-        self, i: int, hidden: ir.Value, delta: ir.Value | None, attention: Attention
+        self,
+        i: int,
+        hidden: ir.Value,
+        delta: ir.Value | None,
+        attention: Attention | PagedAttention,
+        read_rows: ir.Value | None = None,
     ) -> tuple[ir.Value, ir.Value]:
-        """Write layer i: the residual stream, and what is still to be added to it -> the same behind the layer."""
+        """Write layer i: the residual stream, and what is still to be added to it -> the same behind the layer.
+
+        With `read_rows`, behind its attention only these rows go on.
+        """
         name, bias = f"model.layers.{i}", self.architecture.kind.qkv_bias
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
         x = self.arithmetic.operand(self._mix(self.arithmetic, normed))
         qkv = self.arithmetic.linear(f"{name}.self_attn.qkv_proj", x, _projections(name, "qkv"), bias=bias)
-        projected = self._project(name, attention.causal(i, qkv))
+        attended = attention.causal(i, qkv)
+        if read_rows is not None:
+            hidden, attended = (self.op("Gather", [rows, read_rows]) for rows in (hidden, attended))
+        projected = self._project(name, attended)
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
         return hidden, self.mlp(i, normed)
 

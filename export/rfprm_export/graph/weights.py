@@ -95,16 +95,18 @@ class Weights:
         weight, scale = self._declare("table", [name], values, TensorSpec(f"{name}.scale", shape[:1], FLOAT))
         return weight, scale
 
-    def blockwise(self, name: str, sources: Sequence[str]) -> tuple[tuple[int, int], ir.Value, ir.Value]:
+    def blockwise(
+        self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT
+    ) -> tuple[tuple[int, int], ir.Value, ir.Value]:
         """Declare the stack in 4 bits, in blocks along its columns.
 
         Returns:
-            The stack's shape; the values, u8 [rows, blocks, BLOCK / 2]; each block's scale, float32 [rows, blocks].
+            The stack's shape; the values, u8 [rows, blocks, BLOCK / 2]; each block's scale, `dtype` [rows, blocks].
         """
         rows, columns = self._stack(sources)
         blocks = -(-columns // BLOCK)
         values = TensorSpec(f"{name}.weight_u4", (rows, blocks, BLOCK // 2), ir.DataType.UINT8)
-        scales = TensorSpec(f"{name}.scale", (rows, blocks), FLOAT)
+        scales = TensorSpec(f"{name}.scale", (rows, blocks), dtype)
         weight, scale = self._declare("blockwise", sources, values, scales)
         return (rows, columns), weight, scale
 

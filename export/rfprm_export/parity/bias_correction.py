@@ -13,30 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export.parity import stages
+from rfprm_export.parity.emulate_float16 import emulating_cuda
 from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.bundle.recipe import Head
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.plan.call import Call
 from rfprm_lite.plan.sequence import TokenSequence
-from rfprm_lite.scoring.wiring import open_engine
+from rfprm_lite.scoring.wiring import open_model
 
 Rewards = NDArray[np.float32]
 
 
-def variant_rewards(bundle: Bundle, sequences: Sequence[TokenSequence], *, by_layer: bool) -> list[Rewards]:
+def variant_rewards(
+    bundle: Bundle, sequences: Sequence[TokenSequence], *, by_layer: bool, device: DeviceSpec
+) -> list[Rewards]:
     """Score sequences with a variant.
 
     Args:
         bundle: With the variant.
         sequences: What to score.
         by_layer: Whether to have one layer in memory at a time; otherwise the runtime scores.
+        device: Where a variant for CUDA is run; the CPU emulates it.
 
     Returns:
         float32 [num_read] of each sequence.
     """
-    if by_layer:
+    own = "cpu" in bundle.variant.devices
+    if not own and device.kind == "cpu":
+        with emulating_cuda(bundle) as twin:
+            return stages.rewards(twin, sequences, by_layer=by_layer)
+    if own and by_layer:
         return stages.rewards(bundle, sequences)
-    call = Call(open_engine(bundle, DeviceSpec("cpu"), None))
+    model = open_model(bundle, DeviceSpec("cpu") if own else device, None, 0, None)
+    call = Call(model.engine, budget=model.budget)
     return [scored.rewards for scored in call.rewards(sequences)]
 
 

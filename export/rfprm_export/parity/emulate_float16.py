@@ -1,63 +1,123 @@
-"""A float16 graph that the CPU computes as CUDA would: with every value rounded to float16.
+"""A variant for CUDA that the CPU computes in its stead, with every value rounded to 16 bits as a GPU would.
 
-ONNX Runtime's CPU provider has float32 kernels for most of its nodes. It casts, and drops the casts between two such
-nodes: what they hand on is never rounded and never overflows, so that its rewards would flatter the variant.
+ONNX Runtime's CPU provider has no PagedAttention, and float32 kernels for most other nodes. So the twin of a graph is
+float32 throughout, and behind each node whose output had 16 bits there is a cast to them and one back, which overflows
+where a GPU would. Attention is GroupQueryAttention on a whole sequence: nothing is cached and no prefix is shared.
 
-In: a bundle's float16 variant. Out: the same whose graph has nodes behind each float16 value that change
-nothing and that the CPU has in float16, so that no cast can be dropped.
+In: a bundle's variant for CUDA. Out: its twin for the CPU, which reads the same data file. Its inputs are `input_ids`
+and `read_rows` alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from rfprm_lite.bundle.manifest import File
+from rfprm_lite.bundle.manifest import File, Variant
 from rfprm_lite.bundle.open import Bundle
 
-FIRST_AXIS = "rounding.first_axis"
-ROUNDED = ("Cast", "FastGelu", "Gemm", "Mul", "QuickGelu")
-"""Nodes that the CPU computes in float32."""
+HALVES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+INPUTS = ("input_ids", "read_rows")
+PROJECTIONS = 3
+"""The inputs of PagedAttention that are queries, keys and values: the first alone, where it holds all of them."""
+COS, SIN = 8, 9
+"""The inputs of PagedAttention that its twin has, too."""
+TOTAL, LAST, FIRST_AXIS, ONE = "twin.total", "twin.last", "twin.first_axis", "twin.one"
+CONSTANTS: dict[str, NDArray[Any]] = {FIRST_AXIS: np.array([0], np.int64), ONE: np.array([1], np.int32)}
 
 
 @contextmanager
-def emulating_float16(bundle: Bundle) -> Iterator[Bundle]:
-    """Open a float16 variant with a graph that rounds every value; the graph is removed at the end."""
+def emulating_cuda(bundle: Bundle) -> Iterator[Bundle]:
+    """Open a variant for CUDA with its twin for the CPU, which is removed at the end."""
     model = onnx.load(bundle.graph, load_external_data=False)
-    path = bundle.graph.with_name(".rounded.onnx")
+    path = bundle.graph.with_name(".twin.onnx")
     file = File(path.relative_to(bundle.folder).as_posix(), "", 0)
     try:
-        path.write_bytes(_round_values(model).SerializeToString())
-        variant = msgspec.structs.replace(bundle.variant, files=(file, *bundle.variant.files[1:]))
+        path.write_bytes(_twin(model, HALVES[bundle.variant.kv_dtype]).SerializeToString())
+        variant: Variant = msgspec.structs.replace(
+            bundle.variant,
+            files=(file, *bundle.variant.files[1:]),
+            lanes=1,
+            devices=("cpu",),
+            kv_layout="lanes",
+            kv_dtype="float32",
+        )
         yield Bundle(bundle.folder, bundle.manifest, variant)
     finally:
         path.unlink(missing_ok=True)
 
 
-def _round_values(model: onnx.ModelProto) -> onnx.ModelProto:
+def _twin(model: onnx.ModelProto, half: int) -> onnx.ModelProto:
     graph = model.graph
-    half = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
-    half |= {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == half}
     nodes = list(graph.node)
     del graph.node[:]
+    graph.node.extend([*_lengths(), *(_cast(name, f"{name}.float32", TensorProto.FLOAT) for name in sorted(halves))])
     for node in nodes:
+        inputs = [f"{name}.float32" if name in halves else name for name in node.input]
         if node.op_type == "Cast":
-            makes_half = node.attribute[0].i == TensorProto.FLOAT16
+            makes_half = node.attribute[0].i == half
         else:
-            makes_half = any(name in half for name in node.input)
-        graph.node.append(node)
+            makes_half = any(name in halves for name in node.input)
+        name = node.output[0]
+        output = f"{name}.exact" if makes_half else name
+        graph.node.extend(_in_float32(node, inputs, output))
         if makes_half:
-            half.update(node.output)
-        if makes_half and node.op_type in ROUNDED:
-            (name,) = node.output
-            graph.node[-1].output[0] = f"{name}.unrounded"
-            # Two, since ONNX Runtime moves a lone one to float32.
-            graph.node.append(helper.make_node("Unsqueeze", [f"{name}.unrounded", FIRST_AXIS], [f"{name}.rounded"]))
-            graph.node.append(helper.make_node("Squeeze", [f"{name}.rounded", FIRST_AXIS], [name]))
-    graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), FIRST_AXIS))
+            halves.add(name)
+            graph.node.append(_cast(output, f"{name}.half", half))
+            graph.node.append(_cast(f"{name}.half", f"{name}.float32", TensorProto.FLOAT))
+    for values, wanted in ((graph.input, INPUTS), (graph.output, ("rewards",))):
+        kept = [value for value in values if value.name in wanted]
+        del values[:]
+        values.extend(kept)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in CONSTANTS.items())
     return model
+
+
+def _in_float32(node: NodeProto, inputs: list[str], output: str) -> list[NodeProto]:
+    if node.op_type == "PagedAttention":
+        return _attention(node, inputs, output)
+    if node.op_type == "Cast" and (inputs[0] != node.input[0] or output != node.output[0]):
+        return [helper.make_node("Identity", inputs, [output])]  # one side had 16 bits: now both are float32
+    node.input[:] = inputs
+    node.output[0] = output
+    return [node]
+
+
+def _attention(node: NodeProto, inputs: list[str], output: str) -> list[NodeProto]:
+    """GroupQueryAttention on a sequence of which nothing is cached."""
+    attended = f"{output}.attended"
+    batches = {name: f"{name}.batch.{output}" for name in inputs[:PROJECTIONS] if name}
+    attention = helper.make_node(
+        "GroupQueryAttention",
+        [*(batches.get(name, "") for name in inputs[:PROJECTIONS]), "", "", LAST, TOTAL, inputs[COS], inputs[SIN]],
+        [attended, f"{output}.key", f"{output}.value"],
+        domain="com.microsoft",
+    )
+    attention.attribute.extend(node.attribute)
+    return [
+        *(helper.make_node("Unsqueeze", [name, FIRST_AXIS], [batch]) for name, batch in batches.items()),
+        attention,
+        helper.make_node("Squeeze", [attended, FIRST_AXIS], [output]),
+    ]
+
+
+def _lengths() -> list[NodeProto]:
+    """TOTAL: the tokens, int32 []. LAST: the place of the last one, int32 [1]."""
+    return [
+        helper.make_node("Shape", ["input_ids"], ["twin.shape"]),
+        _cast("twin.shape", "twin.tokens", TensorProto.INT32),
+        helper.make_node("Squeeze", ["twin.tokens", FIRST_AXIS], [TOTAL]),
+        helper.make_node("Sub", ["twin.tokens", ONE], [LAST]),
+    ]
+
+
+def _cast(source: str, target: str, kind: int) -> NodeProto:
+    return helper.make_node("Cast", [source], [target], to=kind)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import onnxruntime
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from rfprm_export.errors import ParityError
 from rfprm_export.parity import stages
-from rfprm_export.parity.emulate_float16 import emulating_float16
+from rfprm_export.parity.emulate_float16 import emulating_cuda
 from rfprm_export.parity.machine import machine
 from rfprm_export.parity.texts import ParityTexts
 from rfprm_export.variants import Bound
@@ -25,16 +24,27 @@ from rfprm_lite import PRM
 from rfprm_lite.aggregate import Aggregate
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.device import DeviceSpec
+from rfprm_lite.engine import cuda
 from rfprm_lite.evaluate import agreement
 from rfprm_lite.evaluate.agreement import Differences
 from rfprm_lite.options import LoadOptions
 from rfprm_lite.text.encoding import Encoder
 
+CPU = DeviceSpec("cpu")
 StepRewards = Sequence[NDArray[np.float32]]
 """float32 [num_steps] for each trace."""
 
 
-def measure(bundle: Bundle, encoder: Encoder, texts: ParityTexts, expected: StepRewards, *, by_layer: bool) -> Parity:
+def measure(
+    bundle: Bundle,
+    encoder: Encoder,
+    texts: ParityTexts,
+    expected: StepRewards,
+    *,
+    by_layer: bool,
+    device: DeviceSpec = CPU,
+) -> Parity:
     """Score the texts with a variant, and compare.
 
     Args:
@@ -44,21 +54,26 @@ def measure(bundle: Bundle, encoder: Encoder, texts: ParityTexts, expected: Step
         expected: PyTorch's step rewards of the same traces.
         by_layer: Whether to have one layer in memory at a time; otherwise the runtime scores all traces in one call
             (so with shared prefixes) and then one by one, and differences are of both.
+        device: Where variants for CUDA run; the CPU emulates them.
 
     Raises:
         NumericalError: A reward is no number.
     """
     ways: list[StepRewards]
-    with emulating_float16(bundle) if bundle.variant.dtype == "float16" else nullcontext(bundle) as opened:
-        if by_layer:
-            ways, speed = [stages.step_rewards(opened, encoder, texts.traces)], None
-        else:
-            ways, speed = _by_runtime(opened, texts)
-    if "cpu" not in bundle.variant.devices:
-        speed = None  # of a device that is none of its own
+    variant, speed = bundle.variant, None
+    own = "cpu" in variant.devices
+    if not own and device.kind == "cpu":
+        with emulating_cuda(bundle) as twin:
+            ways = [stages.step_rewards(twin, encoder, texts.traces, by_layer=by_layer)]
+        by = f"{variant.kv_dtype} emulated on a CPU"
+    elif by_layer and own:
+        ways, by = [stages.step_rewards(bundle, encoder, texts.traces)], "layer by layer"
+    else:
+        ways, speed = _by_runtime(bundle, texts, CPU if own else device)
+        by = "the runtime"
     apart = Differences.of(np.concatenate([np.concatenate(way) - np.concatenate(expected) for way in ways]))
-    reference, variant = (_totals(bundle.manifest.recipe.aggregate, rewards) for rewards in (expected, ways[0]))
-    pairs = [(reference[pool], variant[pool]) for pool in texts.pools]
+    reference, found = (_totals(bundle.manifest.recipe.aggregate, rewards) for rewards in (expected, ways[0]))
+    pairs = [(reference[pool], found[pool]) for pool in texts.pools]
     return Parity(
         max_abs_difference=apart.largest,
         p99_abs_difference=apart.p99,
@@ -68,9 +83,9 @@ def measure(bundle: Bundle, encoder: Encoder, texts: ParityTexts, expected: Step
         num_pools=len(texts.pools),
         num_traces=len(texts.traces),
         num_rewards=sum(map(len, expected)),
-        by="layer by layer" if by_layer else "the runtime",
+        by=by,
         tokens_per_second=speed,
-        machine=machine(),
+        machine=machine() if own or device.kind == "cpu" else cuda.card(device.index).name,
         onnxruntime=onnxruntime.__version__,
         torch=str(torch.__version__),
         transformers=transformers.__version__,
@@ -106,9 +121,9 @@ def describe(parity: Parity, bound: Bound) -> str:
     )
 
 
-def _by_runtime(bundle: Bundle, texts: ParityTexts) -> tuple[list[StepRewards], float]:
+def _by_runtime(bundle: Bundle, texts: ParityTexts, device: DeviceSpec) -> tuple[list[StepRewards], float]:
     """Rewards in one call and one by one; tokens a second, one by one."""
-    prm = PRM(bundle, LoadOptions(cache_bytes=0))
+    prm = PRM(bundle, LoadOptions(cache_bytes=0, device=str(device)))
     together = [score.step_rewards for score in prm.score_many(texts.traces)]
     started = time.perf_counter()
     alone = [prm.score(problem, trace) for problem, trace in texts.traces]

@@ -1,4 +1,4 @@
-"""A variant's graph run one layer at a time, for models that do not fit into memory as a whole.
+"""A variant's graph run outside of the runtime: one layer at a time, for models that do not fit into memory as a whole.
 
 In: a bundle's variant and token sequences. Out: the rewards at their read-outs, by the nodes and weights of the very
 graph that users run: it is cut between its layers, and all sequences pass through one part before the
@@ -32,13 +32,16 @@ from rfprm_lite.trace import Trace
 Values = dict[str, NDArray[np.generic]]
 
 
-def step_rewards(bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, Trace]]) -> list[NDArray[np.float32]]:
+def step_rewards(
+    bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, Trace]], *, by_layer: bool = True
+) -> list[NDArray[np.float32]]:
     """Score traces with a variant, layer by layer.
 
     Args:
         bundle: With the variant.
         encoder: The runtime's.
         traces: Problems with traces.
+        by_layer: Whether to cut the graph at all.
 
     Returns:
         float32 [num_steps] for each problem and trace.
@@ -47,16 +50,17 @@ def step_rewards(bundle: Bundle, encoder: Encoder, traces: Sequence[tuple[str, T
         NumericalError: A reward is no number.
     """
     sequences = [encoder.step_sequences(problem, trace) for problem, trace in traces]
-    scores = iter(rewards(bundle, [sequence for of_trace in sequences for sequence in of_trace]))
+    scores = iter(rewards(bundle, [sequence for of_trace in sequences for sequence in of_trace], by_layer=by_layer))
     return [np.concatenate([next(scores) for _ in of_trace]) for of_trace in sequences]
 
 
-def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
+def rewards(bundle: Bundle, sequences: Sequence[TokenSequence], *, by_layer: bool = True) -> list[NDArray[np.float32]]:
     """Score sequences with a variant, layer by layer.
 
     Args:
         bundle: With the variant.
         sequences: Token ids and read-outs.
+        by_layer: Whether to cut the graph at all.
 
     Returns:
         float32 [num_read] of each sequence.
@@ -66,13 +70,13 @@ def rewards(bundle: Bundle, sequences: Sequence[TokenSequence]) -> list[NDArray[
     """
     model = onnx.load(bundle.graph, load_external_data=False)
     extractor = onnx.utils.Extractor(model)
-    always = list(run_inputs(1, {}, least=1))
-    caches = [value.name for value in model.graph.input if value.name not in always]
+    caches = [value.name for value in model.graph.input if value.name.startswith("past.")]
+    always = [value.name for value in model.graph.input if value.name not in caches]
     last = bundle.manifest.dimensions.num_layers - 1
-    cuts = [cut_names(0)[:1], *(cut_names(i) for i in range(1, last + 1))]
+    cuts = [cut_names(0)[:1], *(cut_names(i) for i in range(1, last + 1))] if by_layer else []
     states: list[Values] = [{} for _ in sequences]
     for i, (before, after) in enumerate(pairwise([(), *cuts, ("rewards",)]), start=-1):
-        past = [name for name in caches if name.startswith(f"past.{i}.")]
+        past = [name for name in caches if name.startswith(f"past.{i}.")] if by_layer else caches
         part = extractor.extract_model([*always, *before, *past], list(after))
         _through(part, bundle, states, sequences)
     # A lone read-out is computed twice.

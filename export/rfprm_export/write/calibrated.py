@@ -27,6 +27,7 @@ from rfprm_export.quantize.bases import Bases, Order, column_groups, layer_bases
 from rfprm_export.quantize.moments import layer_rounding
 from rfprm_export.write.variant import VariantWriter, checkpoint_blocks, shift_logit
 from rfprm_lite.bundle.open import Bundle
+from rfprm_lite.device import DeviceSpec
 
 FIRST_OF_HEAD = "head.0.weight"
 """The tensor that multiplies the final norm's output."""
@@ -82,7 +83,9 @@ def calibrate(
     return Calibration(texts, [of_text[sequence.read_at] for sequence, of_text in rewards], measured)
 
 
-def correct_bias(bundle: Bundle, spec: ExportRecipe, calibration: Calibration, *, by_layer: bool) -> Bundle:
+def correct_bias(
+    bundle: Bundle, spec: ExportRecipe, calibration: Calibration, *, by_layer: bool, device: DeviceSpec
+) -> Bundle:
     """Take a variant's mean error on the texts off the head's bias.
 
     Args:
@@ -90,11 +93,12 @@ def correct_bias(bundle: Bundle, spec: ExportRecipe, calibration: Calibration, *
         spec: The recipe.
         calibration: PyTorch's rewards of the texts.
         by_layer: Whether to score with one layer in memory at a time.
+        device: Where a variant for CUDA is run; the CPU emulates it.
 
     Returns:
         The bundle with the variant's new checksums.
     """
-    actual = variant_rewards(bundle, calibration.texts.sequences, by_layer=by_layer)
+    actual = variant_rewards(bundle, calibration.texts.sequences, by_layer=by_layer, device=device)
     shift = logit_shift(spec.recipe.head, np.concatenate(calibration.rewards), np.concatenate(actual))
     said = f"the head's bias shifted by {shift:+.4f}, the mean error on the texts of calibration"
     variant = shift_logit(bundle, spec, shift)

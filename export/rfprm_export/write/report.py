@@ -51,7 +51,7 @@ def report(manifest: Manifest, commands: Commands) -> bytes:
 
 
 def commands(
-    manifest: Manifest, recipe: str | None, options: Options, *, most_traces: int | None, low_memory: bool
+    manifest: Manifest, recipe: str | None, options: Options, *, most_traces: int | None, low_memory: bool, device: str
 ) -> Commands:
     """Write down the commands that make and measure a bundle again.
 
@@ -61,12 +61,13 @@ def commands(
         options: As they were given.
         most_traces: As it was made.
         low_memory: As it was made.
+        device: As it was made.
     """
     revision = f" --revision {manifest.source.revision}" if manifest.source.revision else ""
     source = f"{manifest.source.name}{revision}"
     names = ",".join(variant.name for variant in manifest.variants)
     traces = "" if most_traces is None else f" --traces {most_traces}"
-    memory = " --low-memory" if low_memory else ""
+    memory = (" --low-memory" if low_memory else "") + ("" if device == "cpu" else f" --device {device}")
     said = _said(options)
     own = f" --recipe {shlex.quote(Path(recipe).name)}" if recipe and recipe.endswith(".toml") else ""
     named = own or f" --recipe {manifest.recipe.name}"

@@ -69,7 +69,8 @@ class WeightFile:
                     values = np.ascontiguousarray(block, tensor.dtype.numpy())
             except FloatingPointError as error:
                 raise RangeError(f"{name}: a value is too large for {tensor.dtype.name}") from error
-            self._written(0, self._file.write(values.data))
+            # As bytes: bfloat16 is no type of Python's buffers.
+            self._written(0, self._file.write(values.reshape(-1).view(np.uint8).data))
         length = self._file.tell() - start
         if length != tensor.nbytes:
             raise ValueError(f"{name}: {length} bytes were written for shape {list(tensor.shape)}")
