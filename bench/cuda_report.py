@@ -35,10 +35,10 @@ from rich.table import Table
 import machine
 from cuda_contenders import THREADS, run
 from models import RECIPE, checkpoint_of
+from rfprm_export.checkpoint import source as sources
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
-from rfprm_export.families.recipes import choose
-from rfprm_export.planning import outline_of
+from rfprm_export.families.options import family_from
 from rfprm_export.variants import VARIANTS
 from rfprm_export.write.bundle import empty_manifest
 from rfprm_export.write.variant import write_tokenizer, write_variant
@@ -152,9 +152,9 @@ def bundle_of(setting: Setting, model: str) -> tuple[Path, Path]:
     if not (folder / FILE_NAME).exists():
         folder.mkdir(parents=True, exist_ok=True)
         opened = Checkpoint.open(checkpoint)
-        spec = choose(RECIPE, opened.architecture.name)
-        outline, _, _ = outline_of(str(checkpoint), None, RECIPE)
-        manifest = empty_manifest(str(checkpoint), outline, spec, write_tokenizer(folder, checkpoint))
+        spec = family_from(RECIPE).resolve(None, {}, ())
+        tokenizer = write_tokenizer(folder, checkpoint, spec.recipe)
+        manifest = empty_manifest(str(checkpoint), sources.outline(str(checkpoint), None), spec, tokenizer)
         done = [
             VARIANTS[name].entry(
                 write_variant(folder, VARIANTS[name], opened, spec, load_head(opened, spec)), ("not calibrated",)

@@ -21,6 +21,7 @@ def setting(tmp_path: Path) -> cuda_report.Setting:
     return cuda_report.Setting.of((), tmp_path, dry=True)
 
 
+@pytest.mark.filterwarnings("ignore:.*past_key_values.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", ["W1", "W5"])
 def test_all_contenders_give_the_same_rewards(prm: PRM, name: str) -> None:
     """And run as many tokens as their way takes."""

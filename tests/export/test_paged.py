@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checkpoints import LAYOUTS
+from checkpoints import ALL_LAYOUTS
 from exporting import Exported
 from reference_cuda import ReferenceRunner
 from rfprm_export.parity.bias_correction import variant_rewards
@@ -121,8 +121,9 @@ def rewards(prm: PRM, pairs: Any) -> Any:
     return np.concatenate([score.step_rewards for score in prm.score_many(pairs)])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("recipe", LAYOUTS)
+@pytest.mark.parametrize(
+    ("recipe", "variant"), [*((name, "fp16") for name in ALL_LAYOUTS), *((SEVEN, name) for name in VARIANTS)]
+)
 def test_rewards_are_near_float32s(exported: Get, opened: Open, recipe: str, variant: str) -> None:
     other, most = VARIANTS[variant]
     here = opened(variant, recipe)
