@@ -18,7 +18,7 @@ SOURCES = ("rfprm_lite", "export", "README.md", "LICENSE", "pyproject.toml")
 GPU = (
     ('name = "rfprm-lite"', 'name = "rfprm-lite-gpu"'),
     # The first whose PagedAttention takes slots and bounds. The extras bring CUDA's libraries: a driver is enough.
-    ('"onnxruntime>=1.23,!=1.24.0,!=1.24.1"', '"onnxruntime-gpu[cuda,cudnn]>=1.31.1"'),
+    ('"onnxruntime>=1.24.2"', '"onnxruntime-gpu[cuda,cudnn]>=1.31.1"'),
 )
 
 

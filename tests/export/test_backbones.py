@@ -140,7 +140,7 @@ def test_all_variants_keep_what_random_weights_allow(exported: Get, layout: str)
     measured = {variant.name: variant.parity for variant in exported(layout).prm.manifest.variants}
     assert measured["fp32"].max_abs_difference <= 1e-5
     assert measured["int8"].mean_abs_difference <= 0.02
-    assert measured["fp16"].max_abs_difference <= 5e-3
+    assert measured["fp16"].max_abs_difference <= 1e-2
     assert measured["int4"].mean_abs_difference <= 0.2
     assert all(parity.num_rewards > 100 for parity in measured.values())
 
