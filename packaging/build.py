@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("rfprm_lite", "export", "README.md", "LICENSE", "pyproject.toml")
 GPU = (
     ('name = "rfprm-lite"', 'name = "rfprm-lite-gpu"'),
-    # The first whose PagedAttention takes slots and bounds. The extras bring CUDA's libraries: a driver is enough.
+    # Its PagedAttention takes slots and bounds; older ones were not looked at. The extras bring CUDA's libraries.
     ('"onnxruntime>=1.24.2"', '"onnxruntime-gpu[cuda,cudnn]>=1.31.1"'),
 )
 
