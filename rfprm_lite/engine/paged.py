@@ -193,7 +193,7 @@ class PagedEngine:
         lanes.enter(self.pool, cancel)
         caches = [lanes.caches[chunk.lane] for chunk in chunks]
         appended = [(cache, len(chunk.ids)) for cache, chunk in zip(caches, chunks, strict=True)]
-        with self.pool.working(), Extension(self.pool, appended) as extension:
+        with Extension(self.pool, appended, cancel) as extension, self.pool.working():
             if extension.copies:
                 self._runner.copy(extension.copies)
                 with self._lock:

@@ -65,7 +65,7 @@ class PagePool:
         self._dropped: deque[Sequence[int]] = deque()
         self._calls: dict[int, int] = {}
         self._numbers = itertools.count()
-        self._runs = 0
+        self._runs = self._waiting = 0
         self._last_sign = time.monotonic()
 
     @property
@@ -96,16 +96,30 @@ class PagePool:
             finally:
                 self._condition.release()
 
-    def take(self, count: int) -> list[int]:
+    def take(self, count: int, cancel: Cancellation | None = None) -> list[int]:
         """Hold pages that nobody holds. What is only kept for calls to come yields to them.
+
+        Other calls may hold what they found kept, even while they wait: theirs are waited for, twice as long as a call
+        waits to enter, so that those enter first.
 
         Raises:
             EngineError: If there are fewer.
+            StoppedError: If the call was cancelled while it waited.
         """
         if count == 0:
             return []
-        if (short := count - self.free) > 0:
+        entered = time.monotonic()
+        while (short := count - self.free) > 0:
             self.reclaim(short * self.page_bytes)
+            with self._condition:
+                self._settle()
+                still = time.monotonic() - max(entered, self._last_sign)
+                alone = len(self._calls) + self._waiting <= 1
+                if count <= len(self._free) or alone or not (self._runs or still < 2 * PATIENCE):
+                    break
+                self._condition.wait(TICK)
+            if cancel is not None:
+                cancel.check()
         with self._condition:
             self._settle()
             if count > len(self._free):
@@ -175,9 +189,15 @@ class PagePool:
         """
         entered = time.monotonic()
         with self._condition:
-            while self._crowded(pages) and (self._runs or time.monotonic() < max(entered, self._last_sign) + PATIENCE):
-                self._condition.wait(TICK)
-                cancel.check()
+            self._waiting += 1
+            try:
+                while self._crowded(pages) and (
+                    self._runs or time.monotonic() < max(entered, self._last_sign) + PATIENCE
+                ):
+                    self._condition.wait(TICK)
+                    cancel.check()
+            finally:
+                self._waiting -= 1
             number = next(self._numbers)
             self._calls[number] = pages
             return number
@@ -328,12 +348,15 @@ class Extension:
         copies: What must be copied before anything is written.
     """
 
-    def __init__(self, pool: PagePool, appended: Sequence[tuple[PageCache, int]]) -> None:
+    def __init__(
+        self, pool: PagePool, appended: Sequence[tuple[PageCache, int]], cancel: Cancellation | None = None
+    ) -> None:
         """Take the room.
 
         Args:
             pool: Whose pages the caches have.
             appended: Each cache with the tokens that it gets, at least one.
+            cancel: Ends the wait for pages.
 
         Raises:
             ValueError: If a cache has no room for them.
@@ -350,7 +373,7 @@ class Extension:
             self._pages_behind(cache, tokens) + new for (cache, tokens), new in zip(appended, branching, strict=True)
         ]
         try:
-            taken = iter(pool.take(sum(wanted)))
+            taken = iter(pool.take(sum(wanted), cancel))
         except BaseException:
             self._unclaim()
             raise
