@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import labelled
@@ -73,6 +73,7 @@ TRACES = st.lists(
 )
 
 
+@settings(max_examples=15)  # each threshold costs a bootstrap
 @given(TRACES)
 def test_the_best_threshold_is_the_best_of_all(traces: list[tuple[list[int], int]]) -> None:
     judged = labelled(
@@ -87,7 +88,7 @@ def test_the_best_threshold_is_the_best_of_all(traces: list[tuple[list[int], int
         with pytest.raises(InputError, match="wrong and right solutions are needed"):
             best_threshold(judged)
         return
-    everywhere = [Result(judged, t).value("processbench", "f1") or 0.0 for t in np.linspace(-0.1, 1.1, 25)]
+    everywhere = [Result(judged, t).value("processbench", "f1") or 0.0 for t in np.linspace(-0.1, 1.1, 7)]
     chosen = Result(judged, best_threshold(judged)).value("processbench", "f1")
     assert chosen == pytest.approx(max(everywhere))
 
