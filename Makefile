@@ -3,17 +3,21 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
+.PHONY: demo test test-runtime test-export test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
 
+# The runtime's tests and the exporter's side by side.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(MAKE) --keep-going --jobs=2 test-runtime test-export
 
-# The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there.
+test-runtime test-export: test-%: $(VENV)/.test
+	$(BIN)/python -m pytest tests/$*
+
+# The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there. TESTS names fewer.
 test-wheel: $(VENV)-wheel/.done
-	cd $(VENV)-wheel && RFPRM_TEST_INSTALLED=1 bin/python -m pytest $(CURDIR)/tests/runtime
+	cd $(VENV)-wheel && RFPRM_TEST_INSTALLED=1 bin/python -m pytest $(addprefix $(CURDIR)/,$(or $(TESTS),tests/runtime))
 
 # Which changes of the code do its tests not notice? MODULES="rfprm_lite/plan/packing.py" MINUTES=10 bounds it, and
 # SAMPLE=60 draws so many changes of each module.

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from rfprm_export.checkpoint import source as sources
 from rfprm_export.checkpoint.head import check_head, head_shapes
-from rfprm_export.checkpoint.tensors import Checkpoint, Outline, load_json
+from rfprm_export.checkpoint.tensors import Checkpoint, Outline
 from rfprm_export.errors import ExportError, RecipeError
 from rfprm_export.families.family import ExportRecipe
 from rfprm_export.families.options import Options, family_from
@@ -106,7 +106,7 @@ def plan(request: Request) -> Plan:
     outline = sources.outline(request.source, request.revision)
     recognition = family_of(outline, request.recipe, request.options)
     tokenizer = load_tokenizer(outline.folder)
-    spec = resolve(recognition.family, tokenizer, load_json(outline.folder / "config.json").get("pad_token_id"))
+    spec = resolve(recognition.family, tokenizer, outline.config.get("pad_token_id"))
     head = head_shapes(outline.architecture, spec.recipe.head)
     assert_tokens(tokenizer, outline.architecture.vocab_size, spec)
     chosen = [variant for name, variant in VARIANTS.items() if name in request.variants]
@@ -153,7 +153,7 @@ def family_of(outline: Outline, recipe: str | None, options: Options) -> Recogni
         if reason := misfit(family, traits):
             raise RecipeError(reason)
         recognition = Recognition(family, f"named by --recipe {recipe}")
-    family = options.applied(recognition.family.normalised(load_json(outline.folder / "config.json")))
+    family = options.applied(recognition.family.normalised(outline.config))
     check_head(outline, family.head, family.tensors)
     default = family.separator is not None and options.separator is None
     separator = f"; {family.separator!r} stands behind each step, unless --separator says otherwise" if default else ""

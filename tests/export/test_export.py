@@ -303,7 +303,6 @@ LM = {"model.embed_tokens.weight": (9, 8), "lm_head.weight": (9, 8)}
         ),
         (Traits("llama", "LlamaForCausalLM", LM, ()), "LlamaForCausalLM.*anything.*rlhflow-prm"),
         (Traits("llama", "LlamaForCausalLM", LM | {"regression_head.weight": (1, 8)}, ()), "regression_head.weight"),
-        (Traits("qwen2", "LlamaForRewardModelWithGating", LM, ()), "gating"),
     ],
 )
 def test_what_is_ambiguous_is_refused(traits: Traits, match: str) -> None:

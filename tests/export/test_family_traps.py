@@ -149,7 +149,7 @@ def test_a_template_without_several_turns_is_refused_where_a_family_needs_them(t
 
 def test_no_template_is_said(tmp_path: Path) -> None:
     style = replace(QWEN, config={"eos_token": "<|im_end|>"})
-    with pytest.raises(RecipeError, match=r"needs a chat template, tokenizer_config\.json has none"):
+    with pytest.raises(RecipeError, match=r"needs a chat template, and the tokenizer has none"):
         planned(styled(CASES["acemath-rm"], style), tmp_path)
 
 

@@ -239,7 +239,7 @@ def test_no_model_type_is_named_outside_the_families() -> None:
     found = []
     for package in (ROOT / "rfprm_lite", ROOT / "export" / "rfprm_export"):
         for path in package.rglob("*.py"):
-            if "families" not in path.parts:
+            if not {"families", "evaluate"} & {*path.parts}:
                 found += [f"{path.name}:{line} {text}" for line, text in _words(ast.parse(path.read_text("utf-8")))]
     assert found == []
 

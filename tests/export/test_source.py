@@ -58,7 +58,7 @@ def test_a_plan_downloads_no_weights(hub: HubServer, repo: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("repo", NAMES)
 def test_what_can_not_be_exported_is_refused_before_weights_come(hub: HubServer, repo: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="Qwen2For"):
+    with pytest.raises(RecipeError, match=r"score\.0\.weight|reward_head\.pt"):
         export(Request(repo, tmp_path / "bundle", next(name for name in NAMES.values() if name != NAMES[repo])))
     second = shutil.copytree(tmp_path / repo, tmp_path / "second")
     (second / "tokenizer.json").unlink()

@@ -40,13 +40,6 @@ def pytest_sessionstart() -> None:
             pytest.exit("the wheel is to be tested alone, but torch is installed", returncode=4)
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a package that is not installed."""
-    for marker in item.iter_markers("needs"):
-        for package in marker.args:
-            pytest.importorskip(package)
-
-
 @pytest.fixture(scope="session")
 def prm() -> PRM:
     """The demo model. It keeps nothing between calls, so that each computes what it gives."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,11 @@ class Outline:
     shapes: dict[str, Shape]
     still_to_come: int = 0
     base: Outline | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json says; an adapter's base has it."""
+        return load_json((self.base or self).folder / "config.json")
 
     @classmethod
     def of_files(
