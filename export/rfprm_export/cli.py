@@ -186,12 +186,12 @@ def verify(
     Example: rfprm-export verify bundles/reasonflux-7b --reference Gen-Verse/ReasonFlux-PRM-7B
     """
     with _extra():
-        from rfprm_export import pipeline
+        from rfprm_export import verification
         from rfprm_export.variants import VARIANTS
     table = Table("variant", "mean", "99th percentile", "max.", "max. when it was made", "bound")
     kept = True
     try:
-        measuring = pipeline.verify(
+        measuring = verification.verify(
             bundle, reference, revision, recipe=recipe, options=options, low_memory=low_memory, device=device
         )
         for variant, measured in measuring:

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from rfprm_export.checkpoint import source as sources
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError, RangeError
-from rfprm_export.families.family import ExportRecipe
-from rfprm_export.families.options import Options
-from rfprm_export.oracle.reference import Reference, load_tokenizer
-from rfprm_export.oracle.resolve import label_rows
+from rfprm_export.oracle.reference import Reference
 from rfprm_export.parity import measure as parity
-from rfprm_export.parity.texts import calibration_texts, parity_texts
-from rfprm_export.planning import Plan, Request, family_of, fetch, plan
+from rfprm_export.parity.texts import calibration_texts
+from rfprm_export.planning import Plan, Request, fetch, plan
 from rfprm_export.quantize.bases import MADE_BY
 from rfprm_export.quantize.overflow import describe_wide_layers, widen_overflowing_layers
-from rfprm_export.variants import VARIANTS, VariantSpec
+from rfprm_export.variants import VariantSpec
 from rfprm_export.write.bundle import empty_manifest, new_folder, write_descriptions
 from rfprm_export.write.calibrated import Calibration, calibrate, correct_bias
 from rfprm_export.write.report import commands
 from rfprm_export.write.variant import VariantWriter, write_tokenizer, write_variant
-from rfprm_lite.bundle.manifest import Manifest, Parity, Variant
-from rfprm_lite.bundle.open import Bundle, check_files, read_manifest
+from rfprm_lite.bundle.manifest import Manifest, Variant
+from rfprm_lite.bundle.open import Bundle
 from rfprm_lite.device import DeviceSpec
-from rfprm_lite.engine.session import require_available
-from rfprm_lite.errors import BundleFormatError, NumericalError
-from rfprm_lite.text.encoding import Encoder
+from rfprm_lite.errors import NumericalError
 
-__all__ = ["Plan", "Request", "carry_out", "export", "fetch", "plan", "verify"]
+__all__ = ["Plan", "Request", "carry_out", "export", "fetch", "plan"]
 
-NO_OPTIONS = Options()
 _log = logging.getLogger("rfprm_export")
 
 
@@ -125,58 +118,6 @@ def carry_out(
         )
         write_descriptions(folder, manifest, again, frozen_date=spec.frozen_date)
     return manifest
-
-
-def verify(
-    folder: Path,
-    source: str,
-    revision: str | None = None,
-    *,
-    recipe: str | None = None,
-    options: Options = NO_OPTIONS,
-    low_memory: bool = False,
-    device: str = "cpu",
-) -> Iterator[tuple[Variant, Parity]]:
-    """Measure a bundle's variants again, against the checkpoint that it was made from.
-
-    Args:
-        folder: The bundle's.
-        source: The checkpoint, a folder or a hub id.
-        revision: Branch, tag or commit of a hub id.
-        recipe: The TOML file of a recipe of your own; otherwise the bundle says which.
-        options: Those that the bundle was made with.
-        low_memory: Whether to measure layer by layer.
-        device: Where variants for CUDA are run; on "cpu" they are emulated.
-
-    Yields:
-        Each variant with its parity as measured now.
-
-    Raises:
-        BundleFormatError: The bundle can't be read, or holds a variant that this exporter does not know.
-        BundleFileError: A file of it is not what the manifest says.
-        CheckpointError: The checkpoint is not as expected.
-        RecipeError: The bundle's recipe does not fit it.
-        NumericalError: A reward is no number.
-        DeviceError: The device is not there.
-    """
-    spec_of_device = DeviceSpec.parse(device)
-    require_available(spec_of_device)
-    manifest = read_manifest(folder, str(folder))
-    unknown = [variant.name for variant in manifest.variants if variant.name not in VARIANTS]
-    if unknown:
-        raise BundleFormatError(f"{folder} has a variant {unknown[0]!r}; this exporter knows {', '.join(VARIANTS)}")
-    for variant in manifest.variants:
-        check_files(Bundle(folder, manifest, variant), contents=True)
-    outline = sources.outline(source, revision)
-    family = family_of(outline, recipe or manifest.recipe.name, options).family
-    spec = ExportRecipe(manifest.recipe, family.tensors, label_rows(family, load_tokenizer(outline.folder)))
-    checkpoint = sources.fetch(source, outline)
-    encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
-    texts = parity_texts(encoder)
-    expected = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), encoder).step_rewards(texts.traces)
-    for variant in manifest.variants:
-        bundle = Bundle(folder, manifest, variant)
-        yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory, device=spec_of_device)
 
 
 def _calibrate(

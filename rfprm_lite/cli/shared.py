@@ -17,7 +17,7 @@ from rfprm_lite.aggregate import Aggregate, AggregateName
 from rfprm_lite.data.row import Row
 from rfprm_lite.data.rows import Read, ScoreRow
 from rfprm_lite.errors import RfprmError
-from rfprm_lite.options import LoadOptions
+from rfprm_lite.options import LoadOptions, Truncate
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.show.words import visible
@@ -70,6 +70,11 @@ OPTIONS = (
     click.option("--aggregate", type=click.Choice(get_args(AggregateName)), help="The recipe's own where not given."),
     click.option("--alpha", type=float, help="Weight of the final reward in mean+final."),
     click.option("--final", type=click.Choice(["last", "response"]), help="What the final reward is."),
+    click.option(
+        "--truncate",
+        type=click.Choice(get_args(Truncate)),
+        help="What is done with a text that is too long; an error where not given.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON lines in place of tables."),
 )
 

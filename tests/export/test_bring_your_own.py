@@ -22,7 +22,8 @@ from transformers import (
 from checkpoints import DEMO_CHECKPOINT
 from rfprm_export.cli import main
 from rfprm_export.families.options import Options, escaped, unescaped
-from rfprm_export.pipeline import Request, export, verify
+from rfprm_export.pipeline import Request, export
+from rfprm_export.verification import verify
 from rfprm_export.write.report import commands
 from rfprm_lite import PRM
 

@@ -20,7 +20,8 @@ from checkpoints import LAYOUTS, make_checkpoint
 from exporting import EXPORT
 from hub_server import HubServer, Repository, serve_as_the_hub
 from rfprm_export.errors import CheckpointError, ExportError, RecipeError
-from rfprm_export.pipeline import Request, carry_out, export, fetch, plan, verify
+from rfprm_export.pipeline import Request, carry_out, export, fetch, plan
+from rfprm_export.verification import verify
 from rfprm_lite import PRM
 from rfprm_lite.bundle.open import sha256
 
