@@ -179,7 +179,7 @@ def test_a_bundle_of_a_recipe_of_ones_own_says_how_it_is_made_and_verified_again
 
 def test_commands_repeat_the_options(prm: PRM) -> None:
     options = Options(separator="\n", labels=(" +", "-"), system="Be brief.", aggregate="min", activation="none")
-    made = commands(prm.manifest, "marker-prm", options, most_traces=None, low_memory=False)
+    made = commands(prm.manifest, "marker-prm", options, most_traces=None, low_memory=False, device="cpu")
     said = r"--separator='\n' --labels=' +,-' --system='Be brief.' --aggregate=min --activation=none"
     assert f" BUNDLE --recipe reasonflux-prm-7b {said} --variants fp32" in made.export
     assert made.verify.endswith(f"--reference demo-prm {said}")

@@ -182,24 +182,24 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         return msgspec.structs.replace(self, head=head)
 
     def resolve(
-        self, parts: ChatParts | None, tokens: Mapping[str, Special | Text | None], rows: Sequence[int]
+        self, parts: ChatParts | None, written: Mapping[str, Sequence[Piece]], rows: Sequence[int]
     ) -> ExportRecipe:
         """Put what the tokenizer knows in the place of parts.
 
         Args:
             parts: Of the tokenizer's chat template, where the family names some.
-            tokens: `bos`, `eos` and `separator`; None where the tokenizer has none.
+            written: What `bos`, `eos` and `separator` are; no piece where the tokenizer has none.
             rows: Of the language model's head.
 
         Raises:
             RecipeError: A part is missing, or the pieces are no recipe.
         """
-        known: dict[str, Sequence[Piece]] = {name: [token] if token else [] for name, token in tokens.items()}
+        known = dict(written)
         if parts is not None:
             known |= parts.pieces
 
         def resolved(pieces: Pieces, before: Pieces = ()) -> tuple[Piece, ...]:
-            written: list[Piece] = []
+            here: list[Piece] = []
             around = [*before[-1:], *pieces, Read()]
             start = len(before[-1:])
             for i, piece in enumerate(pieces, start):
@@ -208,10 +208,10 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
                         raise RecipeError(
                             f"{self.name} needs the part {piece.name!r} of a chat template: there is none"
                         )
-                    written += known[piece.name]
+                    here += known[piece.name]
                 else:
-                    written.append(_stripped(piece, around[i - 1] if i else None, around[i + 1], parts))
-            return tuple(merged(written))
+                    here.append(_stripped(piece, around[i - 1] if i else None, around[i + 1], parts))
+            return tuple(merged(here))
 
         refuse = (*self.cleaning.refuse, *(parts.refuse if parts and self.opens_answer else ()))
         try:

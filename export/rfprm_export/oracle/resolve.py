@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rfprm_export.errors import RecipeError
 from rfprm_export.families.family import ExportRecipe, Family, before_pad
-from rfprm_export.oracle.template import chat_parts
-from rfprm_lite.bundle.pieces import Special, Text, specials
+from rfprm_export.oracle.template import chat_parts, split
+from rfprm_lite.bundle.pieces import Piece, Special, specials
 
 
 def resolve(family: Family, tokenizer: PreTrainedTokenizerBase, pad: int | None = None) -> ExportRecipe:
@@ -28,12 +28,12 @@ def resolve(family: Family, tokenizer: PreTrainedTokenizerBase, pad: int | None 
         RecipeError: The tokenizer lacks something that the family needs.
     """
     parts = chat_parts(tokenizer, family.system) if family.template_parts else None
-    tokens = {
+    written = {
         "bos": _special(tokenizer.bos_token),
         "eos": _special(tokenizer.eos_token),
-        "separator": _separator(family.separator, tokenizer),
+        "separator": split(tokenizer, family.separator or ""),
     }
-    spec = family.resolve(parts, tokens, label_rows(family, tokenizer))
+    spec = family.resolve(parts, written, label_rows(family, tokenizer))
     step = spec.recipe.step
     if family.skips_pad and pad is not None:
         step = before_pad(step, _added_token(pad, tokenizer))
@@ -70,14 +70,8 @@ def _added_token(token_id: int, tokenizer: PreTrainedTokenizerBase) -> str:
     return str(token.content)
 
 
-def _special(token: str | None) -> Special | None:
-    return None if token is None else Special(str(token))
-
-
-def _separator(separator: str | None, tokenizer: PreTrainedTokenizerBase) -> Special | Text | None:
-    if separator is None:
-        return None
-    return Special(separator) if separator in tokenizer.get_added_vocab() else Text(separator)
+def _special(token: str | None) -> list[Piece]:
+    return [] if token is None else [Special(str(token))]
 
 
 def _text_tokens(spec: ExportRecipe, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
