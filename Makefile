@@ -3,17 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-runtime test-export test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
+.PHONY: demo test test-export test-runtime test-pages test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
 
-# The runtime's tests and the exporter's side by side.
+# Two at a time: the exporter's tests, which take the longest, the runtime's, and those of the pages.
 test: $(VENV)/.test
-	$(MAKE) --keep-going --jobs=2 test-runtime test-export
+	$(MAKE) --keep-going --jobs=2 test-export test-runtime test-pages
 
-test-runtime test-export: test-%: $(VENV)/.test
-	$(BIN)/python -m pytest tests/$*
+PAGES = $(addprefix tests/export/test_,docs.py notebooks.py examples.py)
+
+test-export: $(VENV)/.test
+	$(BIN)/python -m pytest tests/export $(addprefix --ignore=,$(PAGES))
+
+test-runtime: $(VENV)/.test
+	$(BIN)/python -m pytest tests/runtime
+
+test-pages: $(VENV)/.test
+	$(BIN)/python -m pytest $(PAGES)
 
 # The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there. TESTS names fewer.
 test-wheel: $(VENV)-wheel/.done
