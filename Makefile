@@ -3,25 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-export test-runtime test-pages test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
+.PHONY: demo test test-export test-runtime test-rest test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
 
-# Two at a time: the exporter's tests, which take the longest, the runtime's, and those of the pages.
+# In three parts of about the same time, two at a time.
 test: $(VENV)/.test
-	$(MAKE) --keep-going --jobs=2 test-export test-runtime test-pages
+	$(MAKE) --keep-going --jobs=2 test-export test-runtime test-rest
 
-PAGES = $(addprefix tests/export/test_,docs.py notebooks.py examples.py)
+REST = $(addprefix tests/export/test_,docs.py notebooks.py examples.py families.py family_traps.py)
 
 test-export: $(VENV)/.test
-	$(BIN)/python -m pytest tests/export $(addprefix --ignore=,$(PAGES))
+	$(BIN)/python -m pytest tests/export $(addprefix --ignore=,$(REST))
 
 test-runtime: $(VENV)/.test
 	$(BIN)/python -m pytest tests/runtime
 
-test-pages: $(VENV)/.test
-	$(BIN)/python -m pytest $(PAGES)
+test-rest: $(VENV)/.test
+	$(BIN)/python -m pytest $(REST)
 
 # The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there. TESTS names fewer.
 test-wheel: $(VENV)-wheel/.done
