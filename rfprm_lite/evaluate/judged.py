@@ -210,6 +210,7 @@ def judge(
     while chunk := list(islice(rest, CHECKED_TOGETHER)):
         known = _known(ledger, recorded, chunk)
         new = [(number, pair) for number, pair in chunk if number not in known]
+        pairs = dict(new)
         progress(len(chunk) - len(new))
         started = time.perf_counter()
         for batch in _batches(_scores(prm, new)):
@@ -217,7 +218,6 @@ def judge(
             scored += len(batch)
             known.update(batch)
             if ledger is not None:
-                pairs = dict(new)
                 ledger.add(
                     [(number, Key.of(*_plain(pairs[number])), one) for number, one in batch if isinstance(one, Scored)]
                 )

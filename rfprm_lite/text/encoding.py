@@ -108,7 +108,7 @@ class Encoder:
 
     def count(self, problem: Problem, trace: Trace) -> int:
         """The tokens of the longest text that the model would read of a trace, however many they are."""
-        return len(self._sequence(step_drafts(self._recipe, problem, trace)[-1]).ids)
+        return len(self._sequence(last_step_draft(self._recipe, problem, trace)).ids)
 
     def last_step_sequence(self, problem: Problem, trace: Trace) -> TokenSequence:
         """The last of `step_sequences`, read out at the last step alone. Raises as it does."""
@@ -168,16 +168,18 @@ class Encoder:
     def _finish(self, run: str, reads: Sequence[int], ids: list[int], read_at: list[int]) -> None:
         """Encode a run of text, with read-outs at offsets of it."""
         before = len(ids)
+        ends: list[int] = []
         if run:
             encoding = self._tokenizer.encode(run, add_special_tokens=False)
             ids += encoding.ids
+            if any(0 < offset < len(run) for offset in reads):  # offsets are costly, and most runs need none
+                ends = [end for _, end in encoding.offsets]
         for offset in reads:
             if offset == len(run):
                 read_at.append(len(ids) - 1)
             elif offset == 0:
                 read_at.append(before - 1)
             else:
-                ends = [end for _, end in encoding.offsets]
                 token = bisect_right(ends, offset) - 1
                 if token < 0 or ends[token] != offset:
                     raise InputError(

@@ -39,10 +39,10 @@ def step_drafts(recipe: Recipe, problem: Problem, trace: Trace) -> list[Draft]:
 
 def last_step_draft(recipe: Recipe, problem: Problem, trace: Trace) -> Draft:
     """The last of `step_drafts`. Raises as it does."""
-    prompt = prompt_pieces(problem, recipe)
     if recipe.probes:
-        return _probe(recipe, prompt, trace, len(trace.steps) - 1)
-    return step_drafts(recipe, problem, trace)[0]
+        return _probe(recipe, prompt_pieces(problem, recipe), trace, len(trace.steps) - 1)
+    (draft,) = step_drafts(recipe, problem, trace)
+    return draft
 
 
 def response_draft(recipe: Recipe, problem: Problem, trace: Trace) -> Draft | None:
