@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import RfprmError
 from rfprm_lite.lists import listed
+from rfprm_lite.options import Truncate
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
 from rfprm_lite.scoring import batches, choose
@@ -42,14 +43,17 @@ class AsyncCalls:
         *,
         steps: Iterable[str] | None = None,
         aggregate: AggregateLike | None = None,
+        truncate: Truncate | None = None,
         timeout: float | None = None,
     ) -> Score:
         """Reward every step of a response, and the whole of it; see `PRM.score`."""
         scorer, chosen_aggregate = self._scorer, self._scorer.aggregate(aggregate)
         trace = scorer.trace(response, steps)
-        return await run(
-            lambda cancel: scorer.score([scorer.request(problem, trace, chosen_aggregate)], cancel)[0], timeout
-        )
+
+        def call(cancel: Cancellation) -> Score:
+            return scorer.score([scorer.request(problem, trace, chosen_aggregate, truncate)], cancel)[0]
+
+        return await run(call, timeout)
 
     @overload
     async def score_many(

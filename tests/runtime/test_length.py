@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -101,6 +102,7 @@ def test_truncation_is_asked_for_by_name(prm: PRM) -> None:
     assert np.isfinite(score.step_rewards[score.truncated :]).all()
     assert score.to_dict()["step_rewards"][: score.truncated] == [None] * score.truncated  # type: ignore[index]
     assert score._repr_html_().count("not read") == score.truncated
+    assert asyncio.run(prm.aio.score(PROBLEM, too_long, truncate="drop-oldest-thoughts")).truncated == score.truncated
     with pytest.raises(InputError, match="truncation"):
         token_rewards(score, [[0, 1]])
     with pytest.raises(InputError, match="cuts no text"):
