@@ -31,9 +31,8 @@ from its_hub.core.lms.step_generation import StepGeneration
 
 from rfprm_lite.aggregate import AggregateLike, as_aggregate
 from rfprm_lite.errors import InputError, InputTypeError
-from rfprm_lite.integrations.judge import Judge, in_unit, require_range
+from rfprm_lite.integrations.judge import Counting, Judge, in_unit, require_range
 from rfprm_lite.lists import listed
-from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.text.messages import METADATA, exchange
@@ -50,7 +49,7 @@ def whole_conversation(messages: Sequence[ChatMessage]) -> Problem:
     return [message.to_dict() if isinstance(message, ChatMessage) else message for message in messages]
 
 
-class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # its_hub has no types
+class ProcessRewardModel(Counting, AbstractProcessRewardModel):  # type: ignore[misc]  # its_hub has no types
     """Rewards of responses as far as they have come, for beam search and particle filtering.
 
     They are in [0, 1], as its_hub's particle filtering needs them: `Score.reward` as a share of its range. A response
@@ -72,16 +71,6 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
         require_range(as_aggregate(aggregate, prm.manifest.recipe.aggregate), prm.scale)
         self._judge = Judge(prm, aggregate, 0.0)
         self._problem_of = problem_of
-
-    @property
-    def tokens(self) -> Usage:
-        """Token counts of all calls so far."""
-        return self._judge.tokens
-
-    @property
-    def unscored(self) -> int:
-        """The number of responses of all calls so far that could not be scored."""
-        return self._judge.unscored
 
     def score(self, prompt_or_messages: Conversation | list[list[ChatMessage]], steps: str | list[str]) -> list[float]:
         """The reward of each response, in [0, 1]; of a single one, a list of one.
@@ -117,7 +106,7 @@ class ProcessRewardModel(AbstractProcessRewardModel):  # type: ignore[misc]  # i
         return [(self._problem_of(c), response) for c, response in zip(conversations, responses, strict=True)]
 
 
-class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
+class OutcomeRewardModel(Counting, AbstractOutcomeRewardModel):  # type: ignore[misc]
     """Rewards of whole conversations, whose last message is the response, for best-of-N.
 
     They are `Score.reward`. A response that can't be scored gets the lowest value of its range; a warning is logged.
@@ -135,16 +124,6 @@ class OutcomeRewardModel(AbstractOutcomeRewardModel):  # type: ignore[misc]
         self._lowest = known[0] if known else -math.inf
         self._judge = Judge(prm, aggregate, self._lowest)
         self._problem_of = problem_of
-
-    @property
-    def tokens(self) -> Usage:
-        """Token counts of all calls so far."""
-        return self._judge.tokens
-
-    @property
-    def unscored(self) -> int:
-        """The number of responses of all calls so far that could not be scored."""
-        return self._judge.unscored
 
     def score(self, messages: Conversation | list[list[ChatMessage]]) -> list[float] | float:
         """The reward of a conversation, or a list of them for several.

@@ -97,6 +97,22 @@ class Judge:
         return self.unscorable if score is None else score.reward
 
 
+class Counting:
+    """What an adapter tells of its judge."""
+
+    _judge: Judge
+
+    @property
+    def tokens(self) -> Usage:
+        """Token counts of all calls so far."""
+        return self._judge.tokens
+
+    @property
+    def unscored(self) -> int:
+        """The number of responses of all calls so far that could not be scored."""
+        return self._judge.unscored
+
+
 def in_unit(score: Score) -> float:
     """The reward of a score as a share of its range, in [0, 1].
 

@@ -26,10 +26,9 @@ from typing import Any, TypeAlias
 
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, RfprmError
-from rfprm_lite.integrations.judge import Judge, in_unit, weight_of
+from rfprm_lite.integrations.judge import Counting, Judge, in_unit, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, between, completed, opens_thinking, plain_problem
 from rfprm_lite.lists import listed
-from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.rl import mix_rewards
 from rfprm_lite.trace import Response
@@ -43,7 +42,7 @@ Outcome: TypeAlias = Callable[[Sequence[str], Sequence[str], Sequence[Any]], Map
 _log = logging.getLogger("rfprm_lite")
 
 
-class RewardFunction:
+class RewardFunction(Counting):
     """A reward function in OpenRLHF's signature: r = (1 - beta) * outcome + beta * r_hat, or r_hat without an outcome.
 
     The formula is that of `rfprm_lite.rl.mix_rewards`.
@@ -79,16 +78,6 @@ class RewardFunction:
         self._beta = weight_of(outcome, beta)
         self._problem_of = problem_of
         self._ends = tuple(listed("ends", ends))
-
-    @property
-    def tokens(self) -> Usage:
-        """Token counts of all calls so far."""
-        return self._judge.tokens
-
-    @property
-    def unscored(self) -> int:
-        """The number of responses of all calls so far that could not be scored."""
-        return self._judge.unscored
 
     def __call__(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
         """The rewards of responses.

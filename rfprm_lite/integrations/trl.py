@@ -17,9 +17,8 @@ from typing import Any, TypeAlias
 
 from rfprm_lite.aggregate import AggregateLike
 from rfprm_lite.errors import InputError, InputTypeError
-from rfprm_lite.integrations.judge import Judge, weight_of
+from rfprm_lite.integrations.judge import Counting, Judge, weight_of
 from rfprm_lite.integrations.prompts import ProblemOf, Prompt, completed, opens_thinking, plain_problem
-from rfprm_lite.plan.usage import Usage
 from rfprm_lite.prm import PRM
 from rfprm_lite.results import Score
 from rfprm_lite.rl import mix_rewards
@@ -29,7 +28,7 @@ Outcome: TypeAlias = Callable[..., Sequence[float | None]]
 """A reward function in TRL's signature: `(prompts, completions, **columns) -> list[float | None]`."""
 
 
-class RewardFunction:
+class RewardFunction(Counting):
     """A reward function in TRL's signature: r = (1 - beta) * outcome + beta * r_hat, or r_hat without an outcome.
 
     The formula is that of `rfprm_lite.rl.mix_rewards`.
@@ -74,16 +73,6 @@ class RewardFunction:
         self._beta = weight_of(outcome, beta)
         self._problem_of = problem_of
         self._started_thinking = started_thinking
-
-    @property
-    def tokens(self) -> Usage:
-        """Token counts of all calls so far."""
-        return self._judge.tokens
-
-    @property
-    def unscored(self) -> int:
-        """The number of completions of all calls so far that could not be scored."""
-        return self._judge.unscored
 
     def __call__(
         self,
