@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
 
 ROOT = Path(__file__).parents[2]
+HELD_OUT = 16
+"""Rows that nothing is trained on."""
 
 
 def stories() -> list[dict[str, Any]]:
@@ -30,6 +34,26 @@ def base() -> tuple[PreTrainedTokenizerBase, Qwen2Config]:
         eos_token_id=tokenizer.eos_token_id,
     )
     return tokenizer, config
+
+
+def train(trainer: Any, config: Any, model: Any, tokenizer: Any, out: Path, rows: list[Any], **settings: Any) -> Any:
+    """Train on all rows but the first 16, which are held out for evaluation, and save the model."""
+    args = config(
+        str(out / "checkpoints"),
+        learning_rate=1e-3,
+        per_device_train_batch_size=8,
+        logging_steps=8,
+        save_strategy="no",
+        report_to="none",
+        bf16=False,
+        use_cpu=not torch.cuda.is_available(),
+        **settings,
+    )
+    held_out, train_rows = Dataset.from_list(rows[:HELD_OUT]), Dataset.from_list(rows[HELD_OUT:])
+    trained = trainer(model, args, processing_class=tokenizer, train_dataset=train_rows, eval_dataset=held_out)
+    trained.train()
+    trained.save_model(str(out / "model"))
+    return trained
 
 
 def write(out: Path, rows: list[dict[str, Any]]) -> None:
