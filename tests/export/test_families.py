@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from families_oracle import CASES, Case
+from family_cases import CASES, Case
 from rfprm_export.families.recipes import FAMILIES
 from rfprm_export.pipeline import Request, export
 from rfprm_lite import PRM, InputError, Score, Trace
@@ -189,7 +189,7 @@ def test_without_a_bound_everything_is_read_and_said(made: Get, name: str, caplo
 
 
 def test_the_reference_answer_of_universal_prm(made: Get) -> None:
-    from families_oracle import universal
+    from authors_texts import universal
     from rfprm_lite.question import Question
 
     one = made("universal-prm")
@@ -202,7 +202,7 @@ def test_the_reference_answer_of_universal_prm(made: Get) -> None:
 
 
 def test_the_choices_of_fin_prm(made: Get) -> None:
-    from families_oracle import financial
+    from authors_texts import financial
     from rfprm_lite.question import Question
 
     one = made("fin-prm")

@@ -16,8 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import families_oracle as oracle
-from families_oracle import CASES, Case, read_texts
+from authors_rewards import hidden_states
+from authors_texts import Authors, last, prefixes, read_texts, stepwise
+from authors_texts import Text as AuthorsText
+from family_cases import CASES, Case
 from rfprm_export.errors import ExportError, RecipeError
 from rfprm_export.families.options import Options, family_from, to_toml
 from rfprm_export.pipeline import Request, export, plan
@@ -98,9 +100,9 @@ def test_the_text_is_what_the_checkpoints_own_template_writes(tmp_path: Path, na
 
 
 def test_the_system_message_that_is_asked_for(tmp_path: Path) -> None:
-    def texts(authors: oracle.Authors, problem: str, steps: Any) -> list[oracle.Text]:
-        chats = [[("system", "Be strict."), ("user", problem), ("assistant", one)] for one in oracle.prefixes(steps)]
-        return [oracle.last(authors.ids(authors.render(*chat))) for chat in chats]
+    def texts(authors: Authors, problem: str, steps: Any) -> list[AuthorsText]:
+        chats = [[("system", "Be strict."), ("user", problem), ("assistant", one)] for one in prefixes(steps)]
+        return [last(authors.ids(authors.render(*chat))) for chat in chats]
 
     case = replace(CASES["acemath-rm"], texts=texts, options=Options(system="Be strict."))
     assert ours(planned(case, tmp_path)) == theirs(case, tmp_path)
@@ -175,7 +177,7 @@ def test_the_read_moves_off_the_pad_token_as_in_transformers(tmp_path: Path, pad
         at = max(i for i, token in enumerate(ids) if token != pad_id)
         assert at == len(ids) - 1 - (pad == "<|eot_id|>")
         with torch.inference_mode():
-            expected = oracle.hidden_states(checkpoint, torch.tensor([ids]))[at] @ weight[0]
+            expected = hidden_states(checkpoint, torch.tensor([ids]))[at] @ weight[0]
         assert found == pytest.approx(float(expected), abs=1e-4)
 
 
@@ -199,7 +201,7 @@ def test_text_that_merges_with_the_end_of_a_step_is_noticed(tmp_path: Path) -> N
 )
 def test_separators(tmp_path: Path, separator: str, count: int | None) -> None:
     """Text of one token or of several, which is read at the last; four characters; a special token."""
-    case = replace(CASES["trl-prm"], texts=oracle.stepwise(separator), options=Options(separator=separator))
+    case = replace(CASES["trl-prm"], texts=stepwise(separator), options=Options(separator=separator))
     made = planned(case, tmp_path)
     assert ours(made) == theirs(case, tmp_path)
     if count is not None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import families_oracle as oracle
+from authors_rewards import hidden_states
+from authors_texts import where
 from checkpoints import ROOT
-from families_oracle import CASES, HIDDEN
+from family_cases import CASES, HIDDEN
 from rfprm_export.errors import RecipeError
 from rfprm_export.families.family import Family
 from rfprm_export.families.options import Options, family_from, to_toml
@@ -75,10 +76,10 @@ def test_a_made_up_family_is_a_toml_file(tmp_path: Path) -> None:
 
     authors = case.authors(checkpoint)
     ids = authors.ids(f"<|quad_start|>Problem: {PROBLEM}\n" + "\n".join(f"Step: {s.strip()} ки" for s in STEPS))
-    at = oracle.where(ids, authors.ids(" ки")[-1])
+    at = where(ids, authors.ids(" ки")[-1])
     head = {name: tensor.float() for name, tensor in load_file(checkpoint / "model.safetensors").items()}
     with torch.inference_mode():
-        outputs = oracle.hidden_states(checkpoint, torch.tensor([ids]))[at] @ head["pred.weight"].T + head["pred.bias"]
+        outputs = hidden_states(checkpoint, torch.tensor([ids]))[at] @ head["pred.weight"].T + head["pred.bias"]
     expected = (outputs.sigmoid() @ torch.tensor([1.0, 0.0, -2.0]) - 0.5) / 2
     np.testing.assert_allclose(score.step_rewards, expected, atol=1e-4)
     assert score.reward == pytest.approx(float(expected.max()), abs=1e-4)
