@@ -20,15 +20,15 @@ from rfprm_lite.results import Score
 from rfprm_lite.scoring import batches
 from rfprm_lite.scoring.aio import AsyncCalls
 from rfprm_lite.scoring.batches import OnError, Pairs
-from rfprm_lite.scoring.chooser import Chooser
+from rfprm_lite.scoring.choice_calls import ChoiceCalls
 from rfprm_lite.scoring.live import LiveTrace
 from rfprm_lite.scoring.race import Race
 from rfprm_lite.scoring.scorer import Scorer
-from rfprm_lite.scoring.texts import Texts
+from rfprm_lite.scoring.text_calls import TextCalls
 from rfprm_lite.trace import Problem, Response
 
 
-class PRM(Texts, Chooser):
+class PRM(TextCalls, ChoiceCalls):
     """A loaded process reward model, made by `from_pretrained`. Several threads may use it at once.
 
     Pickled, it is the path of its bundle and its options: another process that unpickles it loads it there. A process

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 import click
 
 from rfprm_lite.data.files import STANDARD
+from rfprm_lite.data.known_columns import Columns
 from rfprm_lite.data.reading import Reading
 from rfprm_lite.data.row import Format
-from rfprm_lite.data.sets import Columns
 from rfprm_lite.data.source import Source
 from rfprm_lite.errors import InputError
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from rfprm_lite.data import files
+from rfprm_lite.data.known_columns import Columns, value_of
 from rfprm_lite.data.reading import Reading
 from rfprm_lite.data.row import Row
-from rfprm_lite.data.sets import Columns, value_of
 from rfprm_lite.errors import InputError
 from rfprm_lite.trace import Problem, Response, Trace
 

@@ -8,10 +8,10 @@ from itertools import chain
 from pathlib import Path
 
 from rfprm_lite.data import files, tables
+from rfprm_lite.data.known_columns import DEFAULT, KNOWN, POOLS, Columns, find
 from rfprm_lite.data.reading import Reading
 from rfprm_lite.data.row import Format, Row
 from rfprm_lite.data.rows import PoolRow, Read, ScoreRow, pool_row, read, score_row
-from rfprm_lite.data.sets import DEFAULT, KNOWN, POOLS, Columns, find
 from rfprm_lite.errors import InputError
 
 

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from rfprm_lite.aggregate import Aggregate, AggregateLike
 from rfprm_lite.bundle.open import DEMO
 from rfprm_lite.data import columns
+from rfprm_lite.data.known_columns import DEFAULT, Columns, value_of
 from rfprm_lite.data.reading import Reading
 from rfprm_lite.data.row import Row
 from rfprm_lite.data.rows import ScoreRow, read, score_row
-from rfprm_lite.data.sets import DEFAULT, Columns, value_of
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.errors import InputError, MissingExtraError, RfprmError
 from rfprm_lite.options import LoadOptions

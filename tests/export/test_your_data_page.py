@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from rfprm_lite.data.files import COMPRESSED
-from rfprm_lite.data.sets import KNOWN, POOLS, Columns, KnownSet
+from rfprm_lite.data.known_columns import KNOWN, POOLS, Columns, KnownColumns
 from rfprm_lite.data.tables import SUFFIXES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-data.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("known", [*KNOWN, *POOLS], ids=lambda known: known.name)
-def test_every_known_set_has_a_row_with_its_columns(known: KnownSet) -> None:
+def test_every_known_set_has_a_row_with_its_columns(known: KnownColumns) -> None:
     (row,) = re.findall(rf"^\| {re.escape(known.name)} \|.*$", PAGE, re.MULTILINE)
     assert set(re.findall(r"`(.*?)`", row)) == set(known.columns.named.values())
 

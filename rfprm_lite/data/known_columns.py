@@ -62,38 +62,38 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownSet:
+class KnownColumns:
     """The columns of a well-known data set, or of a usual way to keep rows."""
 
     name: str
     columns: Columns
 
 
-DEFAULT = KnownSet("problem and response", Columns("problem", "response"))
+DEFAULT = KnownColumns("problem and response", Columns("problem", "response"))
 KNOWN = (
     DEFAULT,
-    KnownSet("TRL, stepwise supervision", Columns("prompt", steps="completions")),
-    KnownSet("TRL, prompt and completion", Columns("prompt", "completion")),
-    KnownSet("ProcessBench", Columns("problem", steps="steps")),
-    KnownSet("PRMBench, the modified process", Columns("modified_question", steps="modified_process")),
-    KnownSet("PRM800K, the completions that were chosen", Columns("question.problem", steps="label.steps")),
-    KnownSet("s1K-1.1, Deepseek's trace", Columns("question", "deepseek_attempt", "deepseek_thinking_trajectory")),
-    KnownSet("s1K", Columns("question", "attempt", "thinking_trajectories")),
-    KnownSet("OpenThoughts, metadata", Columns("problem", "deepseek_solution", "deepseek_reasoning")),
-    KnownSet("OpenMathReasoning", Columns("problem", "generated_solution")),
-    KnownSet("messages (OpenR1, Mixture-of-Thoughts)", Columns(messages="messages")),
-    KnownSet("conversations (ShareGPT, OpenThoughts)", Columns(messages="conversations")),
-    KnownSet("question and response", Columns("question", "response")),
-    KnownSet("prompt and response", Columns("prompt", "response")),
-    KnownSet("query and response", Columns("query", "response")),
-    KnownSet("question and steps", Columns("question", steps="steps")),
+    KnownColumns("TRL, stepwise supervision", Columns("prompt", steps="completions")),
+    KnownColumns("TRL, prompt and completion", Columns("prompt", "completion")),
+    KnownColumns("ProcessBench", Columns("problem", steps="steps")),
+    KnownColumns("PRMBench, the modified process", Columns("modified_question", steps="modified_process")),
+    KnownColumns("PRM800K, the completions that were chosen", Columns("question.problem", steps="label.steps")),
+    KnownColumns("s1K-1.1, Deepseek's trace", Columns("question", "deepseek_attempt", "deepseek_thinking_trajectory")),
+    KnownColumns("s1K", Columns("question", "attempt", "thinking_trajectories")),
+    KnownColumns("OpenThoughts, metadata", Columns("problem", "deepseek_solution", "deepseek_reasoning")),
+    KnownColumns("OpenMathReasoning", Columns("problem", "generated_solution")),
+    KnownColumns("messages (OpenR1, Mixture-of-Thoughts)", Columns(messages="messages")),
+    KnownColumns("conversations (ShareGPT, OpenThoughts)", Columns(messages="conversations")),
+    KnownColumns("question and response", Columns("question", "response")),
+    KnownColumns("prompt and response", Columns("prompt", "response")),
+    KnownColumns("query and response", Columns("query", "response")),
+    KnownColumns("question and steps", Columns("question", steps="steps")),
 )
 """Sets of one response a row."""
 POOLS = (
-    KnownSet("problem and candidates", Columns("problem", candidates="candidates")),
-    KnownSet("OpenR1", Columns("problem", candidates="generations")),
+    KnownColumns("problem and candidates", Columns("problem", candidates="candidates")),
+    KnownColumns("OpenR1", Columns("problem", candidates="generations")),
     *(
-        KnownSet(f"{problem} and {candidates}", Columns(problem, candidates=candidates))
+        KnownColumns(f"{problem} and {candidates}", Columns(problem, candidates=candidates))
         for problem in ("problem", "question", "prompt")
         for candidates in ("candidates", "responses")
         if (problem, candidates) != ("problem", "candidates")
@@ -126,7 +126,9 @@ def has(values: Mapping[str, Any], name: str) -> bool:
     return True
 
 
-def find(rows: Iterable[Row], given: Columns, known: tuple[KnownSet, ...] = KNOWN) -> tuple[KnownSet, Iterator[Row]]:
+def find(
+    rows: Iterable[Row], given: Columns, known: tuple[KnownColumns, ...] = KNOWN
+) -> tuple[KnownColumns, Iterator[Row]]:
     """The columns of rows, and the rows again, from the first on.
 
     Args:
@@ -152,9 +154,9 @@ def find(rows: Iterable[Row], given: Columns, known: tuple[KnownSet, ...] = KNOW
     raise first_error or next(row.values for row in seen if isinstance(row.values, InputError))
 
 
-def _found(place: str, values: Mapping[str, Any], given: Columns, known: tuple[KnownSet, ...]) -> KnownSet:
+def _found(place: str, values: Mapping[str, Any], given: Columns, known: tuple[KnownColumns, ...]) -> KnownColumns:
     if given.answer:
-        return KnownSet("", _completed(place, values, given))
+        return KnownColumns("", _completed(place, values, given))
     matches = [one for one in known if _matches(values, one.columns, given.problem)]
     if not matches:
         missing = " and no ".join(repr(name) for name in known[0].columns.named.values() if not has(values, name))
@@ -175,10 +177,10 @@ def _matches(values: Mapping[str, Any], columns: Columns, problem: str | None) -
     return columns.messages is None and all(has(values, name) for name in columns.answer.values())
 
 
-def _with_problem(place: str, values: Mapping[str, Any], matches: list[KnownSet], given: Columns) -> KnownSet:
+def _with_problem(place: str, values: Mapping[str, Any], matches: list[KnownColumns], given: Columns) -> KnownColumns:
     one = matches[0]
     if given.problem is not None:
-        one = KnownSet("", replace(one.columns, problem=given.problem))
+        one = KnownColumns("", replace(one.columns, problem=given.problem))
     elif len(matches) > 1:
         options = " or ".join(f"--problem-column {match.columns.problem}" for match in matches)
         raise InputError(f"{place} has several columns that may be the problem, say which is it: {options}")
@@ -210,7 +212,7 @@ def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(map(str, values)) or "nothing"
 
 
-def _asked(known: tuple[KnownSet, ...]) -> str:
+def _asked(known: tuple[KnownColumns, ...]) -> str:
     if known is POOLS:
         return "name the columns by --problem-column and --candidates-column"
     return (

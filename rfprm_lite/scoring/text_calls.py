@@ -10,7 +10,7 @@ from rfprm_lite.text.rendering import Rendering, rendering
 from rfprm_lite.trace import Problem, Response
 
 
-class Texts:
+class TextCalls:
     """The part of a PRM that looks at texts alone."""
 
     _scorer: Scorer

@@ -14,7 +14,7 @@ from rfprm_lite.scoring.scorer import Scorer
 from rfprm_lite.trace import Problem
 
 
-class Chooser:
+class ChoiceCalls:
     """What a PRM has of these calls; see `PRM`."""
 
     _scorer: Scorer

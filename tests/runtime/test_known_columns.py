@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from rfprm_lite import PRM, Trace
 from rfprm_lite.cli import main
-from rfprm_lite.data.sets import KNOWN, POOLS
+from rfprm_lite.data.known_columns import KNOWN, POOLS
 from rowfiles import read, write
 
 ASKED = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
