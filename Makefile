@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-export test-runtime test-rest test-wheel mutants integration lint docs notebooks build bench benchmarks cuda clean
+.PHONY: demo test test-export test-runtime test-rest test-wheel mutants torture integration lint docs notebooks build bench benchmarks cuda clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
@@ -21,7 +21,12 @@ test-runtime: $(VENV)/.test
 	$(BIN)/python -m pytest tests/runtime
 
 test-rest: $(VENV)/.test
-	$(BIN)/python -m pytest $(REST)
+	$(BIN)/python -m pytest $(REST) tests/torture
+
+# Every attempt to break it, counted: files, faults, load, texts. Half an hour; PARTS="tests/torture/test_load.py" runs
+# one, FACTOR=7.5 tries so many times as much. The short forms are in `make test`.
+torture: $(VENV)/.test
+	$(BIN)/python -m pytest $(or $(PARTS),tests/torture) --long --factor $(or $(FACTOR),1) --report $(or $(REPORT),dist/torture.json)
 
 # The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there. TESTS names fewer.
 test-wheel: $(VENV)-wheel/.done

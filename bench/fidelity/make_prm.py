@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -27,7 +28,6 @@ from rfprm_lite.evaluate.steps import auc
 
 PARTS = {"training": slice(130, 250), "choosing": slice(115, 130), "held out": slice(100, 115)}
 """Problems of each file; compare.py takes the first hundred."""
-CANDIDATES = 4
 EPOCHS = 60
 
 
@@ -35,14 +35,15 @@ EPOCHS = 60
 @click.argument("backbone", type=click.Path(path_type=Path, exists=True))
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.argument("output", type=click.Path(path_type=Path))
-def main(backbone: Path, folder: Path, output: Path) -> None:
+@click.option("--candidates", default=4, show_default=True, help="Of each problem, the first so many.")
+def main(backbone: Path, folder: Path, output: Path, candidates: int) -> None:
     """Write the checkpoint."""
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     kept = output.with_suffix(".features.safetensors")
-    chosen = {"parts": str(PARTS), "candidates": str(CANDIDATES)}
+    chosen = {"parts": str(PARTS), "candidates": str(candidates)}
     if not kept.exists():
-        save_file(collect_all(backbone, folder), kept, metadata=chosen)
+        save_file(collect_all(backbone, folder, candidates), kept, metadata=chosen)
     with safe_open(kept, "pt") as read_before:
         if read_before.metadata() != chosen:
             raise click.ClickException(f"{kept} has other problems or candidates than this script: remove it")
@@ -52,22 +53,21 @@ def main(backbone: Path, folder: Path, output: Path) -> None:
     write(backbone, output, head)
 
 
-def collect_all(backbone: Path, folder: Path) -> dict[str, torch.Tensor]:
+def collect_all(backbone: Path, folder: Path, candidates: int) -> dict[str, torch.Tensor]:
     """Features and scores of every part."""
     model = AutoModel.from_pretrained(backbone).bfloat16().eval()
     read = {}
     for name, problems in PARTS.items():
-        read[f"{name}.features"], read[f"{name}.scores"] = collect(model, folder, backbone / "tokenizer.json", problems)
+        candidates_of = pools.read(folder, backbone / "tokenizer.json", problems, candidates)
+        read[f"{name}.features"], read[f"{name}.scores"] = collect(model, candidates_of)
     return read
 
 
 @torch.inference_mode()
-def collect(
-    model: torch.nn.Module, folder: Path, tokenizer: Path, problems: slice
-) -> tuple[torch.Tensor, torch.Tensor]:
+def collect(model: torch.nn.Module, read: Iterable[list[pools.Candidate]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states at the steps' ends [num_steps, hidden_size], and the steps' scores."""
     features, scores = [], []
-    for pool in pools.read(folder, tokenizer, problems, CANDIDATES):
+    for pool in read:
         for candidate in pool:
             hidden = model(input_ids=torch.from_numpy(candidate.sequence.ids)[None], use_cache=False).last_hidden_state
             at_ends = hidden[0, torch.from_numpy(candidate.sequence.read_at)].float()
