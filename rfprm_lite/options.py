@@ -21,7 +21,7 @@ class LoadOptions:
     Attributes:
         variant: Such as "fp32"; the bundle's default for the device where None.
         device: "cpu", "cuda" or "cuda:N".
-        threads: Threads of one run, within an operator; one a physical core where None.
+        threads: Threads of one run, within an operator; one a physical core that the process may use where None.
         revision: Branch, tag or commit of a hub id.
         cache_dir: The hub's cache, in place of HF_HOME's.
         local_files_only: Never touch the network.

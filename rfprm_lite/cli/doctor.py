@@ -16,6 +16,8 @@ from rich.table import Table
 
 from rfprm_lite.cli.shared import console
 from rfprm_lite.engine import cpu, cuda
+from rfprm_lite.engine.l2 import attention_crawls, l2_bytes
+from rfprm_lite.engine.processors import processors
 from rfprm_lite.engine.session import available_providers, cuda_version
 from rfprm_lite.errors import DeviceError
 
@@ -42,6 +44,7 @@ def doctor(as_json: bool) -> None:
     problems += gpu.problems
     python, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
     logical_cpus, instructions = os.cpu_count() or 1, cpu.instructions()
+    usable, l2 = processors(), l2_bytes()
     slow = "u8 x u8, slower: this CPU's u8 x s8 products may saturate"
     int8_kernels = slow if cpu.int8_products_saturate() else "u8 x s8"
     if as_json:
@@ -52,6 +55,8 @@ def doctor(as_json: bool) -> None:
             "providers": providers,
             "cpu": cpu.model_name(),
             "logical_cpus": logical_cpus,
+            "threads": asdict(usable),
+            "l2_bytes": l2,
             "instructions": instructions,
             "int8_kernels": int8_kernels,
             "gpu": {"driver": gpu.driver, "cuda": gpu.cuda, "missing_libraries": gpu.missing, "cards": gpu.cards},
@@ -66,7 +71,11 @@ def doctor(as_json: bool) -> None:
             table.add_row(name, version)
         table.add_row("providers", ", ".join(providers) or "none")
         table.add_row("processor", cpu.model_name())
-        table.add_row("threads", f"one a physical core by default, of {logical_cpus} logical ones")
+        table.add_row(
+            "threads", f"{usable.count} by default, for {usable.why}; the machine has {logical_cpus} processors"
+        )
+        if l2 is not None:
+            table.add_row("L2 cache", f"{l2:,} bytes" if l2 else "the C library does not tell its size")
         table.add_row("instructions", known)
         table.add_row("int8 kernels", int8_kernels)
         table.add_row("driver", gpu.driver or "no NVIDIA driver")
@@ -152,6 +161,12 @@ def package_problems(packages: dict[str, str]) -> list[str]:
         problems.append(
             "this onnxruntime has sliding windows that are a token too long, or can't load external data from a "
             "symlinked hub cache: upgrade it to 1.24.2 or newer"
+        )
+    if attention_crawls(packages.get("onnxruntime", "")):
+        problems.append(
+            "the C library does not tell the size of the L2 cache, which this onnxruntime's fast attention needs. "
+            "rfprm-lite takes its slower one, which needs more memory than memory_bytes counts: upgrade onnxruntime to "
+            "1.29 or newer"
         )
     return problems
 

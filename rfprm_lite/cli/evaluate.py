@@ -136,7 +136,11 @@ def _columns(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="The hub's cache, in place of HF_HOME's.")
 @click.option("--local-files-only", is_flag=True, help="Never touch the network.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of one run; one a physical core by default.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of one run; one a physical core that the process may use by default.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
 @_columns
 def evaluate(

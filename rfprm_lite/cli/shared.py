@@ -66,7 +66,11 @@ OPTIONS = (
     click.option("--local-files-only", is_flag=True, help="Never touch the network."),
     click.option("--variant", help="Such as fp32; the bundle's default where not given."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
-    click.option("--threads", type=click.IntRange(min=1), help="Threads of one run; one a physical core by default."),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads of one run; one a physical core that the process may use by default.",
+    ),
     click.option("--aggregate", type=click.Choice(get_args(AggregateName)), help="The recipe's own where not given."),
     click.option("--alpha", type=float, help="Weight of the final reward in mean+final."),
     click.option("--final", type=click.Choice(["last", "response"]), help="What the final reward is."),

@@ -95,7 +95,7 @@ class Engine:
             graph: The file.
             layout: Shapes of its keys and values.
             lanes: Lanes of the graph.
-            threads: Within an operator; None for one a physical core.
+            threads: Within an operator; None for as many as this process has processors for.
             least_readouts: Rows that the last layer's attention computes at least for a lane; see `least_readouts`.
 
         Raises:

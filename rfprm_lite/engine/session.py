@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.cpu import int8_products_saturate
+from rfprm_lite.engine.l2 import sound_attention
+from rfprm_lite.engine.processors import processors
 from rfprm_lite.errors import BundleFileError, DeviceError
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
     Args:
         graph: The file.
         device: Where it runs.
-        threads: Within an operator; None for one a physical core.
+        threads: Within an operator; None for as many as `processors` counts.
 
     Raises:
         DeviceError: If the device can't be had.
@@ -94,7 +96,8 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
 
     options = session_options(threads)
     try:
-        session = ort.InferenceSession(str(graph), options, providers=_providers(device))
+        with sound_attention(ort.__version__):
+            session = ort.InferenceSession(str(graph), options, providers=_providers(device))
     except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
         raise BundleFileError(f"ONNX Runtime can't load {graph}: {error}") from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
@@ -109,7 +112,7 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     """The options that every session of rfprm-lite is opened with.
 
     Args:
-        threads: Within an operator; None for one a physical core.
+        threads: Within an operator; None for as many as `processors` counts.
 
     Raises:
         DeviceError: If `threads` is not a count.
@@ -122,10 +125,10 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     if int8_products_saturate():
         # s8 weights become u8 at load: exact, but slower.
         options.add_session_config_entry("session.x64quantprecision", "1")
-    if threads is not None:
-        if not isinstance(threads, int) or threads < 1:
-            raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")
-        options.intra_op_num_threads = threads
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")
+    # Always a count: without one ONNX Runtime pins threads, to processors that may be other processes'.
+    options.intra_op_num_threads = processors().count if threads is None else threads
     return options
 
 

@@ -66,7 +66,7 @@ def open_model(
     Args:
         bundle: With the variant.
         device: Where it runs.
-        threads: Of one run, within an operator; None for one a physical core.
+        threads: Of one run, within an operator; None for as many as this process has processors for.
         cache_bytes: Keys and values kept between calls.
         memory_bytes: What calls may take beside the loaded model; None for no limit on a CPU, and for a part of what is
             free on a GPU.
