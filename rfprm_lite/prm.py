@@ -196,4 +196,5 @@ class PRM(TextCalls, ChoiceCalls):
 
     def clear_cache(self) -> None:
         """Forget the keys and values that were kept between calls; what live traces and races pin stays."""
+        self._scorer.require_own_process()  # which has none of the threads that may hold the cache
         self._scorer.cache.clear()

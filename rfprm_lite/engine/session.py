@@ -6,8 +6,10 @@ In: a graph file and a device's name. Out: a session that runs on that device, o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ from rfprm_lite.errors import BundleFileError, DeviceError
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+_opened: weakref.WeakSet[ort.InferenceSession] = weakref.WeakSet()
 
 
 def require_available(device: DeviceSpec) -> None:
@@ -105,7 +109,19 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
             "device='cuda' was asked for, but ONNX Runtime could not start its CUDA provider (its log says why; "
             "often a missing CUDA or cuDNN library: rfprm doctor names it). rfprm-lite does not fall back to the CPU"
         )
+    _opened.add(session)
     return session
+
+
+def _never_close() -> None:
+    """Let a forked process keep the sessions of its parent for ever: closing one waits for threads that are not here."""
+    for session in list(_opened):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+    _opened.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_never_close)
 
 
 def session_options(threads: int | None) -> ort.SessionOptions:

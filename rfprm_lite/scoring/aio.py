@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -14,16 +15,19 @@ from rfprm_lite.errors import RfprmError
 from rfprm_lite.lists import listed
 from rfprm_lite.options import Truncate
 from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.question import Question
 from rfprm_lite.results import BestOfN, Candidate, Score, Unfinished
 from rfprm_lite.scoring import batches, choose
 from rfprm_lite.scoring.batches import OnError, Pairs
 from rfprm_lite.scoring.scorer import Scorer
-from rfprm_lite.trace import Problem, Response
+from rfprm_lite.trace import Problem, Response, Trace
 
 T = TypeVar("T")
 
 THREADS = 8
-"""Calls that run at once; others wait."""
+"""Calls of one kind, long or short, that run at once; others wait."""
+SHORT = 2**13
+"""Characters of all texts of a short call, at most. A short call never waits for the end of a long one."""
 
 
 class AsyncCalls:
@@ -53,7 +57,7 @@ class AsyncCalls:
         def call(cancel: Cancellation) -> Score:
             return scorer.score([scorer.request(problem, trace, chosen_aggregate, truncate)], cancel)[0]
 
-        return await run(call, timeout)
+        return await run(call, timeout, characters(problem, trace))
 
     @overload
     async def score_many(
@@ -88,6 +92,7 @@ class AsyncCalls:
         return await run(
             lambda cancel: list(batches.score_all(scorer, all_pairs, chosen_aggregate, on_error, cancel)),
             timeout,
+            characters(all_pairs),
         )
 
     @overload
@@ -202,16 +207,33 @@ class AsyncCalls:
         timeout: float | None,
     ) -> BestOfN[Candidate, Any]:
         scorer, chosen = self._scorer, self._scorer.aggregate(aggregate)
+        responses = listed("candidates", candidates)
 
         def call(cancel: Cancellation) -> BestOfN[Candidate, Score | Unfinished | RfprmError]:
             return choose.best(
-                scorer, problem, candidates, k, chosen, exhaustive=exhaustive, on_error=on_error, cancel=cancel
+                scorer, problem, responses, k, chosen, exhaustive=exhaustive, on_error=on_error, cancel=cancel
             )
 
-        return await run(call, timeout)
+        return await run(call, timeout, characters(problem, responses))
 
 
-async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
+def characters(*values: object) -> int:
+    """The characters of all texts in problems and responses, however deep; what is neither counts nothing."""
+    count, rest = 0, list(values)
+    while rest:
+        match rest.pop():
+            case str(text) | Trace(text=text):
+                count += len(text)
+            case list(items) | tuple(items):
+                rest += items
+            case Mapping() as message:
+                rest += message.values()
+            case Question() as question:
+                rest += (question.problem, question.reference, question.choices)
+    return count
+
+
+async def run(call: Callable[[Cancellation], T], timeout: float | None, length: int = 0) -> T:
     """Run a call in a thread of its own.
 
     When it is cancelled or out of time, its thread has ended, or never begun, before this returns.
@@ -219,6 +241,7 @@ async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
     Args:
         call: Given the request to end it.
         timeout: Seconds, waiting included; None for no limit.
+        length: Characters of its texts.
 
     Returns:
         The call's result.
@@ -227,7 +250,7 @@ async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
         TimeoutError: After `timeout` seconds, waiting included.
     """
     cancel = Cancellation()
-    submitted = _threads().submit(call, cancel)
+    submitted = _threads("short" if length <= SHORT else "long").submit(call, cancel)
     running = asyncio.wrap_future(submitted)
 
     async def ended() -> None:
@@ -251,5 +274,9 @@ async def run(call: Callable[[Cancellation], T], timeout: float | None) -> T:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="rfprm-lite")
+def _threads(kind: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix=f"rfprm-lite-{kind}")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of these threads, and would wait for them
+    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -73,6 +73,7 @@ class Scorer:
             aggregate: What makes one reward of its rewards.
             truncate: How it is shortened where it is too long for the model; as the PRM was loaded where None.
         """
+        self.require_own_process()  # before the tokenizer: another thread may have held its locks at the fork
         require(truncate)
         way = truncate or self._truncate
         try:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from coins import BAD, GOOD, LONG, PROBLEM, all_of
-from rfprm_lite import PRM, Score
+from rfprm_lite import PRM, Question, Score
 from rfprm_lite.errors import NumericalError, StoppedError
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.scoring import aio
@@ -107,3 +107,46 @@ def test_a_cancelled_call_is_cancelled_whatever_it_raises(times: int) -> None:
         assert ended.is_set()
 
     asyncio.run(cancelled())
+
+
+def test_long_calls_keep_no_short_one_waiting(demo: PRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many long calls as there are threads for stand still, and more wait for them."""
+    monkeypatch.setattr(aio, "SHORT", 500)
+    busy, free = threading.Barrier(aio.THREADS + 1), threading.Event()
+    score = Scorer.score
+
+    def held(scorer, requests, cancel=None):  # type: ignore[no-untyped-def]
+        if requests[0].num_readouts == len(LONG):
+            if not free.is_set():
+                busy.wait()
+            free.wait()
+        return score(scorer, requests, cancel)
+
+    async def both() -> list[float]:
+        longs = [asyncio.create_task(demo.aio.score(PROBLEM, steps=LONG)) for _ in range(aio.THREADS)]
+        await asyncio.to_thread(busy.wait)
+        async with asyncio.timeout(60):
+            rewards = (await demo.aio.score(PROBLEM, steps=GOOD)).step_rewards.tolist()
+            assert (await demo.aio.best_of_n(PROBLEM, iter(all_of([BAD, GOOD])))).index == 1
+            (also,) = await demo.aio.score_many([(PROBLEM, all_of([GOOD])[0])])
+        assert also.step_rewards.tolist() == rewards
+        assert not any(task.done() for task in longs)
+        free.set()
+        await asyncio.gather(*longs)
+        return rewards
+
+    monkeypatch.setattr(Scorer, "score", held)
+    assert asyncio.run(both()) == demo.score(PROBLEM, steps=GOOD).step_rewards.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        (("ab", "c"), 3),
+        (([{"role": "user", "content": [{"text": "abc"}]}], all_of([["de", "f"]])[0]), 4 + 3 + len("de\n\nf")),
+        ((Question("ab", reference="c"), None, 5), 3),
+        (([("a", "bc"), ("d", "e")],), 5),
+    ],
+)
+def test_characters_of_a_call(values: tuple[object, ...], count: int) -> None:
+    assert aio.characters(*values) == count

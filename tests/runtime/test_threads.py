@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 
@@ -12,6 +16,7 @@ import numpy as np
 import pytest
 
 from coins import BAD, GOOD, LONG, PROBLEM, all_of, of
+from forking import forked
 from rfprm_lite import PRM
 from rfprm_lite.errors import ForkError
 
@@ -83,3 +88,55 @@ def hold(prm: PRM) -> None:
 
 def use_what_is_held() -> list[float]:
     return rewards_elsewhere(HELD[-1])
+
+
+with_forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
+
+CALLS: dict[str, Callable[[PRM], object]] = {
+    "score": lambda prm: prm.score(PROBLEM, steps=GOOD),
+    "score_many": lambda prm: prm.score_many([(PROBLEM, of(GOOD))], on_error="return"),
+    "best_of_n": lambda prm: prm.best_of_n(PROBLEM, all_of([BAD, GOOD])),
+    "live": lambda prm: prm.live(PROBLEM).append("a"),
+    "aio": lambda prm: asyncio.run(prm.aio.score(PROBLEM, steps=GOOD)),
+    "clear_cache": lambda prm: prm.clear_cache(),
+}
+
+
+@with_forks
+@pytest.mark.parametrize("name", CALLS)
+def test_every_call_in_a_forked_process_is_told(demo: PRM, name: str) -> None:
+    """Of asyncio's threads there are none in it, and the cache's lock may be held by a thread that is not in it."""
+    asyncio.run(demo.aio.score(PROBLEM, steps=GOOD))
+    with demo._scorer.cache._lock:
+        assert forked(lambda: CALLS[name](demo)) == "ForkError"
+
+
+@with_forks
+def test_a_process_that_was_forked_loads_a_model_of_its_own(demo: PRM) -> None:
+    asyncio.run(demo.aio.score(PROBLEM, steps=GOOD))
+    assert forked(lambda: CALLS["aio"](PRM.from_pretrained("demo", threads=1))) == "Score"
+
+
+DROPPED = """
+import gc, os, sys, time
+from rfprm_lite import PRM
+prm = PRM.from_pretrained("demo", threads=4)
+prm.score("Two coins.", steps=["It is two."])
+time.sleep(0.3)  # ONNX Runtime's threads sleep now
+if not os.fork():
+    if sys.argv[1] == "dropped":
+        del prm
+        gc.collect()
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@with_forks
+@pytest.mark.parametrize("way", ["dropped", "held to the end"])
+def test_a_forked_process_ends(way: str) -> None:
+    """Closing a session waits for ONNX Runtime's threads, which are in the parent alone."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DROPPED, way], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == "0\n"
