@@ -114,7 +114,7 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
 
 
 def _never_close() -> None:
-    """Let a forked process keep the sessions of its parent for ever: closing one waits for threads that are not here."""
+    """Keep the sessions of its parent in a forked process: closing one would wait for threads that are not there."""
     for session in list(_opened):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
     _opened.clear()

@@ -32,6 +32,6 @@ def forked(call: Callable[[], object], ending: Callable[[int], object] = os._exi
         os.write(writer, came.encode())
         ending(0)
     os.close(writer)
-    with open(reader, encoding="utf-8") as told:
+    with os.fdopen(reader, encoding="utf-8") as told:
         came = told.read()
     return came if os.waitpid(child, 0)[1] == 0 else HUNG

@@ -122,7 +122,7 @@ def test_long_calls_keep_no_short_one_waiting(demo: PRM, monkeypatch: pytest.Mon
             free.wait()
         return score(scorer, requests, cancel)
 
-    async def both() -> list[float]:
+    async def both() -> object:
         longs = [asyncio.create_task(demo.aio.score(PROBLEM, steps=LONG)) for _ in range(aio.THREADS)]
         await asyncio.to_thread(busy.wait)
         async with asyncio.timeout(60):

@@ -9,6 +9,7 @@ what was left at the end.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -51,6 +52,8 @@ LOADED: dict[str, dict[str, Any]] = {
 Bits = tuple[bytes, float]
 Text = tuple[int, int]
 """The index of a problem, and of a trace."""
+Sample = tuple[float, int, int, int, int, int]
+"""Seconds since the beginning, calls until then, resident bytes, allocated bytes, threads, and open files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ class Caller:
     def good(self, name: str, texts: list[Text]) -> list[Text]:
         """Those that can be scored; at least one."""
         good = [text for text in texts if not isinstance(self.wanted(name, text), str)]
-        return good or [min(texts, key=lambda _: 0)[:1] + (self.shortest,)]
+        return good or [(texts[0][0], self.shortest)]
 
     @property
     def shortest(self) -> int:
@@ -332,15 +335,34 @@ class AsyncCaller(Caller):
         self.chosen(name, texts, "min", best.index, best.scores)
 
 
-async def all_tasks(callers: list[AsyncCaller], until: float) -> None:
-    done = await asyncio.gather(*(caller.work_on(until) for caller in callers), return_exceptions=True)
-    for caller, error in zip(callers, done, strict=True):
-        caller.found.require(error is None, f"asyncio: {error!r}")
-
-
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Mallinfo(ctypes.Structure):
+    """glibc's own account. uordblks: bytes handed out of its arenas; hblkhd: of mappings of their own."""
+
+    _fields_ = [  # noqa: RUF012
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def allocated() -> int:
+    """Bytes that malloc handed out and did not get back: what is resident, less what its arenas keep. 0 without glibc's account."""
+    try:
+        account = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return 0
+    account.restype = Mallinfo
+    told = account()
+    return int(told.uordblks + told.hblkhd)
+
+
+def entries(folder: str) -> int:
+    """How many threads, or open files, this process has."""
+    return len(list(Path("/proc/self", folder).iterdir()))
 
 
 def files() -> list[str]:
@@ -348,7 +370,7 @@ def files() -> list[str]:
     names = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the folder's own
-            names.append(os.readlink(descriptor))
+            names.append(str(descriptor.readlink()))
     return sorted(name for name in names if not name.startswith("/proc/"))
 
 
@@ -365,7 +387,46 @@ def state() -> State:
     gc.collect()
     kinds = [(type(value), str(getattr(type(value), "__module__", ""))) for value in gc.get_objects()]
     objects = Counter(kind.__qualname__ for kind, module in kinds if module.startswith("rfprm_lite."))
-    return State(Counter(files()), len(os.listdir("/proc/self/task")), objects)
+    return State(Counter(files()), entries("task"), objects)
+
+
+def soaked(prms: dict[str, PRM], material: Material, found: Found, seconds: float, seed: int) -> list[Sample]:
+    """Call the PRMs from all threads and an event loop for so long; what the process took meanwhile."""
+    samples: list[Sample] = []
+    begin, over = time.monotonic(), threading.Event()
+    until = begin + seconds
+
+    def sample() -> None:
+        while not over.wait(max(0.1, seconds / 2000)):
+            now, calls = time.monotonic() - begin, sum(found.calls.values())
+            samples.append((now, calls, resident(), allocated(), entries("task"), entries("fd")))
+
+    async def all_tasks() -> None:
+        callers = [AsyncCaller(prms, material, found, seed * 1000 + 100 + i) for i in range(TASKS)]
+        for error in await asyncio.gather(*(one.work_on(until) for one in callers), return_exceptions=True):
+            found.require(error is None, f"asyncio: {error!r}")
+
+    sampling = threading.Thread(target=sample)
+    sampling.start()
+    with ThreadPoolExecutor(THREADS + 1) as pool:
+        work = [pool.submit(Caller(prms, material, found, seed * 1000 + i).work, until) for i in range(THREADS)]
+        work.append(pool.submit(lambda: asyncio.run(all_tasks())))
+        for one in work:
+            one.result()
+    over.set()
+    sampling.join()
+    return samples
+
+
+def held(prms: dict[str, PRM]) -> tuple[list[str], dict[str, int]]:
+    """The PRMs whose lock is held, and the bytes that are pinned though nobody is left who pins."""
+    gc.collect()
+    caches = {name: prm._scorer.cache for name, prm in prms.items()}
+    locks = [name for name, cache in caches.items() if not cache._lock.acquire(timeout=5)]
+    for name in caches.keys() - locks:
+        caches[name]._lock.release()
+    pins = {name: cache.held_bytes for name, cache in caches.items() if name not in locks and cache.held_bytes}
+    return locks, pins
 
 
 def main() -> None:
@@ -373,35 +434,12 @@ def main() -> None:
     material, found = prepared(np.random.default_rng(seed)), Found()
     before = state()
     prms = {name: PRM.from_pretrained("demo", **options) for name, options in LOADED.items()}
-    samples: list[tuple[float, int, int, int, int]] = []
-    begin = time.monotonic()
-    until, over = begin + seconds, threading.Event()
-
-    def sample() -> None:
-        while not over.wait(max(0.1, seconds / 2000)):
-            now, calls = time.monotonic() - begin, sum(found.calls.values())
-            tasks, descriptors = (len(os.listdir(f"/proc/self/{name}")) for name in ("task", "fd"))
-            samples.append((now, calls, resident(), tasks, descriptors))
-
-    sampling = threading.Thread(target=sample)
-    sampling.start()
-    loop = [AsyncCaller(prms, material, found, seed * 1000 + 100 + i) for i in range(TASKS)]
-    with ThreadPoolExecutor(THREADS + 1) as pool:
-        work = [pool.submit(Caller(prms, material, found, seed * 1000 + i).work, until) for i in range(THREADS)]
-        work.append(pool.submit(lambda: asyncio.run(all_tasks(loop, until))))
-        for one in work:
-            one.result()
-    over.set()
-    sampling.join()
-    locks = [name for name, prm in prms.items() if not prm._scorer.cache._lock.acquire(timeout=5)]
-    for prm in prms.values():
-        prm._scorer.cache._lock.release()
-    gc.collect()
-    pins = {name: prm._scorer.cache.held_bytes for name, prm in prms.items() if prm._scorer.cache.held_bytes}
+    samples = soaked(prms, material, found, seconds, seed)
+    locks, pins = held(prms)
     for kind in ("short", "long"):
         aio._threads(kind).shutdown()
     aio._threads.cache_clear()
-    del prms, loop, work, prm
+    del prms
     after = state()
     left = {
         "files": after.files - before.files,
