@@ -340,17 +340,17 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+NAMES = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+
+
 class Mallinfo(ctypes.Structure):
     """glibc's own account. uordblks: bytes handed out of its arenas; hblkhd: of mappings of their own."""
 
-    _fields_ = [  # noqa: RUF012
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    ]
+    _fields_ = [(name, ctypes.c_size_t) for name in NAMES]
 
 
 def allocated() -> int:
-    """Bytes that malloc handed out and did not get back: what is resident, less what its arenas keep. 0 without glibc's account."""
+    """Bytes that malloc handed out and did not get back; its arenas keep more resident. 0 without glibc's account."""
     try:
         account = ctypes.CDLL(None).mallinfo2
     except AttributeError:
