@@ -19,21 +19,22 @@ BLOCKS = 20
 WARM_UP = 1 / 2
 """The part of the time in which caches and the allocator's arenas may fill."""
 GROWTH = {"allocated": 0.05, "resident": 0.15}
-"""The part by which each may grow in the time that is fitted. What is resident and not allocated is the allocator's: its
-arenas for the threads fill slowly, as calls of all lengths meet in them."""
+"""The part by which each may grow in the time that is fitted. What is resident and not allocated is the allocator's:
+its arenas for the threads fill slowly, as calls of all lengths meet in them."""
 LITTLE_TIME = 3
 """So many times as much is let pass in the short form, in which nothing has filled."""
 
 
 def slope(times: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, float]:
     """The slope of a line through values, a second, and its standard error."""
-    stretches = np.array_split(np.arange(len(times)), BLOCKS)
+    blocks = min(BLOCKS, len(times))
+    stretches = np.array_split(np.arange(len(times)), blocks)
     x = np.array([times[stretch].mean() for stretch in stretches])
     y = np.array([values[stretch].mean() for stretch in stretches])
     x -= x.mean()
     fitted = float((x * y).sum() / (x * x).sum())
     rest = y - y.mean() - fitted * x
-    return fitted, float(np.sqrt((rest * rest).sum() / (BLOCKS - 2) / (x * x).sum()))
+    return fitted, float(np.sqrt((rest * rest).sum() / (blocks - 2) / (x * x).sum()))
 
 
 def test_slope() -> None:
