@@ -7,7 +7,7 @@ import signal
 import warnings
 from collections.abc import Callable
 
-SECONDS = 60
+SECONDS = 300
 """A child that takes longer hangs."""
 HUNG = "hung"
 
