@@ -236,9 +236,11 @@ def write(
     writing.write(outputs.kept, kept_rows, outputs.shapes.get(outputs.kept))
     if outputs.rewards is not None:
         writing.write(outputs.rewards, all_rows, outputs.shapes.get(outputs.rewards))
-    aside = writing.write(outputs.aside, lambda: _aside(source, ledger))
-    if not aside:
-        outputs.aside.unlink()
+    aside = 0
+    if any(ledger.aside()):
+        aside = writing.write(outputs.aside, lambda: _aside(source, ledger))
+    else:
+        outputs.aside.unlink(missing_ok=True)  # of an earlier run
     entries = [(entry.scored.reward, entry.kept) for entry in ledger.entries(selection)]
     rewards = np.array([reward for reward, _ in entries])
     kept = np.array([reward for reward, is_kept in entries if is_kept])

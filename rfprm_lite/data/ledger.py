@@ -1,7 +1,8 @@
 """The record of a long run in one SQLite file, written batch by batch, each as a whole or not at all.
 
 In: rows' numbers and rewards. Out: which rows are recorded already, and which of them a selection keeps. A run that was
-killed at any point, by SIGKILL or a power cut too, finds every batch that it had finished. One process writes at a
+killed at any point, by SIGKILL or a power cut too, finds every batch that it had finished. What the disk altered since
+is an error: SQLite's log has checksums, its pages have none, so that each row has its own. One process writes at a
 time. The file belongs on a local disk: SQLite's locks can't be relied on over a network.
 """
 
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,22 +28,34 @@ _OPENING = """
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
+"""
+_TABLES = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS job (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rewards (
     row INTEGER PRIMARY KEY, digest BLOB NOT NULL, problem BLOB NOT NULL, reward REAL NOT NULL,
     final REAL NOT NULL, step_rewards BLOB NOT NULL, tokens INTEGER NOT NULL,
-    computed INTEGER NOT NULL
+    computed INTEGER NOT NULL, checksum BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS aside (row INTEGER PRIMARY KEY, error TEXT NOT NULL, content TEXT NOT NULL);
 DELETE FROM aside;
+COMMIT;
 """
-_FORGETTING = "BEGIN IMMEDIATE; DELETE FROM job; DELETE FROM rewards; COMMIT;"
+_FORGETTING = "BEGIN IMMEDIATE; DROP TABLE IF EXISTS job; DROP TABLE IF EXISTS rewards; COMMIT;"
 _KEPT = """
 SELECT row FROM (
     SELECT row, reward, ROW_NUMBER() OVER (PARTITION BY problem ORDER BY reward DESC, row) AS place FROM rewards
 ) WHERE place <= :per_problem AND reward >= :min_reward ORDER BY reward DESC, row LIMIT :most
 """
 _EVERY = 2**62
+_ADVICE = {
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "another run is writing it"),
+    **dict.fromkeys(
+        (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
+        "what is recorded is not lost, the same command goes on",
+    ),
+}
+"""What is said of SQLite's errors; any other means that the file is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +143,14 @@ class Ledger:
 
     def __init__(self, path: Path, job: Mapping[str, str], *, restart: bool = False) -> None:
         self._path = path
-        try:
+        with self._reported():
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
-        except sqlite3.OperationalError as error:
-            raise LedgerError(f"{path} can't be written: {error}") from error
         try:
-            self._database.executescript(_OPENING)
-            if restart:
-                self._database.executescript(_FORGETTING)
-            self._claim(job)
-        except sqlite3.OperationalError as error:
-            self.close()
-            raise LedgerError(f"{path} can't be used, another run may be writing it: {error}") from error
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise LedgerError(f"{path} is no record of a run: {error}") from error
+            with self._reported():
+                self._database.executescript(_OPENING)
+                self._require_whole()
+                self._database.executescript(f"{_FORGETTING if restart else ''}{_TABLES}")
+                self._claim(job)
         except LedgerError:
             self.close()
             raise
@@ -164,7 +171,7 @@ class Ledger:
         if not keys:
             return []
         between = "SELECT row, digest FROM rewards WHERE row BETWEEN ? AND ?"
-        scored = dict(self._execute(between, (min(keys), max(keys))).fetchall())
+        scored = dict(self._select(between, (min(keys), max(keys))))
         for row in sorted(scored):
             self.require_same(row, scored[row], keys.get(row))
         return sorted(keys.keys() - scored.keys())
@@ -188,16 +195,18 @@ class Ledger:
 
     def add(self, scores: Sequence[tuple[int, Key, Scored]]) -> None:
         """Record a batch of rows, each with its key and rewards: all of it or, where the process dies, nothing."""
-        values = [
+        rows = [
             (
-                *(row, key.row, key.problem, score.reward, score.final),
+                *(row, key.row, key.problem, float(score.reward) + 0.0, float(score.final) + 0.0),  # SQLite has no -0.0
                 np.asarray(score.step_rewards, "<f4").tobytes(),
                 *(score.tokens.total, score.tokens.computed),
             )
             for row, key, score in scores
         ]
         with self._transaction():
-            self._database.executemany("INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            self._database.executemany(
+                "INSERT INTO rewards VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(*row, _checksum(row)) for row in rows]
+            )
 
     def set_aside(self, rows: Sequence[tuple[int, str, str]]) -> None:
         """Record rows that can't be scored, each with its error and content, until the next run, which tries again."""
@@ -206,26 +215,30 @@ class Ledger:
 
     def aside(self) -> Iterator[tuple[int, str, str]]:
         """The rows that are set aside, in order: number, error and content of each."""
-        yield from self._execute("SELECT row, error, content FROM aside ORDER BY row")
+        yield from self._select("SELECT row, error, content FROM aside ORDER BY row")
 
     def entries(self, selection: Selection) -> Iterator[Entry]:
         """Every scored row in order, and whether it is kept."""
-        self._execute("CREATE TEMP TABLE IF NOT EXISTS kept (row INTEGER PRIMARY KEY)")
-        self._execute("DELETE FROM kept")
         most = selection.limit(self.totals().rows)
-        self._execute(
-            f"INSERT INTO kept {_KEPT}",
-            {
-                "per_problem": min(selection.per_problem or _EVERY, _EVERY),
-                "min_reward": -np.inf if selection.min_reward is None else selection.min_reward,
-                "most": _EVERY if most is None else min(most, _EVERY),
-            },
+        with self._reported():
+            self._database.execute("CREATE TEMP TABLE IF NOT EXISTS kept (row INTEGER PRIMARY KEY)")
+            self._database.execute("DELETE FROM kept")
+            self._database.execute(
+                f"INSERT INTO kept {_KEPT}",
+                {
+                    "per_problem": min(selection.per_problem or _EVERY, _EVERY),
+                    "min_reward": -np.inf if selection.min_reward is None else selection.min_reward,
+                    "most": _EVERY if most is None else min(most, _EVERY),
+                },
+            )
+        records = self._select(
+            "SELECT rewards.*, kept.row IS NOT NULL FROM rewards LEFT JOIN kept ON kept.row = rewards.row "
+            "ORDER BY rewards.row"
         )
-        records = self._execute(
-            "SELECT rewards.row, digest, reward, final, step_rewards, tokens, computed, "
-            "kept.row IS NOT NULL FROM rewards LEFT JOIN kept ON kept.row = rewards.row ORDER BY rewards.row"
-        )
-        for row, digest, reward, final, steps, tokens, computed, kept in records:
+        for *record, checksum, kept in records:
+            if checksum != _checksum(record):
+                raise LedgerError(self._damaged(f"row {record[0]} is not as it was recorded"))
+            row, digest, _, reward, final, steps, tokens, computed = record
             step_rewards = np.frombuffer(steps, "<f4").astype(np.float32)
             scored = Scored(reward, final, step_rewards, Usage(tokens, computed))
             yield Entry(row, digest, scored, bool(kept))
@@ -233,7 +246,7 @@ class Ledger:
     def totals(self) -> Totals:
         """Sums over all rows that are recorded."""
         sums = "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(computed), 0) FROM rewards"
-        return Totals(*self._execute(sums).fetchone())
+        return Totals(*next(self._select(sums)))
 
     def _claim(self, job: Mapping[str, str]) -> None:
         """Make an empty ledger the job's.
@@ -241,7 +254,7 @@ class Ledger:
         Raises:
             LedgerError: If it is another job's.
         """
-        recorded = dict(self._database.execute("SELECT name, value FROM job").fetchall())
+        recorded = dict(self._select("SELECT name, value FROM job"))
         if not recorded:
             with self._transaction():
                 self._database.executemany("INSERT INTO job VALUES (?, ?)", job.items())
@@ -256,22 +269,49 @@ class Ledger:
                 "output"
             )
 
-    def _execute(self, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> sqlite3.Cursor:
-        try:
-            return self._database.execute(statement, values)
-        except sqlite3.OperationalError as error:
-            raise LedgerError(f"{self._path}: {error}. What is recorded is not lost") from error
+    def _require_whole(self) -> None:
+        """Raise LedgerError if the file's pages do not fit together: rows would be lost in silence."""
+        (said,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise LedgerError(self._damaged(said))
+
+    def _select(self, statement: str, values: Sequence[object] = ()) -> Iterator[Any]:
+        with self._reported():
+            yield from self._database.execute(statement, values)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._execute("BEGIN IMMEDIATE")
+        with self._reported():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Raise SQLite's errors as ours, each with what can be done."""
         try:
             yield
-            self._execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._execute("ROLLBACK")
-            raise
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+            if code in _ADVICE:
+                raise LedgerError(f"{self._path} can't be used: {error}; {_ADVICE[code]}") from error
+            raise LedgerError(self._damaged(str(error))) from error
+
+    def _damaged(self, how: str) -> str:
+        return (
+            f"{self._path} is no record of a run, or is damaged: {how}. Take another copy of it, or remove it: all "
+            "rows are then scored anew"
+        )
+
+
+def _checksum(record: Sequence[object]) -> bytes:
+    """Of a row's values and their types."""
+    return blake2b(repr(tuple(record)).encode(), digest_size=8).digest()
 
 
 def _digest(value: object) -> bytes:

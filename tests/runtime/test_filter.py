@@ -313,6 +313,18 @@ def test_a_selection_keeps_what_it_says(rows: list[tuple[int, float]], selection
     ledger.close()
 
 
+def test_no_file_of_bad_rows_is_there_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed then, an empty one would be left."""
+    source = write(tmp_path / "traces.jsonl", traces(2, 0))
+    written: list[Path] = []
+    write_file = filtering.writing.write
+    monkeypatch.setattr(
+        filtering.writing, "write", lambda path, *rest: (written.append(path), write_file(path, *rest))[1]
+    )
+    assert run(source, "--top", 1, "-o", tmp_path / "kept.jsonl").exit_code == 0
+    assert written == [tmp_path / "kept.jsonl"]
+
+
 def test_a_selection_in_words() -> None:
     assert Selection.of("2.5%", None, None).top == Fraction(1, 40)
     assert Selection.of("10%", None, None).limit(25) == 2
@@ -336,10 +348,58 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     assert os.access(tmp_path / "text", os.R_OK)
 
 
+def recorded(path: Path, rows: int) -> Ledger:
+    """A ledger with so many rows."""
+    ledger = Ledger(path, {"model": "a"})
+    one = Scored(0.5, -0.0, np.ones(2, np.float32), Usage(3, 1))
+    ledger.add([(row, Key.of("p", row), one) for row in range(rows)])
+    return ledger
+
+
+def test_a_ledger_on_a_full_disk_is_named_and_keeps_what_it_has(tmp_path: Path) -> None:
+    with closing(recorded(tmp_path / "ledger", 10)) as ledger:
+        (pages,) = ledger._database.execute("PRAGMA page_count").fetchone()
+        ledger._database.execute(f"PRAGMA max_page_count = {pages}")
+        one = Scored(0.5, 0.5, np.zeros(999, np.float32), Usage(1, 1))
+        with pytest.raises(LedgerError, match=r"ledger can't be used: .*full; what is recorded is not lost"):
+            ledger.add([(row, Key.of("p", row), one) for row in range(10, 90)])
+        assert [entry.row for entry in ledger.entries(Selection())] == list(range(10))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE rewards SET reward = 0.75 WHERE row = 7",
+        "UPDATE rewards SET reward = 1 WHERE row = 7",
+        "UPDATE rewards SET step_rewards = x'00000000' WHERE row = 7",
+        "UPDATE rewards SET step_rewards = 'text' WHERE row = 7",
+        "UPDATE rewards SET tokens = 4 WHERE row = 7",
+        "UPDATE rewards SET digest = x'00' WHERE row = 7",
+    ],
+)
+def test_a_row_that_the_disk_altered_is_refused(tmp_path: Path, change: str) -> None:
+    with closing(recorded(tmp_path / "ledger", 10)) as ledger:
+        assert len(list(ledger.entries(Selection()))) == 10
+        ledger._database.execute(change)
+        with pytest.raises(LedgerError, match="ledger .* is damaged: row 7 is not as it was recorded"):
+            list(ledger.entries(Selection()))
+
+
+def test_a_ledger_that_lost_a_page_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    recorded(path, 500).close()
+    content = path.read_bytes()
+    path.write_bytes(content[: 5 * 4096] + bytes(4096) + content[6 * 4096 :])
+    with pytest.raises(LedgerError, match="ledger .* is damaged"):
+        Ledger(path, {"model": "a"})
+    path.unlink()
+    Ledger(path, {"model": "a"}).close()
+
+
 def test_a_batch_is_recorded_as_a_whole_or_not_at_all() -> None:
     ledger = Ledger(Path(":memory:"), {})
     one = Scored(0.5, 0.5, np.zeros(1, np.float32), Usage(1, 1))
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(LedgerError, match="UNIQUE"):
         ledger.add([(1, Key.of("p", "a"), one), (1, Key.of("p", "b"), one)])
     assert ledger.totals().rows == 0
     ledger.add([(1, Key.of("p", "a"), one)])
