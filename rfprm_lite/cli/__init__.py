@@ -22,11 +22,22 @@ from rfprm_lite.cli.shared import say
 from rfprm_lite.cli.view import view
 
 
+def buffer_output() -> None:
+    """Put a buffer before standard output where PYTHONUNBUFFERED took it away: Python drops what one write leaves over.
+
+    On a disk that is nearly full a file takes half of a line, and no error comes. A buffer writes the rest, or fails.
+    """
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and isinstance(out.buffer, io.FileIO):
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(out.buffer), out.encoding, out.errors, line_buffering=True)
+
+
 class Commands(click.Group):
     """A group whose standard output may be full: that is one line, as any other error."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command."""
+        buffer_output()
         try:
             try:
                 return super().main(*args, **options)

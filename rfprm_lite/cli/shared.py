@@ -109,11 +109,14 @@ def console() -> Console:
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Report an error of ours as one line and exit code 1, not as a traceback."""
+    """Report an error of ours, and that memory is short, as one line and exit code 1, not as a traceback."""
     try:
         yield
     except RfprmError as error:
         say(f"error: {error}{_notes(error)}")
+        sys.exit(1)
+    except MemoryError as error:
+        say(f"error: memory is short: {str(error) or 'Python could not get any'}")
         sys.exit(1)
 
 

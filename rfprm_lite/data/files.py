@@ -18,7 +18,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -47,6 +47,11 @@ def pyarrow(what: str, module: str = "") -> Any:
         raise MissingExtraError(f"{what} needs pyarrow", "data") from error
 
 
+def _open_gzip(file: BinaryIO, mode: str) -> Any:
+    # Without a name and a time in the header: equal rows are equal files, and the name would be the partial file's.
+    return gzip.GzipFile(filename="", mode=mode, fileobj=file, mtime=0)
+
+
 def _open_zstd(file: BinaryIO, mode: str) -> Any:
     pa = pyarrow(".zst")
     if mode == "wb":
@@ -70,7 +75,7 @@ class _Compression:
 
 
 _COMPRESSIONS = (
-    _Compression(".gz", (b"\x1f\x8b",), gzip.open),
+    _Compression(".gz", (b"\x1f\x8b",), _open_gzip),
     _Compression(".bz2", (b"BZh",), bz2.open),
     _Compression(".xz", (b"\xfd7zXZ\x00",), lzma.open),
     _Compression(".zst", (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"), _open_zstd),  # the second is pzstd's
@@ -222,17 +227,25 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     special = path.exists() and not path.is_file()
     partial = path if special else path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file, _compressing(path, file) as output:
-            yield output
-        if not special:
-            with partial.open("rb+") as written:
-                os.fsync(written.fileno())
-            partial.replace(path)
+        with nullcontext() if special else _vanishing(partial):
+            with partial.open("wb") as file, _compressing(path, file) as output:
+                yield output
+            if not special:
+                to_disk(partial)
+                partial.replace(path)
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror or error}") from error
-    finally:
-        if not special:
+
+
+@contextmanager
+def _vanishing(partial: Path) -> Iterator[None]:
+    """Remove a partial file where something goes wrong. A disk that refuses this, too, does not hide what it was."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
             partial.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -243,6 +256,16 @@ def _compressing(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
         return
     with found.open(file, "wb") as output:
         yield output
+
+
+def to_disk(path: Path) -> None:
+    """Wait until what a file holds is on the disk: a power cut then leaves it as it is.
+
+    Raises:
+        OSError: If it could not be written there.
+    """
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
 
 
 def clear_partial(paths: Iterable[Path]) -> None:

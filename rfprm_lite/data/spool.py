@@ -80,5 +80,6 @@ def _copy(path: Path, part: Path) -> None:
     try:
         with files.raw(path) as stream, part.open("wb") as file:
             shutil.copyfileobj(stream, file)  # compressed as it is: no bomb fills the disk
+        files.to_disk(part)  # before rewards of it are recorded: nobody can give it again
     except OSError as error:
         raise InputError(f"{path} can't be copied to {part}: {error.strerror or error}") from error

@@ -43,6 +43,15 @@ def test_demo(run: Run) -> None:
     assert "not ReasonFlux-PRM" in " ".join(result.output.split())
 
 
+def test_too_little_memory_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr("rfprm_lite.engine.kv._Arrays.__init__", refuse)
+    result = run("score", "--model", "demo", "--problem", PROBLEM, input=RIGHT)
+    assert (result.exit_code, result.stderr) == (1, "error: memory is short: Unable to allocate 9 GiB\n")
+
+
 def test_score_json_lines(run: Run) -> None:
     prm = PRM.from_pretrained("demo")
     rows = [{"problem": PROBLEM, "response": RIGHT, "extra": 1}, {"problem": PROBLEM, "response": WRONG}]

@@ -7,10 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from rfprm_lite.data import files
+from rfprm_lite.data.source import Source
+from rfprm_lite.data.spool import spooled
 from rowfiles import read, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell's")
@@ -60,6 +64,25 @@ def test_a_stream_is_read_once_and_whole(folder: Path, line: str) -> None:
     assert done.returncode == 0, done.stderr
     assert [row["problem"] for row in read(folder / "kept.jsonl")] == [row["problem"] for row in ROWS]
     assert not list(folder.glob(".*"))
+
+
+def test_a_stream_is_on_the_disk_before_rewards_of_it_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can give it again after a power cut."""
+    done: list[tuple[str, Path]] = []
+    rename = Path.replace
+    monkeypatch.setattr(files, "to_disk", lambda path: done.append(("to disk", path)))
+    monkeypatch.setattr(Path, "replace", lambda path, name: (done.append(("named", path)), rename(path, name))[1])
+    os.mkfifo(tmp_path / "pipe")
+    feeding = threading.Thread(target=(tmp_path / "pipe").write_text, args=(LINES,))
+    feeding.start()
+    with spooled(Source((tmp_path / "pipe",), "jsonl"), tmp_path / "kept.jsonl", restart=False) as spool:
+        spool.keep()
+    feeding.join()
+    (synced, part), (named, same) = done
+    assert (synced, named) == ("to disk", "named")
+    assert part == same
 
 
 def test_what_was_kept_of_a_stream_is_where_the_next_run_goes_on(folder: Path) -> None:
@@ -126,6 +149,18 @@ def test_a_full_standard_output_is_one_line(folder: Path, line: str) -> None:
         done = shell(folder, f"export PYTHONUNBUFFERED={unbuffered}; {line} > /dev/full")
         assert done.returncode == 1
         assert done.stderr == "error: standard output can't be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_half_a_line_on_standard_output_is_an_error(folder: Path, unbuffered: str) -> None:
+    """A file that may have 1 KiB takes the first part of a longer line, without an error."""
+    write(folder / "long.jsonl", [{"problem": "What is 3 + 4?", "response": "3 + 4 = 7. " * 200}])
+    done = shell(
+        folder,
+        f"export PYTHONUNBUFFERED={unbuffered}; ulimit -f 1; rfprm score long.jsonl --model demo --json > scores",
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output can't be written: File too large\n"
 
 
 @pytest.mark.parametrize("line", ["rfprm score rows.jsonl --model demo --json", "rfprm --help", "rfprm demo"])

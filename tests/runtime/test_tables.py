@@ -369,3 +369,24 @@ def test_every_type_of_parquet_comes_through(tmp_path: Path, code: str) -> None:
     first, second = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert first == {**EXPECTED, "rfprm_reward": 0.5}
     assert second == {**dict.fromkeys(EXPECTED), "pair": [3, 4], "rfprm_reward": 0.5}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_equal_rows_are_equal_files(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever and by whichever process they are written."""
+    one = write(tmp_path / f"rows.jsonl{suffix}", [{"a": 1}]).read_bytes()
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    assert write(tmp_path / f"rows.jsonl{suffix}", [{"a": 1}]).read_bytes() == one
+
+
+def test_an_error_is_told_where_the_disk_does_not_even_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(KeyError, match="first"), files.replaced(tmp_path / "rows.jsonl"):
+        raise KeyError("first")
+    with files.replaced(tmp_path / "rows.jsonl") as file:  # nothing is left to remove
+        file.write(b"{}\n")
+    assert (tmp_path / "rows.jsonl").read_bytes() == b"{}\n"
