@@ -13,6 +13,7 @@ import msgspec
 from rfprm_export.variants import FP32
 from rfprm_lite import PRM, LoadOptions
 from rfprm_lite.bundle.manifest import Manifest
+from rfprm_lite.data.files import replaced
 from rfprm_lite.evaluate import Report, Result, judge
 from rfprm_lite.evaluate.reading import Sets, read_sets
 
@@ -40,9 +41,12 @@ def evaluate(folder: Path, manifest: Manifest, sets: Sets) -> Report:
     results = {name: _results(folder, name, sets) for name in (default, *others)}
     report = Report(results[default], {name: results[name] for name in others}, sets.known)
     document = msgspec.json.format(msgspec.json.encode(report.to_dict()), indent=2)
-    (folder / "evaluation.json").write_bytes(document + b"\n")
+    with replaced(folder / "evaluation.json") as file:
+        file.write(document + b"\n")
     card = folder / "README.md"
-    card.write_text(f"{card.read_text(encoding='utf-8')}\n{report.markdown()}", encoding="utf-8")
+    text = f"{card.read_text(encoding='utf-8')}\n{report.markdown()}"
+    with replaced(card) as file:
+        file.write(text.encode())
     return report
 
 

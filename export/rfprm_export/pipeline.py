@@ -50,8 +50,7 @@ def export(request: Request, progress: Progress = lambda _variant, _tensors, _by
         CheckpointError: The checkpoint is not as expected.
         RecipeError: No recipe fits it.
         ParityError: The graph does not give PyTorch's rewards.
-        ExportError: The output exists, or can't be written.
-        OSError: The disk is full, say.
+        ExportError: The output exists, or can't be written: the disk is full, say.
     """
     planned = plan(request)
     return carry_out(planned, fetch(planned), progress)
@@ -71,7 +70,6 @@ def carry_out(
         CheckpointError: See `export`, and so the others.
         ParityError: See `export`.
         ExportError: See `export`.
-        OSError: See `export`.
     """
     request, spec, device = plan.request, plan.spec, DeviceSpec.parse(plan.request.device)
     reference = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), plan.encoder)

@@ -126,7 +126,7 @@ def test_a_disk_that_does_not_take_it_leaves_nothing(tmp_path: Path) -> None:
         [*command, str(DEMO_CHECKPOINT), str(output), *options], check=False, capture_output=True, text=True
     )
     assert ended.returncode == 1
-    assert "File too large" in ended.stderr
+    assert f"{output} could not be written: [Errno 27] File too large" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert list(output.parent.iterdir()) == []
 

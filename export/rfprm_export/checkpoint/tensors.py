@@ -144,7 +144,18 @@ class Checkpoint:
         return own[name] if name in own else self.tensors[name][1].shape
 
     def blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """Load a tensor in float32, in blocks of at most BLOCK_BYTES along its first axis."""
+        """Load a tensor in float32, in blocks of at most BLOCK_BYTES along its first axis.
+
+        Raises:
+            CheckpointError: A value is no number.
+        """
+        for block in self._blocks(name):
+            # 8-bit products hide a NaN: rewards would be finite, and wrong.
+            if wrong := block.size - int(np.isfinite(block).sum()):
+                raise CheckpointError(f"{name} has {wrong} values or more that are no numbers but NaN or infinity")
+            yield block
+
+    def _blocks(self, name: str) -> Iterator[NDArray[np.float32]]:
         if self.adapter and name in self.adapter.own:
             yield self.adapter.tensor(name)
             return

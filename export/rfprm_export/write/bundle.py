@@ -18,27 +18,41 @@ from rfprm_export.write.card import model_card
 from rfprm_export.write.report import Commands, report
 from rfprm_lite import __version__
 from rfprm_lite.bundle.manifest import FILE_NAME, FORMAT_VERSION, Dimensions, File, Manifest, Source, encode
+from rfprm_lite.data.files import to_disk
+from rfprm_lite.errors import RfprmError
 
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """Open a temporary folder beside `output` that takes its name at the end, or vanishes with an error.
+    """Open a temporary folder beside `output` that takes its name when all is on the disk, or vanishes with an error.
 
     Raises:
-        ExportError: The folder is complete, but the name can't be taken.
+        ExportError: It can't be written, or it is complete, but the name can't be taken.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
+    except OSError as error:
+        raise _unwritten(output, error) from error
     try:
         folder.chmod(0o755)  # mkdtemp makes it private
         yield folder
-    except BaseException:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                to_disk(path)
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, RfprmError):  # such as a disk that is full
+            raise _unwritten(output, error) from error
         raise
     try:
         folder.rename(output)
     except OSError as error:  # such as another export to the same name that was faster
         raise ExportError(f"the bundle is complete, in {folder}, but can't be named {output}: {error}") from error
+
+
+def _unwritten(output: Path, error: OSError) -> ExportError:
+    return ExportError(f"{output} could not be written: {error}")
 
 
 def empty_manifest(source: str, outline: Outline, spec: ExportRecipe, tokenizer: File) -> Manifest:
