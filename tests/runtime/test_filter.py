@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from rfprm_lite import PRM, InputError, Usage
 from rfprm_lite.cli import main
-from rfprm_lite.data import filtering
+from rfprm_lite.data import filtering, writing
 from rfprm_lite.data.filtering import Summary
 from rfprm_lite.data.ledger import Key, Ledger, Scored
 from rfprm_lite.data.selection import Selection
@@ -317,10 +317,13 @@ def test_no_file_of_bad_rows_is_there_for_a_moment(tmp_path: Path, monkeypatch: 
     """Killed then, an empty one would be left."""
     source = write(tmp_path / "traces.jsonl", traces(2, 0))
     written: list[Path] = []
-    write_file = filtering.writing.write
-    monkeypatch.setattr(
-        filtering.writing, "write", lambda path, *rest: (written.append(path), write_file(path, *rest))[1]
-    )
+    write_file = writing.write
+
+    def noted(path: Path, *rest: Any) -> int:
+        written.append(path)
+        return write_file(path, *rest)
+
+    monkeypatch.setattr(writing, "write", noted)
     assert run(source, "--top", 1, "-o", tmp_path / "kept.jsonl").exit_code == 0
     assert written == [tmp_path / "kept.jsonl"]
 

@@ -73,7 +73,12 @@ def test_a_stream_is_on_the_disk_before_rewards_of_it_are_recorded(
     done: list[tuple[str, Path]] = []
     rename = Path.replace
     monkeypatch.setattr(files, "to_disk", lambda path: done.append(("to disk", path)))
-    monkeypatch.setattr(Path, "replace", lambda path, name: (done.append(("named", path)), rename(path, name))[1])
+
+    def replace(path: Path, name: Path) -> Path:
+        done.append(("named", path))
+        return rename(path, name)
+
+    monkeypatch.setattr(Path, "replace", replace)
     os.mkfifo(tmp_path / "pipe")
     feeding = threading.Thread(target=(tmp_path / "pipe").write_text, args=(LINES,))
     feeding.start()
