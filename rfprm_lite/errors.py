@@ -14,7 +14,7 @@
     ├── NumericalError (ArithmeticError)     the model gave something that is no number
     ├── ModelNotFoundError (FileNotFoundError)   no bundle at that path or hub id
     └── BundleError (ValueError)
-        ├── BundleFormatError                manifest.json is malformed or of an unknown format version
+        ├── BundleFormatError                a file of it is malformed, or not as rfprm-export writes it
         ├── BundleFileError                  a file is missing, truncated or altered
         └── VariantError                     the bundle has no such variant
 
@@ -130,7 +130,7 @@ class BundleError(RfprmError, ValueError):
 
 
 class BundleFormatError(BundleError):
-    """manifest.json is malformed or of an unknown format version."""
+    """A file of the bundle is malformed, of an unknown format version, or holds what rfprm-export never writes."""
 
 
 class BundleFileError(BundleError):

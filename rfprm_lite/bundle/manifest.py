@@ -245,7 +245,7 @@ def decode(data: bytes, where: str) -> Manifest:
                 f"{'upgrade rfprm-lite' if version > FORMAT_VERSION else 'export the model again'}"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleFormatError(f"{where} is no manifest of rfprm-lite: {error}") from error
 
 

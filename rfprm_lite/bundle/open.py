@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path, PureWindowsPath
 
 from rfprm_lite.bundle import manifest as manifests
+from rfprm_lite.bundle.contract import check_graph
 from rfprm_lite.bundle.hub import fetch_files, fetch_manifest, is_hub_id
 from rfprm_lite.bundle.manifest import File, Manifest, Variant
 from rfprm_lite.device import Device, DeviceSpec
@@ -20,6 +21,9 @@ from rfprm_lite.options import LoadOptions
 
 DEMO = "demo"
 DEMO_FOLDER = Path(str(files("rfprm_lite"))) / "models" / "demo"
+MOST_TOKENIZER_BYTES = 2**27
+"""Of a tokenizer.json: the largest known ones have a quarter of it. In memory it takes several times that."""
+MOST_MANIFEST_BYTES = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def open_hub_bundle(repo: str, device: Device | None, options: LoadOptions) -> B
 
 
 def check_files(bundle: Bundle, *, contents: bool, advice: str = "get the bundle again") -> None:
-    """Check that all files of a variant are there.
+    """Check that all files of a variant are there, and that its graph is one of rfprm-export's.
 
     Args:
         bundle: The variant.
@@ -108,16 +112,33 @@ def check_files(bundle: Bundle, *, contents: bool, advice: str = "get the bundle
 
     Raises:
         BundleFileError: If a file is missing, or is not the one that the manifest names.
+        BundleFormatError: If a file is outside the bundle, the tokenizer is too large, or the graph is none that
+            rfprm-export writes for such a manifest.
     """
     for file in bundle.files:
         path = bundle.folder / file.path
         if not path.is_file():
             raise BundleFileError(f"{path} is missing: {advice}")
+        _require_inside(bundle.folder, path)
         size = path.stat().st_size
         if size != file.bytes:
             raise BundleFileError(f"{path} has {size} bytes, the manifest says {file.bytes}: {advice}")
         if contents and sha256(path) != file.sha256:
             raise BundleFileError(f"{path} was altered, its sha256 is not the manifest's: {advice}")
+    if bundle.manifest.tokenizer.bytes > MOST_TOKENIZER_BYTES:
+        raise BundleFormatError(
+            f"{bundle.tokenizer} has {bundle.manifest.tokenizer.bytes} bytes, {MOST_TOKENIZER_BYTES} at most are read"
+        )
+    check_graph(bundle.folder, bundle.manifest, bundle.variant)
+
+
+def _require_inside(folder: Path, path: Path) -> None:
+    """Raise BundleFormatError where links lead out of a bundle, but for those of the hub's cache to its own blobs."""
+    folder, target = folder.resolve(), path.resolve()
+    blobs = folder.parent.parent / "blobs"  # beside snapshots/COMMIT
+    of_cache = folder.parent.name == "snapshots" and target.is_relative_to(blobs)
+    if not (target.is_relative_to(folder) or of_cache):
+        raise BundleFormatError(f"{path} is a link out of its bundle, to {target}: put the file itself there")
 
 
 def sha256(path: Path) -> str:
@@ -142,6 +163,9 @@ def read_manifest(folder: Path, model: str) -> Manifest:
             f"{model} has no {manifests.FILE_NAME}: it is no bundle of rfprm-lite. "
             "A PyTorch checkpoint is made into one by rfprm-export"
         )
+    size = path.stat().st_size
+    if size > MOST_MANIFEST_BYTES:
+        raise BundleFormatError(f"{path} has {size} bytes, {MOST_MANIFEST_BYTES} at most are read")
     return manifests.load(path)
 
 

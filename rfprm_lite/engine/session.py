@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _opened: weakref.WeakSet[ort.InferenceSession] = weakref.WeakSet()
 
 
+UNUSED_OPTIMIZERS = ("ConstantFolding",)
+"""What changes no graph of rfprm-export, and would compute at the load what a stranger's graph asks for."""
+
+
 def require_available(device: DeviceSpec) -> None:
     """Check that this ONNX Runtime was built with the device.
 
@@ -101,7 +105,9 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
     options = session_options(threads)
     try:
         with sound_attention(ort.__version__):
-            session = ort.InferenceSession(str(graph), options, providers=_providers(device))
+            session = ort.InferenceSession(
+                str(graph), options, providers=_providers(device), disabled_optimizers=UNUSED_OPTIMIZERS
+            )
     except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
         raise BundleFileError(f"ONNX Runtime can't load {graph}: {error}") from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":

@@ -49,7 +49,9 @@ class FakeOnnxRuntime(SimpleNamespace):
         def add_session_config_entry(self, key: str, value: str) -> None:
             pass
 
-    def InferenceSession(self, graph: str, options: object, providers: list[object]) -> SimpleNamespace:  # noqa: N802
+    def InferenceSession(  # noqa: N802
+        self, graph: str, options: object, providers: list[object], disabled_optimizers: object
+    ) -> SimpleNamespace:
         self.opened.append((graph, providers))
         names = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
         running = names if self._starts else [CPU]
