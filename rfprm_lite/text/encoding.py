@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from rfprm_lite.bundle.pieces import Cut, Read, Special, specials
 from rfprm_lite.bundle.recipe import Recipe
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.plan.sequence import TokenSequence
+from rfprm_lite.text.patterns import require_quick
 from rfprm_lite.text.writing import Draft, last_step_draft, response_draft, step_drafts
 from rfprm_lite.trace import Problem, Trace
 
@@ -58,9 +59,16 @@ class Encoder:
             max_tokens: The most tokens of one sequence.
 
         Raises:
-            BundleFormatError: If the tokenizer lacks a token of the recipe.
+            BundleFormatError: If it is no tokenizer, has an expression that could take for ever, or lacks a token of
+                the recipe.
         """
-        return cls(Tokenizer.from_file(str(path)), recipe, max_tokens)
+        data = path.read_bytes()
+        try:
+            require_quick(data)
+            tokenizer = Tokenizer.from_buffer(data)
+        except BaseException as error:
+            raise BundleFormatError(f"{path} is no tokenizer that is loaded: {_failure(error)}") from error
+        return cls(tokenizer, recipe, max_tokens)
 
     @property
     def recipe(self) -> Recipe:
@@ -170,7 +178,7 @@ class Encoder:
         before = len(ids)
         ends: list[int] = []
         if run:
-            encoding = self._tokenizer.encode(run, add_special_tokens=False)
+            encoding = self._encode(run)
             ids += encoding.ids
             if any(0 < offset < len(run) for offset in reads):  # offsets are costly, and most runs need none
                 ends = [end for _, end in encoding.offsets]
@@ -188,6 +196,12 @@ class Encoder:
                     )
                 read_at.append(before + token)
 
+    def _encode(self, text: str) -> Encoding:
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False)
+        except BaseException as error:
+            raise InputError(f"the tokenizer fails on a text of {len(text)} characters: {_failure(error)}") from error
+
     def _require_expected(self, ids: Sequence[int], read_at: Sequence[int]) -> None:
         if self._expected is None:
             return
@@ -203,7 +217,7 @@ class Encoder:
         token_id: int | None = self._tokenizer.token_to_id(text)
         if token_id is not None:
             return token_id
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._encode(text).ids
         if len(ids) != 1:
             raise BundleFormatError(
                 f"{self._recipe.name} expects the token {text!r} at each read-out, the tokenizer encodes it as "
@@ -216,3 +230,14 @@ class Encoder:
         if token_id is None:
             raise BundleFormatError(f"the tokenizer has no token {token!r}, which the recipe's template needs")
         return token_id
+
+
+def _failure(error: BaseException) -> str:
+    """What the tokenizers library says of a failure of its own; any other error is raised again.
+
+    Its panics (of a regular expression that gives up after 10 million retries, say) are no `Exception`: they would end
+    a server.
+    """
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        return str(error)
+    raise error
