@@ -134,8 +134,15 @@ def base_of(folder: Path) -> tuple[str, str | None]:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise CheckpointError(f"{folder / CONFIG} names no base_model_name_or_path: {BY_HAND}")
-    revision = config.get("revision")
-    return base, None if Path(base).is_dir() else revision
+    try:
+        revision = None if Path(base).is_dir() else config.get("revision")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / CONFIG}: the base {base!r:.80} can't be looked for: {error.strerror}"
+        ) from error
+    if not isinstance(revision, str | None):
+        raise CheckpointError(f"{folder / CONFIG}: revision is {revision!r:.80}, no text")
+    return base, revision
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from rfprm_export.families.backbones import (
 
 HEAD_SIZE_STEP, MOST_HEAD_SIZE = 16, 256
 """What GroupQueryAttention's kernels take: its rotary embedding the step, its CUDA kernel the maximum."""
+MOST, MOST_LAYERS = 2**31 - 1, 1000
+"""The largest size of a tensor's axis that is taken for one, and the most layers."""
 ACTIVATIONS = ("silu", "gelu_pytorch_tanh")
 """What the graph has a node for."""
 NORMS = (ATTENTION_NORM, MLP_NORM, ATTENTION_POST_NORM, MLP_POST_NORM)
@@ -97,7 +99,7 @@ class Architecture:
         Raises:
             CheckpointError: It asks for what the graph does not do, or lacks something.
         """
-        kind = BACKBONES.get(config.get("model_type", ""))
+        kind = BACKBONES.get(str(config.get("model_type", "")))
         if kind is None:
             raise CheckpointError(
                 f"config.json: model_type is {config.get('model_type')!r}; {', '.join(BACKBONES)} can be exported"
@@ -119,7 +121,7 @@ class Architecture:
             raise
         except KeyError as error:
             raise CheckpointError(f"config.json lacks {error}") from error
-        except (IndexError, TypeError, ValueError, AttributeError) as error:
+        except (ArithmeticError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"config.json holds a value that is not as expected: {error}") from error
         if architecture.head_size % HEAD_SIZE_STEP or architecture.head_size > MOST_HEAD_SIZE:
             raise CheckpointError(
@@ -130,22 +132,21 @@ class Architecture:
 
     @classmethod
     def _of(cls, kind: Backbone, config: Mapping[str, Any]) -> Architecture:
-        heads, hidden, layers = (
-            int(config[key]) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
-        )
-        head_size = int(config.get("head_dim") or hidden // heads)
+        heads, hidden = _count(config, "num_attention_heads"), _count(config, "hidden_size")
+        layers = _count(config, "num_hidden_layers", MOST_LAYERS)
+        head_size = _count(config, "head_dim") if config.get("head_dim") else hidden // heads
         scale, softcap = (config[key] if key else None for key in (kind.query_scale, kind.softcap))
         return cls(
             kind=kind,
             name=str(config["architectures"][0]),
             num_layers=layers,
             hidden_size=hidden,
-            intermediate_size=int(config["intermediate_size"]),
+            intermediate_size=_count(config, "intermediate_size"),
             num_heads=heads,
-            num_kv_heads=int(config["num_key_value_heads"]),
+            num_kv_heads=_count(config, "num_key_value_heads"),
             head_size=head_size,
-            vocab_size=int(config["vocab_size"]),
-            max_positions=int(config["max_position_embeddings"]),
+            vocab_size=_count(config, "vocab_size"),
+            max_positions=_count(config, "max_position_embeddings"),
             rope=Rope.from_config(config),
             norm_epsilon=float(config["rms_norm_eps"]),
             activation=str(config[kind.activation]),
@@ -192,6 +193,13 @@ class Architecture:
         for i in range(self.num_layers):
             shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
         return shapes
+
+
+def _count(config: Mapping[str, Any], key: str, most: int = MOST) -> int:
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= most or value % 1:
+        raise CheckpointError(f"config.json: {key} is {value!r:.80}, which is no whole number from 1 to {most}")
+    return int(value)
 
 
 def _windows(kind: Backbone, config: Mapping[str, Any], layers: int) -> tuple[int | None, ...]:

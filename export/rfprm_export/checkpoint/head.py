@@ -6,17 +6,17 @@ asserted. A pickle is loaded with `weights_only=True`, which runs no code.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rfprm_export.checkpoint.architecture import Architecture, Shape
+from rfprm_export.checkpoint.pickles import unpickled
+from rfprm_export.checkpoint.shards import SAFETENSORS
 from rfprm_export.checkpoint.tensors import Checkpoint, Outline
 from rfprm_export.errors import CheckpointError, RecipeError
 from rfprm_export.families.family import ExportRecipe, HeadTensors
@@ -121,23 +121,19 @@ def _load_beside(folder: Path, tensors: HeadTensors, shapes: Mapping[str, Shape]
     if path is None:
         names = " or ".join(str(folder / file) for file in tensors.files)
         raise CheckpointError(f"{names} is missing: without it the checkpoint is a language model, no PRM")
-    found = {name: tensor for name, tensor in _tensors(path).items() if name in shapes}
-    if found.keys() != shapes.keys():
-        raise RecipeError(f"{path.name} holds {sorted(_tensors(path))}, the recipe expects {sorted(shapes)}")
+    held = _tensors(path)
+    if missing := shapes.keys() - held.keys():
+        raise RecipeError(f"{path.name} holds {sorted(held)}, the recipe expects {sorted(shapes)}: no {min(missing)}")
     for name, shape in shapes.items():
-        if found[name].shape != shape:
-            raise RecipeError(f"{path.name}: {name} has shape {list(found[name].shape)}, not {list(shape)}")
-    return found
+        if held[name].shape != shape:
+            raise RecipeError(f"{path.name}: {name} has shape {list(held[name].shape)}, not {list(shape)}")
+    return {name: held[name].float().numpy() for name in shapes}
 
 
-def _tensors(path: Path) -> Tensors:
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix != SAFETENSORS:
+        return unpickled(path)
     try:
-        if path.suffix == ".safetensors":
-            loaded = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no plain PyTorch file of tensors, so it was not loaded: {error}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(t, torch.Tensor) for t in loaded.values()):
-        raise CheckpointError(f"{path} holds no tensors by name")
-    return {str(name): tensor.float().numpy() for name, tensor in loaded.items()}
+        return dict(load_file(path))
+    except Exception as error:  # besides its own error, those of PyTorch for a type that it lacks
+        raise CheckpointError(f"{path} is no file of tensors, so it was not loaded: {error}") from error

@@ -21,6 +21,8 @@ SETTINGS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "yarn": (frozenset({"factor"}), frozenset({_ORIGINAL, "attention_factor", "beta_fast", "beta_slow"})),
 }
 """Type of rotary embedding -> the settings that it needs, and those that it may have."""
+MOST = 1e15
+"""What all of these numbers stay below; they stand above 0, and the base of the wavelengths above 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,10 @@ class Rope:
             )
         if missing := sorted(needed - parameters.keys()):
             raise CheckpointError(f"config.json: rotary embeddings of type {kind!r} without {missing[0]}")
-        return cls(float(theta), kind, {key: float(value) for key, value in parameters.items()})
+        numbers = {"rope_theta": float(theta), **{key: float(value) for key, value in parameters.items()}}
+        if wrong := [key for key, number in numbers.items() if not (key == "rope_theta") < number < MOST]:
+            raise CheckpointError(f"config.json: {wrong[0]} of rotary embeddings is {numbers[wrong[0]]}")
+        return cls(numbers.pop("rope_theta"), kind, numbers)
 
 
 def rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:

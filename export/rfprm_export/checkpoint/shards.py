@@ -7,7 +7,6 @@ In: a folder. Out: which file each tensor is in, shapes, and rows in float32. A 
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from rfprm_export.checkpoint.architecture import Shape
+from rfprm_export.checkpoint.pickles import unpickled
 from rfprm_export.errors import CheckpointError
 
 SAFETENSORS, PYTORCH = ".safetensors", ".bin"
@@ -72,7 +72,7 @@ def shapes_in(path: Path) -> dict[str, Shape]:
             return {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118  # no dict
     except FileNotFoundError as error:
         raise CheckpointError(f"the shard {path} is missing") from error
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the shard {path} can't be read, it may be truncated: {error}") from error
 
 
@@ -97,7 +97,7 @@ def load_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object")
@@ -115,7 +115,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no weight_map")
     for name, file in weight_map.items():
-        if not isinstance(file, str) or Path(file).name != file:
+        if not isinstance(file, str) or not file.isprintable() or Path(file).name != file or not file:
             raise CheckpointError(f"{index}: {name} is in {file!r}, which is no file beside it")
     return weight_map
 
@@ -123,13 +123,6 @@ def _weight_map(index: Path) -> dict[str, str]:
 def _mapped(path: Path) -> dict[str, torch.Tensor]:
     """A file of PyTorch's, of which only the names are read."""
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return unpickled(path, mapped=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"the shard {path} is missing") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(
-            f"the shard {path} is no PyTorch file of plain tensors that can be mapped, so it was not loaded: {error}"
-        ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise CheckpointError(f"the shard {path} holds no tensors by name")
-    return tensors

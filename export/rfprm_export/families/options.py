@@ -96,7 +96,7 @@ def _from_file(path: Path) -> Family:
         return msgspec.toml.decode(path.read_bytes(), type=Family)
     except FileNotFoundError as error:
         raise RecipeError(f"{path} is missing") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise RecipeError(
             f"{path} is no recipe: {error}. `rfprm-export recipes trl-prm` prints one to start from"
         ) from error

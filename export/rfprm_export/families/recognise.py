@@ -39,7 +39,10 @@ def require_supported(config: Mapping[str, Any]) -> None:
     Raises:
         RecipeError: It is such a model.
     """
-    names = [*(config.get("architectures") or []), config.get("model_type")]
+    architectures = config.get("architectures")
+    names = [
+        str(name) for name in (*(architectures if isinstance(architectures, list) else ()), config.get("model_type"))
+    ]
     known = next((UNSUPPORTED[name] for name in names if name in UNSUPPORTED), None)
     reason = IMAGES if "vision_config" in config else known
     if reason:
