@@ -59,6 +59,12 @@ def _open_zstd(file: BinaryIO, mode: str) -> Any:
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
 
 
+MOST_UNPACKED, UNPACKED_FREELY = 500, 2**24
+"""What was compressed may be so many times its size, beside so many bytes. Rows of text become 3 to 100 times as
+small; nothing but zeros 1000 times and more."""
+_CHUNK = 2**16
+
+
 @dataclass(frozen=True, slots=True)
 class _Compression:
     """A way to compress.
@@ -198,13 +204,67 @@ def raw(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+class _Counted(io.RawIOBase):
+    """A file of which it is known how many bytes were read.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.count = file, 0
+
+    def readable(self) -> bool:
+        """As of any file that is read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, as far as there is something."""
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self.count += len(data)
+        return len(data)
+
+
+class _Unpacked(_Counted):
+    """What was compressed, as it was, unless that is so much that it was made to fill a disk or a day.
+
+    Args:
+        file: Gives what was compressed, as it was.
+        packed: What it reads.
+        path: The name of the file.
+    """
+
+    def __init__(self, file: BinaryIO, packed: _Counted, path: Path) -> None:
+        super().__init__(file)
+        self._packed, self._path = packed, path
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, as far as there is something.
+
+        Raises:
+            InputError: If there is too much.
+        """
+        size = super().readinto(buffer)
+        if self.count > UNPACKED_FREELY + MOST_UNPACKED * self._packed.count:
+            raise InputError(
+                f"{self._path} is refused as a decompression bomb: its first {self._packed.count} bytes unpack to "
+                f"{self.count} and more, {MOST_UNPACKED} times as much at most are read"
+            )
+        return size
+
+
 def _decompressed(file: BinaryIO, path: Path) -> BinaryIO:
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", file))
     beginning = buffered.peek(6)
     if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(f"{path} is UTF-16: save it as UTF-8")
     found = next((one for one in _COMPRESSIONS if beginning.startswith(one.beginnings)), None)
-    return buffered if found is None else cast("BinaryIO", found.open(buffered, "rb"))
+    if found is None:
+        return buffered
+    packed = _Counted(buffered)
+    unpacked = _Unpacked(found.open(io.BufferedReader(packed), "rb"), packed, path)
+    return cast("BinaryIO", io.BufferedReader(unpacked, _CHUNK))
 
 
 @contextmanager

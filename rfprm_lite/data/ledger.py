@@ -171,7 +171,7 @@ class Ledger:
         if not keys:
             return []
         between = "SELECT row, digest FROM rewards WHERE row BETWEEN ? AND ?"
-        scored = dict(self._select(between, (min(keys), max(keys))))
+        scored = dict(self._select(between, (int, bytes), (min(keys), max(keys))))
         for row in sorted(scored):
             self.require_same(row, scored[row], keys.get(row))
         return sorted(keys.keys() - scored.keys())
@@ -215,7 +215,7 @@ class Ledger:
 
     def aside(self) -> Iterator[tuple[int, str, str]]:
         """The rows that are set aside, in order: number, error and content of each."""
-        yield from self._select("SELECT row, error, content FROM aside ORDER BY row")
+        yield from self._select("SELECT row, error, content FROM aside ORDER BY row", (int, str, str))
 
     def entries(self, selection: Selection) -> Iterator[Entry]:
         """Every scored row in order, and whether it is kept."""
@@ -233,7 +233,8 @@ class Ledger:
             )
         records = self._select(
             "SELECT rewards.*, kept.row IS NOT NULL FROM rewards LEFT JOIN kept ON kept.row = rewards.row "
-            "ORDER BY rewards.row"
+            "ORDER BY rewards.row",
+            (int, bytes, bytes, float, float, bytes, int, int, bytes, int),
         )
         for *record, checksum, kept in records:
             if checksum != _checksum(record):
@@ -246,7 +247,7 @@ class Ledger:
     def totals(self) -> Totals:
         """Sums over all rows that are recorded."""
         sums = "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(computed), 0) FROM rewards"
-        return Totals(*next(self._select(sums)))
+        return Totals(*next(self._select(sums, (int, int, int))))
 
     def _claim(self, job: Mapping[str, str]) -> None:
         """Make an empty ledger the job's.
@@ -254,7 +255,7 @@ class Ledger:
         Raises:
             LedgerError: If it is another job's.
         """
-        recorded = dict(self._select("SELECT name, value FROM job"))
+        recorded = dict(self._select("SELECT name, value FROM job", (str, str)))
         if not recorded:
             with self._transaction():
                 self._database.executemany("INSERT INTO job VALUES (?, ?)", job.items())
@@ -275,9 +276,17 @@ class Ledger:
         if said != "ok":
             raise LedgerError(self._damaged(said))
 
-    def _select(self, statement: str, values: Sequence[object] = ()) -> Iterator[Any]:
+    def _select(self, statement: str, types: Sequence[type], values: Sequence[object] = ()) -> Iterator[Any]:
+        """The rows of a query, whose columns are of such types.
+
+        Raises:
+            LedgerError: If the file is damaged, or can't be read.
+        """
         with self._reported():
-            yield from self._database.execute(statement, values)
+            for row in self._database.execute(statement, values):
+                if not all(map(isinstance, row, types)):
+                    raise LedgerError(self._damaged(f"a row of it holds {row!r:.200}"))
+                yield row
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -300,6 +309,8 @@ class Ledger:
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
             if code in _ADVICE:
                 raise LedgerError(f"{self._path} can't be used: {error}; {_ADVICE[code]}") from error
+            raise LedgerError(self._damaged(str(error))) from error
+        except UnicodeDecodeError as error:
             raise LedgerError(self._damaged(str(error))) from error
 
     def _damaged(self, how: str) -> str:

@@ -250,6 +250,8 @@ def _step(i: int, step: Any) -> str | None:
         return step
     if isinstance(step, Mapping) and isinstance(completions := step.get("completions"), list):
         chosen, human = step.get("chosen_completion"), step.get("human_completion")
+        if isinstance(chosen, int) and not 0 <= chosen < len(completions):
+            raise InputError(f"step {i} has {len(completions)} completions, and chosen_completion {chosen}")
         one = completions[chosen] if isinstance(chosen, int) else human or next(iter(completions), None)
         return None if one is None else _text(i, one)
     return _text(i, step)
@@ -281,7 +283,7 @@ def _decoded(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"text, where a list is needed, or a list in JSON: {error}") from error
 
 

@@ -147,5 +147,5 @@ def _item(form: Form, number: int, values: Mapping[str, object], columns: Mappin
         return form.read(number, values, {**form.columns, **columns})
     except KeyError as error:
         raise InputError(f"there is no {error.args[0]!r}, as {form.name} has it: it has {', '.join(values)}") from None
-    except (TypeError, AttributeError, IndexError, ValueError) as error:
+    except (ArithmeticError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise InputError(f"not in the form of {form.name}: {error}") from error
