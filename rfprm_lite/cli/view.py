@@ -39,7 +39,7 @@ def records_of(file: BinaryIO) -> Iterator[tuple[int, ScoreLine | BestOfNRecord]
                 yield number, msgspec.json.decode(line, type=ScoreLine)
             else:
                 yield number, msgspec.json.decode(line, type=BestOfNRecord)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise InputError(
                 f"line {number} is none that rfprm score --json or rfprm best-of-n --json writes: {error}"
             ) from error

@@ -67,7 +67,7 @@ def edit_shard(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], obj
         ({"layer_types": ["sliding_attention"] * 3}, "layer_types are .'sliding_attention"),
         ({"quantization_config": {"bits": 4}}, "quantised"),
         ({"num_attention_heads": 8}, "heads of 8"),
-        ({"num_attention_heads": "x"}, "invalid literal"),
+        ({"num_attention_heads": "x"}, "is .x., which is no whole number"),
         ({"architectures": None}, "not as expected"),
         ({"rope_scaling": "x"}, "not as expected"),
         ({"intermediate_size": 96}, r"gate_proj.weight.*\[160, 64\].*\[96, 64\]"),

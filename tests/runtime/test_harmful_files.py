@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import sqlite3
@@ -16,6 +17,7 @@ import pytest
 
 from rfprm_lite import InputError, Usage
 from rfprm_lite.bundle.manifest import decode
+from rfprm_lite.cli.view import records_of
 from rfprm_lite.data.known_columns import Columns
 from rfprm_lite.data.ledger import Key, Ledger, Scored
 from rfprm_lite.data.reading import Reading
@@ -51,6 +53,11 @@ def test_what_is_merely_well_compressed_is_read(tmp_path: Path) -> None:
 def test_a_manifest_that_is_nested_without_end(data: bytes) -> None:
     with pytest.raises(BundleFormatError, match=r"manifest\.json is no manifest"):
         decode(data, "manifest.json")
+
+
+def test_scores_that_are_nested_without_end() -> None:
+    with pytest.raises(InputError, match="line 1 is none that rfprm score --json"):
+        list(records_of(io.BytesIO(b'{"scores":' + b"[" * 100_000)))
 
 
 @pytest.mark.parametrize("chosen", [1, -1, 10**30])
