@@ -181,7 +181,7 @@ def _tables(graph: Graph, sizes: Dimensions) -> Iterator[str]:
     for node in graph.nodes:
         if node.kind in ATTENTION and any(node.counts.get(name) != count for name, count in heads.items()):
             yield f"{node.kind[1]} has {dict(node.counts)}, not {heads}"
-    expected = {
+    expected: dict[tuple[str, ...], tuple[int, int]] = {
         EMBEDDINGS: (sizes.vocab_size, sizes.hidden_size),
         **{(name,): (sizes.max_positions + 1, sizes.head_size // 2) for name in ROTARY},  # one for a spare token
     }
