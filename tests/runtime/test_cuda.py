@@ -50,12 +50,22 @@ class FakeOnnxRuntime(SimpleNamespace):
             pass
 
     def InferenceSession(  # noqa: N802
-        self, graph: str, options: object, providers: list[object], disabled_optimizers: object
-    ) -> SimpleNamespace:
+        self, graph: str, options: object, providers: list[Any], disabled_optimizers: object
+    ) -> FakeSession:
         self.opened.append((graph, providers))
         names = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
         running = names if self._starts else [CPU]
-        return SimpleNamespace(get_providers=lambda: running)
+        return FakeSession(running)
+
+
+class FakeSession:
+    """As ONNX Runtime's, it can be referred to weakly."""
+
+    def __init__(self, providers: list[str]) -> None:
+        self._providers = providers
+
+    def get_providers(self) -> list[str]:
+        return self._providers
 
 
 def put(monkeypatch: pytest.MonkeyPatch, module: FakeOnnxRuntime) -> FakeOnnxRuntime:
