@@ -114,7 +114,7 @@ def test_a_ledger_whose_pages_are_damaged(tmp_path: Path) -> None:
     for page in range(5, len(data) // 4096):
         data[page * 4096 : page * 4096 + 100] = b"\xee" * 100
     path.write_bytes(data)
-    with pytest.raises(LedgerError, match="ledger is (damaged|no record of a run): "):
+    with pytest.raises(LedgerError, match="ledger is no record of a run, or is damaged: "):
         _read(path)
 
 
