@@ -67,7 +67,7 @@ DEVICE = click.option(
     "--device",
     default="cpu",
     show_default=True,
-    help="Where variants for CUDA are measured: cuda, cuda:N; cpu emulates.",
+    help="Where PyTorch calibrates, and variants for CUDA are measured: cuda, cuda:N; cpu emulates them.",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ import msgspec
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import ParityError, RangeError
+from rfprm_export.oracle.calibration import LayerRanges
+from rfprm_export.oracle.device import release, torch_device
 from rfprm_export.oracle.reference import Reference
 from rfprm_export.parity import measure as parity
 from rfprm_export.parity.texts import calibration_texts
@@ -72,7 +74,8 @@ def carry_out(
         ExportError: See `export`.
     """
     request, spec, device = plan.request, plan.spec, DeviceSpec.parse(plan.request.device)
-    reference = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), plan.encoder)
+    head = load_head(checkpoint, spec)
+    reference = Reference(checkpoint, spec.recipe.head, head, plan.encoder, torch_device(device))
     _log.info("recipe %s: %s", spec.recipe.name, plan.recognition.reason)
     if spec.frozen_date:
         _log.warning("the chat template writes today's date: the bundle keeps it as it is now")
@@ -80,17 +83,19 @@ def carry_out(
         manifest = empty_manifest(
             request.source, plan.outline, spec, write_tokenizer(folder, checkpoint.folder, spec.recipe)
         )
-        calibration, calibrated = _calibrate(folder, plan, reference, progress)
+        calibration, filled = _calibrate(folder, plan, reference, progress)
         _log.info("scoring %d traces in PyTorch", len(plan.texts.traces))
         expected = reference.step_rewards(plan.texts.traces)
+        release(reference.device)
         done: list[Variant] = []
         for variant in plan.chosen:
             try:
-                written = calibrated.get(variant.name) or _write(
-                    folder, plan, variant, reference, calibration, progress
-                )
+                if calibration and variant.name in filled:
+                    written = _finish(filled[variant.name], calibration)
+                else:
+                    written = _write(folder, plan, variant, reference, calibration, progress)
                 bundle = Bundle(folder, manifest, written)
-                if variant.calibration == "moments" and calibration:
+                if variant.balanced and calibration:
                     bundle = correct_bias(bundle, spec, calibration, by_layer=request.low_memory, device=device)
                 measured = parity.measure(
                     bundle, plan.encoder, plan.texts, expected, by_layer=request.low_memory, device=device
@@ -120,10 +125,10 @@ def carry_out(
 
 def _calibrate(
     folder: Path, plan: Plan, reference: Reference, progress: Progress
-) -> tuple[Calibration | None, dict[str, Variant]]:
-    """Calibrate if a variant needs it; the variants that are written on the way, by name."""
-    chosen = [variant for variant in plan.chosen if variant.calibration == "moments"]
-    ranges = any(variant.calibration == "ranges" for variant in plan.chosen)
+) -> tuple[Calibration | None, dict[str, VariantWriter]]:
+    """Calibrate if a variant needs it; the writers of variants whose weights were written on the way, by name."""
+    chosen = [variant for variant in plan.chosen if variant.balanced]
+    ranges = any(variant.widened for variant in plan.chosen)
     if not (chosen or ranges):
         return None, {}
     checkpoint, spec, head = reference.checkpoint, plan.spec, reference.head
@@ -131,14 +136,19 @@ def _calibrate(
     _log.info("%s%s", texts.description, "".join(f", writing {variant.name}" for variant in chosen))
     with ExitStack() as stack:
         writers = [
-            VariantWriter(folder, variant, checkpoint, spec, head, written=partial(progress, variant.name))
+            stack.enter_context(
+                VariantWriter(folder, variant, checkpoint, spec, head, written=partial(progress, variant.name))
+            )
             for variant in chosen
         ]
-        for writer in writers:
-            stack.enter_context(writer)
         calibration = calibrate(reference, texts, writers, ranges=ranges)
-        said = (*MADE_BY, texts.description)
-        return calibration, {w.variant.name: w.variant.entry(w.finish(), said) for w in writers}
+    return calibration, {writer.variant.name: writer for writer in writers}
+
+
+def _finish(writer: VariantWriter, calibration: Calibration) -> Variant:
+    """Write the graph of a variant whose weights are written."""
+    wide, said = _widened(writer.variant, calibration.balanced)
+    return writer.variant.entry(writer.finish(wide), (*MADE_BY, *said, calibration.texts.description))
 
 
 def _write(
@@ -151,11 +161,17 @@ def _write(
 ) -> Variant:
     """Write a variant that keeps the checkpoint's bases."""
     _log.info("writing %s", variant.name)
-    wide: frozenset[int] = frozenset()
-    said: tuple[str, ...] = ()
-    if variant.calibration and calibration:
-        wide = widen_overflowing_layers(calibration.ranges)
-        said = (describe_wide_layers(wide), calibration.texts.description)
+    wide, said = _widened(variant, calibration.ranges if calibration else [])
+    if calibration and said:
+        said = (*said, calibration.texts.description)
     written = partial(progress, variant.name)
     files = write_variant(folder, variant, reference.checkpoint, plan.spec, reference.head, wide=wide, written=written)
     return variant.entry(files, said)
+
+
+def _widened(variant: VariantSpec, ranges: Sequence[LayerRanges]) -> tuple[frozenset[int], tuple[str, ...]]:
+    """The layers of a variant that could overflow, and what the manifest says of them."""
+    if variant.widened is None:
+        return frozenset(), ()
+    wide = widen_overflowing_layers(ranges)
+    return wide, (describe_wide_layers(wide, variant.widened),)

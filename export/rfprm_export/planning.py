@@ -20,6 +20,7 @@ from rfprm_export.families.family import ExportRecipe
 from rfprm_export.families.options import Options, family_from
 from rfprm_export.families.recognise import Recognition, Traits, misfit, recognise
 from rfprm_export.oracle.assertions import assert_template, assert_tokens
+from rfprm_export.oracle.device import torch_device
 from rfprm_export.oracle.layers import require_oracle
 from rfprm_export.oracle.reference import load_tokenizer
 from rfprm_export.oracle.resolve import resolve
@@ -49,7 +50,8 @@ class Request:
         variants: Their names.
         low_memory: Whether parity is measured layer by layer, so that no variant is ever loaded as a whole.
         most_traces: For calibration, and as many candidates for parity, where PyTorch would take too long for all.
-        device: Where variants for CUDA are run to measure and correct them; on "cpu" they are emulated.
+        device: Where PyTorch computes, and where variants for CUDA are run to measure and correct them; on "cpu" they
+            are emulated.
     """
 
     source: str
@@ -97,7 +99,9 @@ def plan(request: Request) -> Plan:
         ExportError: See `export`.
         DeviceError: The device is not there.
     """
-    require_available(DeviceSpec.parse(request.device))
+    device = DeviceSpec.parse(request.device)
+    require_available(device)
+    torch_device(device)
     unknown = sorted(set(request.variants) - VARIANTS.keys())
     if unknown or not request.variants:
         raise ExportError(f"no variant is called {', '.join(unknown) or '(nothing)'}: there are {', '.join(VARIANTS)}")

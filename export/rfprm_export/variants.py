@@ -10,8 +10,8 @@ from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.families.family import ExportRecipe
 from rfprm_export.graph import network
 from rfprm_export.graph.arithmetic import Arithmetic
+from rfprm_export.graph.blockwise import int4, int4_bfloat16, int4_float16, int8_float16
 from rfprm_export.graph.floating import BFloat16Arithmetic, Float16Arithmetic, FloatArithmetic
-from rfprm_export.graph.int4 import Int4Arithmetic, Int4BFloat16Arithmetic
 from rfprm_export.graph.int8 import Int8Arithmetic
 from rfprm_export.graph.network import Graph, KVLayout
 from rfprm_export.graph.nodes import Nodes
@@ -70,8 +70,10 @@ class VariantSpec:
         bound: Of its parity.
         lanes: Segments that one run can hold.
         made_by: What the manifest says of it, besides what calibration does.
-        calibration: What it needs to know of the activations: `moments`, to balance, round and correct its weights;
-            `ranges`, to see what overflows; None for nothing.
+        balanced: Whether its weights are balanced with activations, rounded with error feedback, and their mean error
+            taken off the head's bias.
+        widened: The type of activations in layers that could overflow `kv_dtype`, as its arithmetic has it; None where
+            none can.
         kv_layout: Where its keys and values are.
     """
 
@@ -83,7 +85,8 @@ class VariantSpec:
     bound: Bound
     lanes: int
     made_by: tuple[str, ...] = ()
-    calibration: Literal["moments", "ranges"] | None = None
+    balanced: bool = False
+    widened: Literal["float32", "bfloat16"] | None = None
     kv_layout: KVLayout = "lanes"
 
     def graph(
@@ -95,7 +98,7 @@ class VariantSpec:
             architecture: The backbone.
             spec: The recipe.
             head: Shapes of the head's tensors, by the names that graphs use.
-            wide: Layers whose MLP is float32.
+            wide: Layers whose MLP is of the `widened` type.
         """
         return network.build(
             architecture,
@@ -152,7 +155,7 @@ INT8 = VariantSpec(
         "u8 activations, a scale a token",
         "s8 embeddings, a scale a token",
     ),
-    calibration="moments",
+    balanced=True,
 )
 FP32 = VariantSpec("fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4), CPU_LANES)
 FP16 = VariantSpec(
@@ -164,7 +167,7 @@ FP16 = VariantSpec(
     QUANTISED,
     GPU_LANES,
     ("float16 weights, activations and KV cache; float32 residual stream, norms and head",),
-    calibration="ranges",
+    widened="float32",
     kv_layout="paged",
 )
 BF16 = VariantSpec(
@@ -178,12 +181,46 @@ BF16 = VariantSpec(
     ("bfloat16 weights, activations and KV cache; float32 residual stream, norms and head",),
     kv_layout="paged",
 )
+INT8_FP16 = VariantSpec(
+    "int8-fp16",
+    "int8",
+    "float16",
+    ("cuda",),
+    int8_float16,
+    QUANTISED,
+    GPU_LANES,
+    (
+        f"8-bit weights, a float16 scale a block of {BLOCK}",
+        "s8 embeddings, a scale a token",
+        "float16 activations and KV cache; float32 residual stream, norms and head",
+    ),
+    balanced=True,
+    widened="bfloat16",
+    kv_layout="paged",
+)
+INT4_FP16 = VariantSpec(
+    "int4-fp16",
+    "int4",
+    "float16",
+    ("cuda",),
+    int4_float16,
+    QUANTISED,
+    GPU_LANES,
+    (
+        f"4-bit weights, a float16 scale a block of {BLOCK}",
+        "s8 embeddings, a scale a token",
+        "float16 activations and KV cache; float32 residual stream, norms and head",
+    ),
+    balanced=True,
+    widened="bfloat16",
+    kv_layout="paged",
+)
 INT4_BF16 = VariantSpec(
     "int4-bf16",
     "int4",
     "bfloat16",
     ("cuda",),
-    Int4BFloat16Arithmetic,
+    int4_bfloat16,
     QUANTISED,
     GPU_LANES,
     (
@@ -191,7 +228,7 @@ INT4_BF16 = VariantSpec(
         "s8 embeddings, a scale a token",
         "bfloat16 activations and KV cache; float32 residual stream, norms and head",
     ),
-    calibration="moments",
+    balanced=True,
     kv_layout="paged",
 )
 INT4 = VariantSpec(
@@ -199,11 +236,11 @@ INT4 = VariantSpec(
     "int4",
     "float32",
     ("cpu",),
-    Int4Arithmetic,
+    int4,
     QUANTISED,
     CPU_LANES,
     (f"4-bit weights, a scale a block of {BLOCK}", "s8 embeddings, a scale a token"),
-    calibration="moments",
+    balanced=True,
 )
 
-VARIANTS = {variant.name: variant for variant in (INT8, FP32, FP16, BF16, INT4, INT4_BF16)}
+VARIANTS = {v.name: v for v in (INT8, FP32, FP16, BF16, INT8_FP16, INT4, INT4_FP16, INT4_BF16)}

@@ -9,6 +9,7 @@ from rfprm_export.checkpoint import source as sources
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.families.family import ExportRecipe
 from rfprm_export.families.options import Options
+from rfprm_export.oracle.device import release, torch_device
 from rfprm_export.oracle.reference import Reference, load_tokenizer
 from rfprm_export.oracle.resolve import label_rows
 from rfprm_export.parity import measure as parity
@@ -44,7 +45,7 @@ def verify(
         recipe: The TOML file of a recipe of your own; otherwise the bundle says which.
         options: Those that the bundle was made with.
         low_memory: Whether to measure layer by layer.
-        device: Where variants for CUDA are run; on "cpu" they are emulated.
+        device: Where PyTorch computes, and where variants for CUDA are run; on "cpu" they are emulated.
 
     Yields:
         Each variant with its parity as measured now.
@@ -59,6 +60,7 @@ def verify(
     """
     spec_of_device = DeviceSpec.parse(device)
     require_available(spec_of_device)
+    on = torch_device(spec_of_device)
     manifest = read_manifest(folder, str(folder))
     unknown = [variant.name for variant in manifest.variants if variant.name not in VARIANTS]
     if unknown:
@@ -71,7 +73,9 @@ def verify(
     checkpoint = sources.fetch(source, outline)
     encoder = Encoder.from_file(folder / manifest.tokenizer.path, manifest.recipe, manifest.max_tokens)
     texts = parity_texts(encoder)
-    expected = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), encoder).step_rewards(texts.traces)
+    reference = Reference(checkpoint, spec.recipe.head, load_head(checkpoint, spec), encoder, on)
+    expected = reference.step_rewards(texts.traces)
+    release(on)
     for variant in manifest.variants:
         bundle = Bundle(folder, manifest, variant)
         yield variant, parity.measure(bundle, encoder, texts, expected, by_layer=low_memory, device=spec_of_device)

@@ -94,9 +94,10 @@ class MatMulNBits(OpRun):
         block_size: int = 32,
         **_: Any,
     ) -> tuple[Array]:
-        assert bits == 4
-        nibbles = np.stack([b & 15, b >> 4], axis=-1).reshape(N, -1, block_size)
-        weights = (nibbles.astype(np.float32) - 8) * wide(scales)[..., None]
+        assert bits in (4, 8)
+        unsigned = np.stack([b & 15, b >> 4], axis=-1) if bits == 4 else b
+        centred = unsigned.reshape(N, -1, block_size).astype(np.float32) - (1 << (bits - 1))
+        weights = centred * wide(scales)[..., None]
         return ((wide(a) @ wide(weights.reshape(N, -1)[:, :K].astype(a.dtype)).T).astype(a.dtype),)
 
 

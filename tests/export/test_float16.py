@@ -69,6 +69,8 @@ def test_the_report_says_that_it_was_emulated(exported: Get) -> None:
     assert said == {
         "fp16": ("float16 emulated on a CPU", None),
         "bf16": ("bfloat16 emulated on a CPU", None),
+        "int8-fp16": ("float16 emulated on a CPU", None),
+        "int4-fp16": ("float16 emulated on a CPU", None),
         "int4-bf16": ("bfloat16 emulated on a CPU", None),
     }
 
@@ -197,10 +199,10 @@ def check_weights(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     a = {attribute.name: attribute.i for attribute in node.attribute}
     blocks = -(-a["K"] // a["block_size"])
-    assert a["bits"] == 4
+    assert a["bits"] in (4, 8)
     assert a["block_size"] in (16, 32, 64, 128)
     assert len(node.input) == 3  # symmetric
-    assert shapes[node.input[1]] == [a["N"], blocks, a["block_size"] // 2]
+    assert shapes[node.input[1]] == [a["N"], blocks, a["block_size"] * a["bits"] // 8]
     assert shapes[node.input[2]] == [a["N"], blocks]
 
 

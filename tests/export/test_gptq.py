@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_export.quantize.gptq import LEAF, with_feedback
-from rfprm_export.quantize.integers import BLOCK, LARGEST, RANGE, quantise_blocks, quantise_rows, row_scales
+from rfprm_export.quantize.integers import BLOCK, LARGEST, quantise_blocks, quantise_rows, row_scales
 from rfprm_export.quantize.round import round_to_nearest
 
 
@@ -71,8 +71,8 @@ def test_in_blocks_of_4_bits_too() -> None:
     rows = weights(30, 3 * BLOCK - 5, 0)
     errors = []
     for rounding in (round_to_nearest, feedback(x)):
-        packed, scales = quantise_blocks(rows, rounding)
-        values = np.stack([packed & 15, packed >> 4], -1).reshape(*scales.shape, BLOCK).astype(np.float32) + RANGE[0]
+        packed, scales = quantise_blocks(rows, 4, rounding)
+        values = np.stack([packed & 15, packed >> 4], -1).reshape(*scales.shape, BLOCK).astype(np.float32) - 8
         restored = (values * scales[..., None]).reshape(30, -1)[:, : rows.shape[1]]
         errors.append(error(rows, restored, unseen))
     assert errors[1] < 0.6 * errors[0]

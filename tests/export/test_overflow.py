@@ -12,6 +12,13 @@ from rfprm_export.oracle.calibration import PRODUCTS, LayerRanges
 from rfprm_export.quantize.overflow import MARGIN, describe_wide_layers, widen_overflowing_layers
 
 HALF = float(np.finfo(np.float16).max)
+
+
+def channel(largest: float) -> np.ndarray:
+    """Three channels of which one is large."""
+    return np.array([1, largest, 0.5], np.float32)
+
+
 places = st.sampled_from(["inner", *PRODUCTS])
 
 
@@ -33,7 +40,10 @@ def test_layers_are_wide_where_the_mlp_could_overflow_and_attention_may_not(
             outputs[layer][place] = max(outputs[layer][place], value)
         if part <= 3:
             wide.add((layer, place.startswith("self_attn")))
-    ranges = [LayerRanges(*of_layer) for of_layer in zip(inner, outputs, strict=True)]
+    ranges = [
+        LayerRanges(channel(largest), {module: channel(value) for module, value in of_products.items()})
+        for largest, of_products in zip(inner, outputs, strict=True)
+    ]
     attention = sorted(layer for layer, of_attention in wide if of_attention)
     if attention:
         with pytest.raises(RangeError, match=rf"model.layers.{attention[0]}.self_attn.[qkvo]_proj gave"):
@@ -43,5 +53,5 @@ def test_layers_are_wide_where_the_mlp_could_overflow_and_attention_may_not(
 
 
 def test_wide_layers_are_named_in_order() -> None:
-    assert describe_wide_layers(frozenset({11, 2})).startswith("the MLP of layers 2, 11 in float32: ")
-    assert describe_wide_layers(frozenset()).startswith("no layer in float32: what came within 8 times ")
+    assert describe_wide_layers(frozenset({11, 2}), "float32").startswith("the MLP of layers 2, 11 in float32: ")
+    assert describe_wide_layers(frozenset(), "bfloat16").startswith("no layer in bfloat16: what came within 8 times ")

@@ -40,7 +40,13 @@ from rfprm_lite.scoring.request import Request as Asked
 
 Get = Callable[[str], Exported]
 SEVEN = "reasonflux-prm-7b"
-VARIANTS = {"fp16": ("fp32", 5e-3), "bf16": ("fp32", 4e-2), "int4-bf16": ("int4", 1e-1)}
+VARIANTS = {
+    "fp16": ("fp32", 5e-3),
+    "bf16": ("fp32", 4e-2),
+    "int8-fp16": ("fp32", 5e-2),
+    "int4-fp16": ("int4", 1e-1),
+    "int4-bf16": ("int4", 1e-1),
+}
 """What each is compared with, and how far it may be off on models of random weights."""
 SEQUENCE = TokenSequence(np.arange(5, 40), np.array([7, 20, 34]))
 PROBLEM = "Tom has 12 apples. He buys 5 more. He gives away 3. How many apples does Tom have now?"

@@ -30,10 +30,13 @@ class Arithmetic(Protocol):
     """The arithmetic of a variant.
 
     Attributes:
-        working: The type of activations between products, float32 or float16.
+        working: The type of activations between products, float32 or one of 16 bits.
     """
 
     working: ir.DataType
+
+    def widened(self) -> Arithmetic:
+        """Return the arithmetic of layers whose activations could overflow this one's, for weights in the same bases."""
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
         """Look up rows of the table `name`: int64 [tokens] -> float32 [tokens, features]."""

@@ -18,6 +18,10 @@ class FloatArithmetic:
     def __init__(self, nodes: Nodes, weights: Weights, working: ir.DataType = FLOAT) -> None:
         self._nodes, self._weights, self.working = nodes, weights, working
 
+    def widened(self) -> FloatArithmetic:
+        """Return float32; see `Arithmetic`."""
+        return FloatArithmetic(self._nodes, self._weights)
+
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:  # noqa: ARG002
         """Gather rows in the working type; see `Arithmetic`."""
         return self.leave(self._nodes.op("Gather", [self._initializer(name, [name]), ids]))
@@ -85,6 +89,7 @@ class MixedArithmetic(FloatArithmetic):
 
     def __init__(self, nodes: Nodes, weights: Weights, working: ir.DataType = FLOAT) -> None:
         super().__init__(nodes, weights, working)
+        self._kept = working  # the type of what is in the data file
         self._mixing: dict[int, ir.Value] = {}
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
@@ -100,6 +105,11 @@ class MixedArithmetic(FloatArithmetic):
         n = self._nodes
         size = mixed_channels(features)
         if size not in self._mixing:
-            self._mixing[size] = n.keep(self._weights.constant(f"mixing.{size}", hadamard(size), self.working))
+            self._mixing[size] = n.keep(self._weights.constant(f"mixing.{size}", hadamard(size), self._kept))
         groups = n.op("Reshape", [x, n.int64([-1, size])])
-        return n.op("Reshape", [n.op("MatMul", [groups, self._mixing[size]]), n.int64([-1, features])])
+        mixed = n.op("MatMul", [groups, self._as_working(self._mixing[size])])
+        return n.op("Reshape", [mixed, n.int64([-1, features])])
+
+    def _as_working(self, kept: ir.Value) -> ir.Value:
+        """What is in the data file, in the working type."""
+        return kept if self._kept == self.working else self._nodes.op("Cast", [kept], to=self.working)

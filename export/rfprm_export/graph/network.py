@@ -24,7 +24,6 @@ from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.families.backbones import ATTENTION_POST_NORM, MLP_POST_NORM
 from rfprm_export.graph.arithmetic import Arithmetic
 from rfprm_export.graph.attention import Attention, Rotary, declare_run
-from rfprm_export.graph.floating import FloatArithmetic
 from rfprm_export.graph.head import write_head
 from rfprm_export.graph.nodes import Nodes
 from rfprm_export.graph.paged import PagedAttention, declare_pages
@@ -73,7 +72,7 @@ def build(
         arithmetic: The variant's.
         num_lanes: Segments that one run can hold.
         rotary: Cosines and sines, float32 [positions, head_size / 2] each.
-        wide: Layers whose MLP is float32 whatever the arithmetic.
+        wide: Layers whose MLP has the widened arithmetic.
         kv_layout: Where keys and values are, which says who attends: see `Attention` and `PagedAttention`.
     """
     nodes, weights = Nodes(), Weights(shapes)
@@ -99,7 +98,7 @@ class Writer:
         self, architecture: Architecture, nodes: Nodes, weights: Weights, arithmetic: Arithmetic, wide: Collection[int]
     ) -> None:
         self.architecture, self.nodes, self.weights, self.arithmetic = architecture, nodes, weights, arithmetic
-        self.wide, self.wide_arithmetic = frozenset(wide), FloatArithmetic(nodes, weights)
+        self.wide = dict.fromkeys(wide, arithmetic.widened())
         self.op = nodes.op
 
     def backbone(self, num_lanes: int, rotary: Rotary) -> ir.Value:
@@ -196,7 +195,7 @@ class Writer:
 
     def mlp(self, i: int, normed: ir.Value) -> ir.Value:
         """Write the MLP of layer i: what it adds to the residual stream, float32."""
-        name, arithmetic = f"model.layers.{i}.mlp", self.wide_arithmetic if i in self.wide else self.arithmetic
+        name, arithmetic = f"model.layers.{i}.mlp", self.wide.get(i, self.arithmetic)
         x = arithmetic.operand(self._mix(arithmetic, normed))
         # Two products, since only gate's needs its scale now: one for both would be split, which is a copy.
         gate = arithmetic.linear(f"{name}.gate_proj", x, [f"{name}.gate_proj"])

@@ -96,16 +96,17 @@ class Weights:
         return weight, scale
 
     def blockwise(
-        self, name: str, sources: Sequence[str], dtype: ir.DataType = FLOAT
+        self, name: str, sources: Sequence[str], bits: int, dtype: ir.DataType
     ) -> tuple[tuple[int, int], ir.Value, ir.Value]:
-        """Declare the stack in 4 bits, in blocks along its columns.
+        """Declare the stack in 4 or 8 bits, in blocks along its columns.
 
         Returns:
-            The stack's shape; the values, u8 [rows, blocks, BLOCK / 2]; each block's scale, `dtype` [rows, blocks].
+            The stack's shape; the values, u8 [rows, blocks, BLOCK * bits / 8]; each block's scale, `dtype`
+            [rows, blocks].
         """
         rows, columns = self._stack(sources)
         blocks = -(-columns // BLOCK)
-        values = TensorSpec(f"{name}.weight_u4", (rows, blocks, BLOCK // 2), ir.DataType.UINT8)
+        values = TensorSpec(f"{name}.weight_u{bits}", (rows, blocks, BLOCK * bits // 8), ir.DataType.UINT8)
         scales = TensorSpec(f"{name}.scale", (rows, blocks), dtype)
         weight, scale = self._declare("blockwise", sources, values, scales)
         return (rows, columns), weight, scale

@@ -6,6 +6,7 @@ memory: so that one pass both measures a layer and writes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from rfprm_export.checkpoint.architecture import Architecture
 from rfprm_export.checkpoint.tensors import BLOCK_BYTES
 from rfprm_export.errors import CheckpointError
 from rfprm_export.families.backbones import ATTENTION_NORM, MLP_NORM
+from rfprm_export.oracle.device import to_numpy
 from rfprm_export.oracle.layers import Layers, oracle_name
 
 PRODUCTS = (*(f"self_attn.{part}_proj" for part in "qkvo"), *(f"mlp.{part}_proj" for part in ("gate", "up", "down")))
@@ -34,7 +36,7 @@ BATCH, STRIP = 1_024, 1_024
 
 Statistic = NDArray[np.float32]
 Moments = list[torch.Tensor]
-"""Second moments E[x^T x] of each group of columns, float32 [columns, columns]."""
+"""Second moments E[x^T x] of each group of columns, float32 [columns, columns], on the device of the pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +74,15 @@ class LayerStatistics:
 
 @dataclass(frozen=True, slots=True)
 class LayerRanges:
-    """The largest magnitudes in a layer, over all tokens.
+    """The largest magnitude of each channel in a layer, over all tokens.
 
     Attributes:
-        inner: Of down_proj's input.
-        outputs: Of each product, by its module.
+        inner: Of down_proj's input, float32 [intermediate_size].
+        outputs: Of each product, by its module, float32 [outputs].
     """
 
-    inner: float
-    outputs: dict[str, float]
+    inner: Statistic
+    outputs: dict[str, Statistic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,13 @@ class CalibratedLayer:
         """Give a tensor of the layer, by our name, in blocks of at most BLOCK_BYTES."""
         tensor = self._parameter(name.removeprefix(f"model.layers.{self.index}."))
         for rows in torch.split(tensor, max(1, BLOCK_BYTES // (4 * tensor[0].numel()))):
-            yield rows.numpy()
+            yield to_numpy(rows)
 
     def norm_input(self, norm: str) -> Input:
         """Tell the input behind a norm; squares of the norm's weight count with the weights behind it."""
         squares = sum(self._parameter(f"{module}.weight").square().sum(0) for module in NORMS[norm])
-        return Input(self._mean_squares(norm), (squares * self._parameter(f"{norm}.weight").square()).numpy())
+        weights = squares * self._parameter(f"{norm}.weight").square()
+        return Input(self._mean_squares(norm), to_numpy(weights))
 
     def statistics(self) -> LayerStatistics:
         """Tell all inputs, from moments of all modules in `READERS`."""
@@ -127,8 +130,8 @@ class CalibratedLayer:
         return LayerStatistics(
             attention=attention,
             mlp=mlp,
-            values=Input(*(heads.reshape(shared).sum(1).numpy() for heads in (activations, weights))),
-            inner=Input(self._mean_squares(INNER), inner.numpy()),
+            values=Input(*(to_numpy(heads.reshape(shared).sum(1)) for heads in (activations, weights))),
+            inner=Input(self._mean_squares(INNER), to_numpy(inner)),
         )
 
     def _parameter(self, name: str) -> torch.Tensor:
@@ -137,7 +140,7 @@ class CalibratedLayer:
         return parameter + offset if offset else parameter
 
     def _mean_squares(self, module: str) -> Statistic:
-        return torch.cat([moment.diagonal() for moment in self.moments[module]]).numpy()
+        return to_numpy(torch.cat([moment.diagonal() for moment in self.moments[module]]))
 
 
 def calibrated_layers(
@@ -181,8 +184,12 @@ def calibrated_layers(
             hook.remove()
         measured = {module: m.means() for module, m in moments.items()}
         _require_finite(index, layers.hidden, measured)
-        largest = LayerRanges(inner.magnitude, {module: m.magnitude for module, m in outputs.items()})
-        yield CalibratedLayer(index, architecture, layer, measured, largest if ranges else None)
+        largest = (
+            LayerRanges(inner.magnitudes(), {module: m.magnitudes() for module, m in outputs.items()})
+            if ranges
+            else None
+        )
+        yield CalibratedLayer(index, architecture, layer, measured, largest)
 
 
 def _require_finite(index: int, hidden: Sequence[torch.Tensor], moments: dict[str, Moments]) -> None:
@@ -195,17 +202,22 @@ def _require_finite(index: int, hidden: Sequence[torch.Tensor], moments: dict[st
 
 
 class _Largest:
-    """The largest magnitude among what a hook sees."""
+    """The largest magnitude of each channel among what a hook sees."""
 
     def __init__(self) -> None:
-        self.magnitude = 0.0
+        self._largest: torch.Tensor | None = None
 
     def record(self, _module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        lowest, highest = torch.aminmax(inputs[0])
-        self.magnitude = max(self.magnitude, -float(lowest), float(highest))
+        largest = torch.linalg.vector_norm(inputs[0].flatten(0, -2), ord=math.inf, dim=0)
+        self._largest = largest if self._largest is None else torch.maximum(self._largest, largest)
 
     def record_output(self, module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
         self.record(module, (output,))
+
+    def magnitudes(self) -> Statistic:
+        if self._largest is None:
+            raise RuntimeError("no text passed")
+        return to_numpy(self._largest)
 
 
 class _SecondMoments:
@@ -235,7 +247,7 @@ class _SecondMoments:
         self._waiting.clear()
         self._rows += len(rows)
         groups = [rows[:, group] for group in self._groups]
-        self._sums = self._sums or [torch.zeros(group.shape[1], group.shape[1]) for group in groups]
+        self._sums = self._sums or [group.new_zeros(group.shape[1], group.shape[1]) for group in groups]
         for total, group in zip(self._sums, groups, strict=True):
             for start in range(0, len(total), STRIP):
                 total[start : start + STRIP, start:].addmm_(group[:, start : start + STRIP].T, group[:, start:])

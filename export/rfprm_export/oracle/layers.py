@@ -22,6 +22,7 @@ from rfprm_export.checkpoint.rope import rope_parameters
 from rfprm_export.checkpoint.tensors import Checkpoint, load_json
 from rfprm_export.errors import CheckpointError
 from rfprm_export.families.backbones import EMBEDDING, FINAL_NORM
+from rfprm_export.oracle.device import CPU
 
 OWN_WORDS = (
     "model_type",
@@ -44,16 +45,16 @@ class Layers:
 
     Attributes:
         checkpoint: Whose layers.
-        hidden: The residual stream of each text, float32 [1, tokens, hidden_size].
+        hidden: The residual stream of each text, float32 [1, tokens, hidden_size], on the device.
     """
 
     @torch.inference_mode()
-    def __init__(self, checkpoint: Checkpoint, ids: Sequence[torch.Tensor]) -> None:
+    def __init__(self, checkpoint: Checkpoint, ids: Sequence[torch.Tensor], device: torch.device = CPU) -> None:
         self.checkpoint = checkpoint
-        self.hidden = _embed(checkpoint, ids)
+        self.hidden = [text.to(device) for text in _embed(checkpoint, ids)]
         architecture = checkpoint.architecture
         config = load_json(checkpoint.config_folder / "config.json")
-        self._models = {window: _one_layer(config, architecture, window) for window in set(architecture.windows)}
+        self._models = {w: _one_layer(config, architecture, w).to(device) for w in set(architecture.windows)}
         self._model = self._models[architecture.windows[0]]
         self._norm: torch.nn.Module = self._model.get_submodule(FINAL_NORM)
         for model in self._models.values():

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from rfprm_export.checkpoint.head import Tensors, head_names
 from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.errors import CheckpointError
+from rfprm_export.oracle.device import CPU, to_numpy
 from rfprm_export.oracle.layers import Layers
 from rfprm_lite.bundle.recipe import Head
 from rfprm_lite.text.encoding import Encoder
@@ -32,14 +33,25 @@ class Reference:
     Attributes:
         checkpoint: The checkpoint.
         head: The tensors of its head, float32 by the names that graphs use.
+        device: Where it computes.
     """
 
-    def __init__(self, checkpoint: Checkpoint, head: Head, tensors: Tensors, encoder: Encoder) -> None:
-        """`head`: the recipe's; `tensors`: its weights; `encoder`: the runtime's, for the checkpoint's tokenizer."""
-        self.checkpoint, self.head = checkpoint, tensors
+    def __init__(
+        self, checkpoint: Checkpoint, head: Head, tensors: Tensors, encoder: Encoder, device: torch.device = CPU
+    ) -> None:
+        """Make the oracle.
+
+        Args:
+            checkpoint: The checkpoint.
+            head: The recipe's.
+            tensors: The head's weights.
+            encoder: The runtime's, for the checkpoint's tokenizer.
+            device: Where it computes; see `rfprm_export.oracle.device.torch_device`.
+        """
+        self.checkpoint, self.head, self.device = checkpoint, tensors, device
         self._encoder = encoder
         self._recipe = head
-        self._head = _head(head, tensors)
+        self._head = _head(head, tensors).to(device)
 
     def step_rewards(self, traces: Sequence[tuple[Problem, Trace]]) -> list[Rewards]:
         """Score traces.
@@ -62,13 +74,13 @@ class Reference:
 
     def layers(self, ids: Sequence[torch.Tensor]) -> Layers:
         """Embed texts, int64 [1, tokens] each, before the first layer."""
-        return Layers(self.checkpoint, ids)
+        return Layers(self.checkpoint, ids, self.device)
 
     @torch.inference_mode()
     def head_rewards(self, layers: Layers) -> list[Rewards]:
         """Score texts that have passed all layers: float32 [tokens] of each."""
         norm = layers.norm()
-        return [_rewards(self._recipe, self._head(norm(hidden))[0]).numpy() for hidden in layers.hidden]
+        return [to_numpy(_rewards(self._recipe, self._head(norm(hidden))[0])) for hidden in layers.hidden]
 
 
 def _rewards(head: Head, logits: torch.Tensor) -> torch.Tensor:
@@ -77,7 +89,7 @@ def _rewards(head: Head, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.softmax(-1)
     elif head.activation == "sigmoid":
         logits = logits.sigmoid()
-    return ((logits @ torch.tensor(head.weights)) - head.mean) / head.std
+    return ((logits @ logits.new_tensor(head.weights)) - head.mean) / head.std
 
 
 def _head(head: Head, tensors: Tensors) -> torch.nn.Sequential:

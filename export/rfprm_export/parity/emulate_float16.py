@@ -23,7 +23,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from rfprm_lite.bundle.manifest import File, Variant
 from rfprm_lite.bundle.open import Bundle
 
-HALVES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 INPUTS = ("input_ids", "read_rows")
 PROJECTIONS = 3
 """The inputs of PagedAttention that are queries, keys and values: the first alone, where it holds all of them."""
@@ -40,7 +40,7 @@ def emulating_cuda(bundle: Bundle) -> Iterator[Bundle]:
     path = bundle.graph.with_name(".twin.onnx")
     file = File(path.relative_to(bundle.folder).as_posix(), "", 0)
     try:
-        path.write_bytes(_twin(model, HALVES[bundle.variant.kv_dtype]).SerializeToString())
+        path.write_bytes(_twin(model).SerializeToString())
         variant: Variant = msgspec.structs.replace(
             bundle.variant,
             files=(file, *bundle.variant.files[1:]),
@@ -54,24 +54,21 @@ def emulating_cuda(bundle: Bundle) -> Iterator[Bundle]:
         path.unlink(missing_ok=True)
 
 
-def _twin(model: onnx.ModelProto, half: int) -> onnx.ModelProto:
+def _twin(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
-    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == half}
+    halves = {tensor.name: tensor.data_type for tensor in graph.initializer if tensor.data_type in HALVES}
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend([*_lengths(), *(_cast(name, f"{name}.float32", TensorProto.FLOAT) for name in sorted(halves))])
     for node in nodes:
         inputs = [f"{name}.float32" if name in halves else name for name in node.input]
-        if node.op_type == "Cast":
-            makes_half = node.attribute[0].i == half
-        else:
-            makes_half = any(name in halves for name in node.input)
+        made = node.attribute[0].i if node.op_type == "Cast" else next((halves[n] for n in node.input if n in halves), 0)
         name = node.output[0]
-        output = f"{name}.exact" if makes_half else name
+        output = f"{name}.exact" if made in HALVES else name
         graph.node.extend(_in_float32(node, inputs, output))
-        if makes_half:
-            halves.add(name)
-            graph.node.append(_cast(output, f"{name}.half", half))
+        if made in HALVES:
+            halves[name] = made
+            graph.node.append(_cast(output, f"{name}.half", made))
             graph.node.append(_cast(f"{name}.half", f"{name}.float32", TensorProto.FLOAT))
     for values, wanted in ((graph.input, INPUTS), (graph.output, ("rewards",))):
         kept = [value for value in values if value.name in wanted]

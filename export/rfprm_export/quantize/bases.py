@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export.families.backbones import ATTENTION_POST_NORM, MLP_POST_NORM
-from rfprm_export.oracle.calibration import ATTENDED, INNER, NORMS, Input, LayerStatistics
+from rfprm_export.oracle.calibration import ATTENDED, INNER, NORMS, Input, LayerRanges, LayerStatistics
 from rfprm_export.quantize.balance import Matrix, Vector, balancing_basis, balancing_scales
 from rfprm_export.quantize.mixing import MIXED, Block, hadamard, hadamard_mix, mixed_channels
 
@@ -43,6 +43,8 @@ BEHIND = {f"{module}.weight": f"{norm}.weight" for norm, modules in NORMS.items(
 """A layer's weights that multiply the residual stream, and the norm that it passes first."""
 ATTENTION_NORM, MLP_NORM = (f"{norm}.weight" for norm in NORMS)
 EMBEDDING, FINAL_NORM = "model.embed_tokens.weight", "model.norm.weight"
+VALUES, UP = "self_attn.v_proj", "mlp.up_proj"
+"""The products whose outputs are in other bases than the checkpoint's."""
 POST_NORMS = tuple(f"{norm}.weight" for norm in (ATTENTION_POST_NORM, MLP_POST_NORM))
 """A layer's norms of what is added to the residual stream."""
 MOST_COLUMNS = 5_120
@@ -153,6 +155,25 @@ class Bases:
             ordered = (x * layer.inner[group])[:, layer.inner_order[group] - (group.start or 0)]
             return hadamard_mix(ordered, mixed_channels(len(layer.inner)))
         return hadamard_mix((x * layer.norms[f"{module}.weight"])[:, self.order])  # (x * s)[:, P] M
+
+    def changed_ranges(self, index: int, ranges: LayerRanges) -> LayerRanges:
+        """Change the largest magnitudes of a layer's channels as their values are changed.
+
+        What is mixed of several channels is taken as if all were largest at one token, so it may be less. What stands
+        behind a norm is left out: it is at most the root of hidden_size times a scale.
+
+        Args:
+            index: The layer.
+            ranges: Of the checkpoint's own channels.
+        """
+        layer = self.layers[index]
+        heads = ranges.outputs[VALUES].reshape(len(layer.values), 1, -1)
+        values = (heads @ np.abs(layer.values)).reshape(-1)
+        inner = (ranges.inner * layer.inner)[layer.inner_order]
+        mixed = np.abs(hadamard(mixed_channels(len(inner))))
+        groups = (inner.reshape(-1, len(mixed)) @ mixed).reshape(-1)
+        outputs = ranges.outputs | {VALUES: values, UP: ranges.outputs[UP] * layer.inner}
+        return LayerRanges(np.maximum(inner, groups), outputs)
 
     def _behind_norm(self, layer: LayerBases, prefix: str, part: str, load: TensorBlocks) -> Iterator[Block]:
         norm = BEHIND[part]

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rfprm_export.oracle.device import to_numpy
 from rfprm_export.quantize.round import Matrix, Round
 
 DAMPING = 0.01
@@ -42,22 +43,23 @@ def with_feedback(moments: Iterable[torch.Tensor]) -> Round:
         moments: Of neighbouring groups of columns, float32 [columns, columns] each. Groups leave each other alone.
 
     Returns:
-        A `Round` for weights with as many columns as all groups together.
+        A `Round` for weights with as many columns as all groups together, which computes where the moments are.
     """
     factors = [_factor(moment) for moment in moments]
+    device = factors[0].device
 
     @torch.inference_mode()
     def round_rows(rows: Matrix, scales: Matrix, lowest: int, highest: int) -> NDArray[np.int8]:
-        errors = torch.from_numpy(rows.T.copy())
-        units = torch.from_numpy(scales.T.copy()).expand(len(errors), -1)
-        values = torch.empty(errors.shape, dtype=torch.int8)
+        errors = torch.from_numpy(rows.T.copy()).to(device)
+        units = torch.from_numpy(scales.T.copy()).to(device).expand(len(errors), -1)
+        values = torch.empty(errors.shape, dtype=torch.int8, device=device)
         start = 0
         for factor in factors:
             group = slice(start, start + len(factor))
             with _one_thread():
                 _Group(factor, errors[group], units[group], values[group], lowest, highest).round(0, len(factor))
             start += len(factor)
-        return values.numpy().T
+        return to_numpy(values).T
 
     return round_rows
 

@@ -1,10 +1,11 @@
-"""Weights as integers with scales: 8 bits a row, or 4 bits a block of 32. Pure numpy."""
+"""Weights as integers with scales: 8 bits a row, or 4 or 8 bits a block of 32. Pure numpy."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from rfprm_export.errors import RangeError
 from rfprm_export.quantize.round import Round, round_to_nearest
 
 LARGEST = 127
@@ -12,10 +13,7 @@ LARGEST = 127
 SMALLEST = np.float32(1e-30)
 """A row of weights without a larger value becomes zeros: its scale would leave the range in which float32 is exact."""
 BLOCK = 32
-"""Neighbouring columns that share a scale in 4 bits."""
-ZERO = 8
-"""The unsigned 4-bit value that stands for 0, MatMulNBits' default."""
-RANGE = (-ZERO, ZERO - 1)
+"""Neighbouring columns that share a scale."""
 SHRINKINGS = np.arange(0.8, 1.06, 0.05, dtype=np.float32)
 """Scales that are tried, as parts of the one that maps a block's largest magnitude to the end of the range."""
 
@@ -49,35 +47,62 @@ def quantise_rows(
     return rounding(rows, scales[:, None], -LARGEST, LARGEST), scales
 
 
+def zero_of(bits: int) -> int:
+    """Return the unsigned value that stands for 0, MatMulNBits' default: the middle."""
+    return 1 << (bits - 1)
+
+
 def quantise_blocks(
-    rows: NDArray[np.float32], rounding: Round = round_to_nearest
+    rows: NDArray[np.float32],
+    bits: int,
+    rounding: Round = round_to_nearest,
+    kept: DTypeLike = np.float32,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Round to 4-bit values, in blocks of `BLOCK` columns whose scale leaves the least squared error.
+    """Round to 4 or 8 bits, in blocks of `BLOCK` columns whose scale leaves the least squared error.
 
     Args:
         rows: float32 [rows, columns]. A last block that is not full is filled with zeros.
+        bits: Of a value, 4 or 8.
+        kept: The type that scales will be kept in, to which they are rounded before values are.
         rounding: How to round to multiples of the scales.
 
     Returns:
-        Values, two in a byte (the first in its low half), u8 [rows, blocks, BLOCK / 2]; scales, float32 [rows, blocks].
+        Values, u8 [rows, blocks, BLOCK * bits / 8], those of 4 bits two in a byte (the first in its low half); scales,
+        float32 [rows, blocks].
+
+    Raises:
+        RangeError: A scale is too large for the type.
     """
+    zero = zero_of(bits)
+    lowest, highest = -zero, zero - 1
     padding = ((0, 0), (0, -rows.shape[1] % BLOCK))
     blocks = np.pad(rows, padding).reshape(len(rows), -1, BLOCK)
     ends = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
-    # The largest magnitude goes to -8, the end that has no counterpart.
-    widest = np.where(np.abs(ends) > SMALLEST, ends / -ZERO, 1).astype(np.float32)
+    # The largest magnitude goes to the end that has no counterpart, -8 or -128.
+    widest = np.where(np.abs(ends) > SMALLEST, ends / lowest, 1).astype(np.float32)
     scales, least = widest, np.full(widest.shape, np.inf, np.float32)
     for shrinking in SHRINKINGS:
         candidate = widest * shrinking
         # The best scale for the values that the candidate rounds to.
-        values = np.clip(np.rint(blocks / candidate), *RANGE)
+        values = np.clip(np.rint(blocks / candidate), lowest, highest)
         square = (values * values).sum(-1, keepdims=True)
         fitted = np.where(
             square > 0, (values * blocks).sum(-1, keepdims=True) / np.maximum(square, SMALLEST), candidate
         )
         error = ((blocks - fitted * values) ** 2).sum(-1, keepdims=True)
         scales, least = np.where(error < least, fitted, scales), np.minimum(error, least)
+    scales = _as_kept(scales, kept)
     scales = np.where(scales == 0, 1, scales).astype(np.float32)
-    values = rounding(rows, np.repeat(scales[..., 0], BLOCK, axis=1)[:, : rows.shape[1]], *RANGE)
-    nibbles = (np.pad(values, padding).reshape(blocks.shape) + ZERO).astype(np.uint8)
-    return np.bitwise_or(nibbles[..., 0::2], np.left_shift(nibbles[..., 1::2], 4, dtype=np.uint8)), scales[..., 0]
+    values = rounding(rows, np.repeat(scales[..., 0], BLOCK, axis=1)[:, : rows.shape[1]], lowest, highest)
+    unsigned = (np.pad(values, padding).reshape(blocks.shape).astype(np.int16) + zero).astype(np.uint8)
+    if bits == 4:
+        unsigned = np.bitwise_or(unsigned[..., 0::2], np.left_shift(unsigned[..., 1::2], 4, dtype=np.uint8))
+    return unsigned, scales[..., 0]
+
+
+def _as_kept(scales: NDArray[np.float32], kept: DTypeLike) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        rounded: NDArray[np.float32] = scales.astype(kept).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise RangeError(f"a scale of {np.abs(scales).max():.0f} is too large for {np.dtype(kept).name}")
+    return rounded

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from rfprm_export.oracle.calibration import INNER, READERS, CalibratedLayer, Moments
+from rfprm_export.oracle.device import to_numpy
 from rfprm_export.quantize.bases import Bases, column_groups
 from rfprm_export.quantize.gptq import with_feedback
 from rfprm_export.quantize.round import Round
@@ -43,6 +44,7 @@ def change_moments(index: int, module: str, moments: Moments, bases: Bases) -> M
     """
     groups = column_groups(sum(map(len, moments))) if module == INNER else [slice(None)]
     for at, group in enumerate(groups):
-        columns = bases.changed_inputs(index, module, moments[at].numpy(), group)  # H T, and H is symmetric
-        moments[at] = torch.from_numpy(bases.changed_inputs(index, module, columns.T, group))
+        columns = bases.changed_inputs(index, module, to_numpy(moments[at]), group)  # H T, and H is symmetric
+        changed = torch.from_numpy(bases.changed_inputs(index, module, columns.T, group))
+        moments[at] = changed.to(moments[at].device)
     return moments

@@ -43,11 +43,13 @@ class Calibration:
         texts: The texts that passed.
         rewards: PyTorch's, at the read-outs of each text, float32 [num_read].
         ranges: Of each layer; empty unless asked for.
+        balanced: Of each layer in the bases of the writers' variants; empty without writers.
     """
 
     texts: CalibrationTexts
     rewards: list[NDArray[np.float32]]
     ranges: list[LayerRanges]
+    balanced: list[LayerRanges]
 
 
 def calibrate(
@@ -58,7 +60,7 @@ def calibrate(
     Args:
         reference: The oracle.
         texts: What passes.
-        writers: Of variants with `moments`; with none, no moments are taken.
+        writers: Of balanced variants; with none, no moments are taken.
         ranges: Whether to take the largest magnitudes.
 
     Raises:
@@ -68,6 +70,7 @@ def calibrate(
     architecture = reference.checkpoint.architecture
     order = _scout(reference, ids) if writers else np.arange(architecture.hidden_size)
     measured: list[LayerRanges] = []
+    balanced: list[LayerRanges] = []
     layers = reference.layers(ids)
     groups = {INNER: column_groups(architecture.intermediate_size)}
     for layer in calibrated_layers(layers, READERS if writers else (), groups, ranges=ranges):
@@ -75,12 +78,14 @@ def calibrate(
             measured.append(layer.ranges)
         if writers:
             bases = Bases(order, {layer.index: layer_bases(layer.statistics())}, FIRST_OF_HEAD)
+            if layer.ranges is not None:
+                balanced.append(bases.changed_ranges(layer.index, layer.ranges))
             _fill(writers, layer, bases)
     load = checkpoint_blocks(reference.checkpoint, reference.head)
     for writer in writers:
         writer.fill_layer(None, partial(Bases(order, {}, FIRST_OF_HEAD).blocks, load=load))
     rewards = zip(texts.sequences, reference.head_rewards(layers), strict=True)
-    return Calibration(texts, [of_text[sequence.read_at] for sequence, of_text in rewards], measured)
+    return Calibration(texts, [of_text[sequence.read_at] for sequence, of_text in rewards], measured, balanced)
 
 
 def correct_bias(

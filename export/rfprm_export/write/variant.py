@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,7 @@ from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Checkpoint, load_json
 from rfprm_export.families.family import ExportRecipe
 from rfprm_export.graph.weights import WeightSpec
 from rfprm_export.quantize.bases import TensorBlocks
-from rfprm_export.quantize.integers import quantise_blocks, quantise_rows
+from rfprm_export.quantize.integers import BLOCK, quantise_blocks, quantise_rows
 from rfprm_export.quantize.mixing import Block
 from rfprm_export.quantize.round import Round, round_to_nearest
 from rfprm_export.variants import VariantSpec
@@ -66,7 +67,8 @@ class VariantWriter:
         (folder / variant.name).mkdir()
         shapes = {name: tensor.shape for name, tensor in head.items()}
         self.variant, self._folder, self._path = variant, folder, folder / variant.name / "model.onnx"
-        self._graph = variant.graph(checkpoint.architecture, spec, shapes, wide)
+        self._with = partial(variant.graph, checkpoint.architecture, spec, shapes)
+        self._graph = self._with(wide)
         self._data = self._path.with_name("model.onnx.data")
         tensors = [tensor for weight in self._graph.weights for tensor in weight.tensors]
         self._file = WeightFile(self._data, tensors, written)
@@ -90,9 +92,23 @@ class VariantWriter:
                 for tensor, blocks in zip(weight.tensors, _fillings(weight, load, rounding), strict=True):
                     self._file.write(tensor.name, blocks)
 
-    def finish(self) -> tuple[File, ...]:
-        """Write the graph; returns its file and the data file."""
+    def finish(self, wide: Collection[int] = ()) -> tuple[File, ...]:
+        """Write the graph.
+
+        Args:
+            wide: Layers whose MLP turned out to need the wider type, where that changes no tensor of the data file.
+
+        Returns:
+            Its file and the data file.
+
+        Raises:
+            ValueError: It does change them.
+        """
         self._file.__exit__(None, None, None)
+        if wide:
+            self._graph, narrow = self._with(wide), self._graph
+            if [w.tensors for w in self._graph.weights] != [w.tensors for w in narrow.weights]:
+                raise ValueError(f"{self.variant.name}: wider layers have other tensors")
         self._file.attach(self._graph.model)
         ir.save(self._graph.model, self._path)
         return entry(self._folder, self._path), entry(self._folder, self._data)
@@ -167,9 +183,10 @@ def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Ite
         yield scales
     else:
         packed: list[NDArray[np.uint8]] = []
+        bits = weight.tensors[0].shape[-1] * 8 // BLOCK
         for source, block in sources:
-            nibbles, block_scales = quantise_blocks(block, rounding(source))
-            packed.append(nibbles)
+            values_of_block, block_scales = quantise_blocks(block, bits, rounding(source), weight.tensors[1].dtype.numpy())
+            packed.append(values_of_block)
             scales.append(block_scales)
         yield packed
         yield scales
