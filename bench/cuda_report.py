@@ -4,15 +4,17 @@
     python bench/cuda_report.py --part tests --part serving      some of them
     python bench/cuda_report.py --dry-run                        without a card: the demo model on the CPU
 
-Parts: tests (all that have a side on a GPU), workloads (W1 to W7 against transformers), serving (best of many, a long
-trace, many threads), profile (time by kind of node, against the card's peak). Weights are random, in real shapes, made
-on the spot and kept. The report is printed; the JSON goes below bench/results/. A number of a dry run is no number of
-a GPU, and none is saved.
+Parts: prepare (checkpoints and bundles of random weights in real shapes, made on the spot and kept), tests (all that
+have a side on a GPU), workloads (W1 to W7 against transformers), serving (best of many, a long trace, many threads),
+profile (time by kind of node, against the card's peak). A part that was cut off goes on where it was when it is asked
+for again. The report is printed; the JSON goes below bench/results/. A number of a dry run is no number of a GPU, and
+none is saved.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +44,8 @@ from rfprm_export.checkpoint.tensors import Checkpoint
 from rfprm_export.families.options import family_from
 from rfprm_export.variants import VARIANTS
 from rfprm_export.write.bundle import empty_manifest
-from rfprm_export.write.variant import write_tokenizer, write_variant
-from rfprm_lite.bundle.manifest import FILE_NAME, encode
+from rfprm_export.write.variant import entry, write_tokenizer, write_variant
+from rfprm_lite.bundle.manifest import FILE_NAME, Variant, encode
 from rfprm_lite.bundle.open import open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import cuda, session
@@ -56,6 +59,7 @@ from workloads import QUICK, WORKLOADS, Workload, best_of_n, long_trace
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 PART_SECONDS = 480
+GPU_VARIANTS = ("fp16", "bf16", "int4-fp16")
 PEAK = (8192, 3584, 18_944)
 """M, K, N of the product that the card's peak is taken from: the largest of a 7B at the tokens of one run."""
 GROUPS = {
@@ -83,18 +87,32 @@ class Setting:
     def of(cls, models: Sequence[str], cache: Path, *, dry: bool) -> Setting:
         if dry:
             return cls(("demo",), ("fp32",), ("float32",), "cpu", cache, 1, dry=True)
-        return cls(tuple(models), ("fp16", "bf16", "int4-bf16"), ("float16", "bfloat16"), "cuda", cache, 3, dry=False)
+        return cls(tuple(models), GPU_VARIANTS, ("float16", "bfloat16"), "cuda", cache, 3, dry=False)
 
 
 Rows = list[dict[str, Any]]
 
 
+def prepare(setting: Setting, _deadline: float) -> Rows:
+    """What the other parts read. It takes most of its time on CPUs."""
+    rows: Rows = []
+    for model in setting.models:
+        begun = time.monotonic()
+        checkpoint, bundle = bundle_of(setting, model)
+        sizes = {place.name: sum(f.stat().st_size for f in place.rglob("*")) for place in (checkpoint, bundle)}
+        rows.append({"model": model, "seconds": time.monotonic() - begun, "bytes": sizes})
+    return rows
+
+
 def tests(setting: Setting, deadline: float) -> Rows:
     """Every test that has a side on a GPU; in a dry run they are collected, and skipped."""
     command = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-rA", "--no-header", "tests"]
-    ended = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=max(1, deadline - time.monotonic())
-    )
+    left = max(1, deadline - time.monotonic())
+    try:
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=left)
+    except subprocess.TimeoutExpired as late:
+        told = (late.stdout or b"").decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout
+        return [{"failed": f"they took longer than {left:.0f} s", "tests": str(told or "").splitlines(), "dry": setting.dry}]
     lines = ended.stdout.splitlines()
     told = [line for line in lines if line.startswith(("PASSED", "FAILED", "ERROR", "SKIPPED"))]
     return [{"exit": ended.returncode, "summary": lines[-1] if lines else "", "tests": told, "dry": setting.dry}]
@@ -138,6 +156,7 @@ def profile(setting: Setting, deadline: float) -> Rows:
 
 
 PARTS: dict[str, Callable[[Setting, float], Rows]] = {
+    "prepare": prepare,
     "tests": tests,
     "workloads": workloads,
     "serving": serving,
@@ -146,7 +165,10 @@ PARTS: dict[str, Callable[[Setting, float], Rows]] = {
 
 
 def bundle_of(setting: Setting, model: str) -> tuple[Path, Path]:
-    """A checkpoint and its bundle. Weights are rounded to the nearest without calibration, which takes a GPU's time."""
+    """A checkpoint and its bundle. Weights are rounded to the nearest without calibration, which takes a GPU's time.
+
+    Variants are written side by side, each once.
+    """
     checkpoint = checkpoint_of(model, setting.cache)
     folder = setting.cache / "bundles" / f"{checkpoint.name}-cuda{'-dry' if setting.dry else ''}"
     if not (folder / FILE_NAME).exists():
@@ -155,13 +177,20 @@ def bundle_of(setting: Setting, model: str) -> tuple[Path, Path]:
         spec = family_from(RECIPE).resolve(None, {}, ())
         tokenizer = write_tokenizer(folder, checkpoint, spec.recipe)
         manifest = empty_manifest(str(checkpoint), sources.outline(str(checkpoint), None), spec, tokenizer)
-        done = [
-            VARIANTS[name].entry(
-                write_variant(folder, VARIANTS[name], opened, spec, load_head(opened, spec)), ("not calibrated",)
-            )
-            for name in setting.variants
-        ]
-        (folder / FILE_NAME).write_bytes(encode(msgspec.structs.replace(manifest, variants=tuple(done))))
+        head = load_head(opened, spec)
+
+        def written(name: str) -> Variant:
+            path = folder / name
+            if (path / "model.onnx").exists():  # written last
+                files = entry(folder, path / "model.onnx"), entry(folder, path / "model.onnx.data")
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+                files = write_variant(folder, VARIANTS[name], opened, spec, head)
+            return VARIANTS[name].entry(files, ("not calibrated",))
+
+        with ThreadPoolExecutor() as pool:
+            done = tuple(pool.map(written, setting.variants))
+        (folder / FILE_NAME).write_bytes(encode(msgspec.structs.replace(manifest, variants=done)))
     return checkpoint, folder
 
 
@@ -317,7 +346,8 @@ def table(part: str, rows: Rows) -> Table:
 
 def _cell(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {share:.0%}" for key, share in value.items())
+        shown = (f"{key} {number:.0%}" if number < 2 else f"{key} {number:,}" for key, number in value.items())
+        return ", ".join(shown)
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 

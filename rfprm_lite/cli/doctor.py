@@ -59,7 +59,13 @@ def doctor(as_json: bool) -> None:
             "l2_bytes": l2,
             "instructions": instructions,
             "int8_kernels": int8_kernels,
-            "gpu": {"driver": gpu.driver, "cuda": gpu.cuda, "missing_libraries": gpu.missing, "cards": gpu.cards},
+            "gpu": {
+                "driver": gpu.driver,
+                "cuda": gpu.cuda,
+                "cudnn": gpu.cudnn,
+                "missing_libraries": gpu.missing,
+                "cards": gpu.cards,
+            },
             "problems": problems,
         }
         click.echo(json.dumps(report))
@@ -80,6 +86,8 @@ def doctor(as_json: bool) -> None:
         table.add_row("int8 kernels", int8_kernels)
         table.add_row("driver", gpu.driver or "no NVIDIA driver")
         table.add_row("CUDA", gpu.cuda_line)
+        if gpu.cuda:
+            table.add_row("cuDNN", gpu.cudnn or "does not load")
         for card in gpu.cards:
             table.add_row(f"cuda:{card['index']}", gpu_line(card))
         table.add_row("problems", "\n".join(problems) or "none found")
@@ -95,6 +103,7 @@ class Gpu:
     Attributes:
         driver: The NVIDIA driver's release and the newest CUDA that it runs; empty without one.
         cuda: The CUDA that ONNX Runtime was built with; empty without one.
+        cudnn: The version of cuDNN that loads; empty without one.
         missing: CUDA's libraries that don't load, and are needed.
         cards: The fields of each `cuda.Card`.
         problems: In words.
@@ -102,6 +111,7 @@ class Gpu:
 
     driver: str
     cuda: str
+    cudnn: str
     missing: list[str]
     cards: list[dict[str, Any]]
     problems: list[str]
@@ -113,12 +123,12 @@ class Gpu:
             built = cuda_version()
         except (ImportError, AttributeError):  # told among the other problems
             built = ""
-        missing = cuda.missing_libraries(built) if built else []
+        missing, cudnn = (cuda.missing_libraries(built), cuda.cudnn_version()) if built else ([], "")
         try:
             driver, cards = cuda.driver(), cuda.cards()
         except DeviceError as error:
             problems = [f"onnxruntime-gpu is installed, but {error}"] if built else []
-            return cls("", built, missing, [], problems)
+            return cls("", built, cudnn, missing, [], problems)
         newest = ".".join(map(str, driver.cuda))
         problems = [reason for card in cards if built and (reason := cuda.too_old(card))]
         if built and driver.cuda < tuple(map(int, built.split(".")[:2])):
@@ -129,7 +139,7 @@ class Gpu:
             needed = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
             problems.append(f"libraries of CUDA don't load: {', '.join(missing)}. {needed} brings them")
         told = f"{driver.release or 'of unknown release'}, CUDA up to {newest}"
-        return cls(told, built, missing, [asdict(card) for card in cards], problems)
+        return cls(told, built, cudnn, missing, [asdict(card) for card in cards], problems)
 
     @property
     def cuda_line(self) -> str:

@@ -156,6 +156,17 @@ def missing_libraries(cuda: str) -> list[str]:
     return [name for name in names if not _loads(name)]
 
 
+def cudnn_version() -> str:
+    """The version of cuDNN that loads here, such as "9.14.0"; empty without one."""
+    try:
+        library = ctypes.CDLL((ON_WINDOWS if sys.platform == "win32" else ON_LINUX)[-1])
+        library.cudnnGetVersion.restype = ctypes.c_size_t
+        version = int(library.cudnnGetVersion())
+    except (OSError, AttributeError):
+        return ""
+    return f"{version // 10_000}.{version // 100 % 100}.{version % 100}"
+
+
 def _loads(name: str) -> bool:
     try:
         ctypes.CDLL(name)
@@ -201,6 +212,15 @@ class Buffer:
             self._library.cuDevicePrimaryCtxRelease_v2(device)
             raise
         weakref.finalize(self, _free, self._library, index, self.address)
+
+    def synchronise(self) -> None:
+        """Wait until all that was begun on the card, in whatever stream, has ended.
+
+        Raises:
+            DeviceError: If something of it failed.
+        """
+        with _current(self._library, self._index):
+            _call(self._library, "cuCtxSynchronize")
 
     def copy(self, pieces: Sequence[tuple[int, int, int]], pitch: int, rows: int) -> None:
         """Copy within the buffer; done when it returns.

@@ -16,13 +16,20 @@ It has the one method of `rfprm_lite.engine.engine`, prefill. For T tokens of B 
 
 These are the inputs of PagedAttention (com.microsoft) in ONNX Runtime for CUDA. UNMEASURED: this has run with a
 reference implementation of the operator on CPUs, and never on a GPU.
+
+Who may touch pages when, whatever streams ONNX Runtime and the driver use:
+
+1. One copy or run at a time. A GPU is full with one, and its arrays have room once.
+2. Each has ended on the card when it returns or raises. So nothing is read before it is written, and a page that a
+   stopped run wrote into is at rest before it is given away.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +39,7 @@ from numpy.typing import NDArray
 
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import cuda
-from rfprm_lite.engine.pages import Copy, Extension, PageCache, PagePool, slots
+from rfprm_lite.engine.pages import TICK, Copy, Extension, PageCache, PagePool, slots
 from rfprm_lite.engine.run import check_numbers, run_session
 from rfprm_lite.engine.session import open_session
 from rfprm_lite.errors import BundleFormatError
@@ -104,7 +111,7 @@ class PageLayout:
 
 
 class Runner(Protocol):
-    """What runs the graph on pages, and copies between them. Several threads may use it."""
+    """What runs the graph on pages, and copies between them. Several threads may use it, one at a time."""
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Copy slots of pages in all layers; done when it returns."""
@@ -113,7 +120,7 @@ class Runner(Protocol):
         """What runs of one call keep between them."""
 
     def run(self, kept: Any, inputs: Inputs, cancel: Cancellation) -> Rewards:
-        """One run; done when it returns."""
+        """One run; nothing is written any more when it returns or raises."""
 
 
 class PagedLanes:
@@ -159,7 +166,7 @@ class PagedEngine:
         self.max_lanes = lanes
         self.copied = 0
         self._runner = runner
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()
 
     def new_lanes(self, count: int, capacity: int) -> PagedLanes:
         """New lanes with empty caches, which take pages as they grow.
@@ -170,6 +177,21 @@ class PagedEngine:
         """
         caches = [PageCache(self.pool, capacity) for _ in range(count)]
         return PagedLanes(caches, self._runner.new_lanes(), pages_of_call(capacity, count, self.pool.page_tokens))
+
+    def warm_up(self, tokens: int) -> None:
+        """Run once with so many tokens, or as many as the pages hold, and forget them.
+
+        Then what arrays of runs need is taken, and grows no more; if there is too little of it, this shows now.
+
+        Raises:
+            EngineError: If ONNX Runtime failed.
+        """
+        tokens = min(tokens, self.pool.count * self.pool.page_tokens)
+        cache, every = PageCache(self.pool, tokens), np.arange(tokens)
+        with Extension(self.pool, [(cache, tokens)]):
+            inputs = run_inputs([cache], [Chunk(0, np.zeros(tokens, np.int64), every)], self.pool.page_tokens)
+            self._runner.run(self._runner.new_lanes(), inputs, Cancellation())
+        cache.trim(0)
 
     def prefill(self, lanes: PagedLanes, chunks: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
         """Append each chunk to the cache of its lane, and compute its rewards.
@@ -193,11 +215,10 @@ class PagedEngine:
         lanes.enter(self.pool, cancel)
         caches = [lanes.caches[chunk.lane] for chunk in chunks]
         appended = [(cache, len(chunk.ids)) for cache, chunk in zip(caches, chunks, strict=True)]
-        with Extension(self.pool, appended, cancel) as extension, self.pool.working():
+        with Extension(self.pool, appended, cancel) as extension, self.pool.working(), self._in_turn(cancel):
             if extension.copies:
                 self._runner.copy(extension.copies)
-                with self._lock:
-                    self.copied += sum(copy.slots for copy in extension.copies)
+                self.copied += sum(copy.slots for copy in extension.copies)
             inputs = run_inputs(caches, chunks, self.pool.page_tokens)
             rewards = self._runner.run(lanes.kept, inputs, cancel)
             reads = [len(chunk.read_at) for chunk in chunks]
@@ -207,6 +228,16 @@ class PagedEngine:
             ]
             check_numbers(rewards, np.concatenate(positions))
         return np.split(rewards, np.cumsum(reads)[:-1])
+
+    @contextmanager
+    def _in_turn(self, cancel: Cancellation) -> Iterator[None]:
+        """Within this context no other thread copies or runs. Raises StoppedError if cancelled before its turn."""
+        while not self._turn.acquire(timeout=TICK):
+            cancel.check()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
 
 def run_inputs(caches: Sequence[PageCache], chunks: Sequence[Chunk], page_tokens: int) -> Inputs:
@@ -290,10 +321,16 @@ class CudaRunner:
 
     def run(self, kept: Any, inputs: Inputs, cancel: Cancellation) -> Rewards:
         """One run; see `Runner.run`."""
-        for name, value in inputs.items():
-            kept.bind_cpu_input(name, value)
-        kept.bind_output("rewards", "cpu")
-        run_session(self._session, kept, cancel)
+        try:
+            for name, value in inputs.items():
+                kept.bind_cpu_input(name, value)
+            kept.bind_output("rewards", "cpu")
+            kept.synchronize_inputs()  # they may be copied by another stream than the run's
+            run_session(self._session, kept, cancel)
+            kept.synchronize_outputs()
+        except BaseException:
+            self._taken.synchronise()  # what was under way still writes into pages
+            raise
         rewards: Rewards = kept.get_outputs()[-1].numpy()
         return rewards
 

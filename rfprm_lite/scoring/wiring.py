@@ -18,7 +18,7 @@ from rfprm_lite.engine.engine import Engine, least_readouts
 from rfprm_lite.engine.kv import SPARE, Block, Layout
 from rfprm_lite.engine.paged import CudaRunner, PagedEngine, PageLayout
 from rfprm_lite.engine.pages import PageBlock
-from rfprm_lite.errors import DeviceError
+from rfprm_lite.errors import DeviceError, EngineError
 from rfprm_lite.plan.budget import Footprint, ModelSizes, PagedFootprint, RunBudget, gpu_budget, gpu_run_bytes
 from rfprm_lite.plan.cache import PrefixCache
 from rfprm_lite.plan.packing import ALWAYS, Packing
@@ -100,6 +100,14 @@ def _open_paged(
     pages = pages_in(room, manifest.dimensions.hidden_size, budget, layout)
     runner.allocate(pages)
     engine = PagedEngine(runner, layout, pages, variant.lanes)
+    try:
+        engine.warm_up(budget.chunk_tokens)
+    except EngineError as error:
+        taken = pages * layout.page_bytes
+        raise DeviceError(
+            f"a run of {budget.chunk_tokens} tokens does not fit beside {taken / 1e9:.2f} GB of pages in the "
+            f"{free / 1e9:.2f} GB that the weights leave: give the model a smaller memory_bytes ({error})"
+        ) from error
     return paged_model(engine, manifest, variant, budget, cache_bytes)
 
 

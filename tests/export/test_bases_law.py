@@ -17,6 +17,7 @@ from rfprm_export.oracle.calibration import (
     PRODUCTS,
     READERS,
     Input,
+    LayerRanges,
     LayerStatistics,
 )
 from rfprm_export.quantize import bases as bases_module
@@ -26,6 +27,8 @@ from rfprm_export.quantize.bases import (
     FINAL_NORM,
     MLP_NORM,
     POST_NORMS,
+    UP,
+    VALUES,
     Bases,
     column_groups,
     layer_bases,
@@ -205,6 +208,31 @@ def test_moments_and_groups_are_changed_as_inputs_are(shape: tuple[int, ...], mo
             changed = bases.changed_inputs(index, module, x)
             for group, moment in zip(groups, change_moments(index, module, moments, bases), strict=True):
                 near(moment.numpy(), changed[:, group].T @ changed[:, group])
+
+
+@given(networks, st.integers(1, 4), st.integers(0, 1), st.booleans())
+@settings(max_examples=30)
+def test_no_value_leaves_the_changed_ranges(network: Network, rows: int, index: int, lone: bool) -> None:
+    """In float16 that would be an overflow. They are reached where one channel alone is not zero."""
+    bases, layer = network.bases, network.bases.layers[index]
+    size = network.kv_heads * layer.values.shape[1]
+    values, up, inner = (network.normal(rows, n) for n in (size, network.inner, network.inner))
+    if lone:
+        for x in (values, up, inner):
+            x[:, 1:] = 0
+    found = bases.changed_ranges(
+        index, LayerRanges(np.abs(inner).max(0), {VALUES: np.abs(values).max(0), UP: np.abs(up).max(0)})
+    )
+    for largest, changed in (
+        (found.outputs[VALUES], network.by_head(values, index)),
+        (found.outputs[UP], up * layer.inner),
+        (found.inner, (inner * layer.inner)[:, layer.inner_order]),
+        (found.inner, bases.changed_inputs(index, INNER, inner)),
+    ):
+        assert (np.abs(changed) <= largest * 1.001 + 1e-6).all()
+    if lone:
+        near(found.outputs[VALUES][None], np.abs(network.by_head(values, index)).max(0, keepdims=True))
+        near(found.inner.max(), np.abs(inner * layer.inner).max())
 
 
 def test_weights_with_one_input_share_its_rounding() -> None:

@@ -239,6 +239,25 @@ def test_a_layer_that_would_overflow_is_float32(tmp_path: Path) -> None:
         stages.rewards(twin, [TokenSequence(np.arange(5, 9), np.array([1, 3]))], by_layer=False)
 
 
+@pytest.mark.parametrize("name", ["int8-fp16", "int4-fp16"])
+def test_a_layer_in_blocks_that_would_overflow_is_bfloat16(tmp_path: Path, name: str) -> None:
+    """On the same data file, to the bit: which layers are wide is known when it is written."""
+    checkpoint = scaled(make_checkpoint(tmp_path / "c", LAYOUTS[SEVEN]), "model.layers.1.mlp.up_proj.weight", 3e4)
+    manifest = export(Request(str(checkpoint), tmp_path / "b", SEVEN, variants=[name, "fp32"], most_traces=4))
+    variant = manifest.variant(name)
+    assert any(said.startswith("the MLP of layers 1 in bfloat16") for said in variant.made_by)
+    graph = onnx.load(tmp_path / "b" / name / "model.onnx", load_external_data=False)
+    kinds = check_kernels(graph)
+    products = [(node.input[1].rsplit(".", 1)[0], kinds[node.input[0]]) for node in graph.graph.node if node.op_type == "MatMulNBits"]
+    assert len(products) == 3 * 5
+    wide = {f"model.layers.1.mlp.{part}_proj" for part in ("gate", "up", "down")}
+    assert {product for product, kind in products if kind == "bfloat16"} == wide
+    assert {kind for product, kind in products if product not in wide} == {"float16"}
+    assert not [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.BFLOAT16]
+    assert variant.parity is not None
+    assert variant.parity.max_abs_difference < (0.5 if name == "int4-fp16" else 0.1)
+
+
 @pytest.mark.parametrize(
     ("tensor", "factor", "reason"),
     [

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +20,14 @@ from rfprm_lite import DeviceError
 from rfprm_lite.bundle.open import Bundle, open_bundle
 from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine import cuda
-from rfprm_lite.engine.paged import CudaRunner, PageLayout, check_contract
+from rfprm_lite.engine.paged import CudaRunner, PagedEngine, PageLayout, check_contract
 from rfprm_lite.engine.pages import Copy
 from rfprm_lite.engine.session import open_session, require_available
-from rfprm_lite.errors import BundleFormatError
+from rfprm_lite.errors import BundleFormatError, EngineError
 from rfprm_lite.options import LoadOptions
-from rfprm_lite.plan.budget import gpu_budget
+from rfprm_lite.plan.budget import gpu_budget, gpu_run_bytes
+from rfprm_lite.plan.cancel import Cancellation
+from rfprm_lite.scoring import wiring
 from rfprm_lite.scoring.wiring import open_model, pages_in, room_on_card
 
 doctor = importlib.import_module("rfprm_lite.cli.doctor")  # in its package the command has this name
@@ -125,12 +128,14 @@ class FakeDriver:
         self.contexts: list[int] = []
         self.retained = 0
         self.buffers: dict[int, Any] = {}
+        self.called: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # what needs no stand-in
             return lambda *_: None
 
         def call(*arguments: Any) -> int:
+            self.called.append(name)
             if code := self.codes.get(name, 0):
                 return code
             getattr(self, f"_{name.removeprefix('cu').removesuffix('_v2')}")(*arguments)
@@ -289,6 +294,99 @@ def test_what_is_bound_lies_where_pages_are_copied(driver: FakeDriver) -> None:
     ]
 
 
+class FakeBinding:
+    """What a run asks of ONNX Runtime's binding, in order, written to the driver's calls."""
+
+    def __init__(self, called: list[str]) -> None:
+        self._called = called
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self._called.append(name)
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(numpy=lambda: np.ones(1, np.float32))]
+
+
+def running(driver: FakeDriver, run: Callable[[], None]) -> tuple[CudaRunner, FakeBinding]:
+    """A runner whose session calls `run`."""
+
+    def run_with_iobinding(_binding: object, _options: object) -> None:
+        driver.called.append("run")
+        run()
+
+    runner = object.__new__(CudaRunner)
+    runner._layout, runner._device = PageLayout(1, 1, 8, "float16", 16), DeviceSpec("cuda")
+    runner._session = SimpleNamespace(run_with_iobinding=run_with_iobinding)
+    runner.allocate(2)
+    driver.called.clear()
+    return runner, FakeBinding(driver.called)
+
+
+def test_a_run_begins_behind_its_inputs_and_ends_with_its_outputs(driver: FakeDriver) -> None:
+    runner, binding = running(driver, lambda: None)
+    assert runner.run(binding, {"input_ids": np.ones(3, np.int64)}, Cancellation()).tolist() == [1]
+    assert driver.called == ["bind_cpu_input", "bind_output", "synchronize_inputs", "run", "synchronize_outputs"]
+
+
+def test_a_run_that_broke_off_is_at_rest_when_it_raises(driver: FakeDriver) -> None:
+    """Else its kernels could write into pages that were given away meanwhile."""
+
+    def fail() -> None:
+        raise RuntimeError("terminated")
+
+    runner, binding = running(driver, fail)
+    with pytest.raises(EngineError, match="terminated"):
+        runner.run(binding, {}, Cancellation())
+    assert driver.called[driver.called.index("run") :].count("cuCtxSynchronize") == 1
+    driver.codes["cuCtxSynchronize"] = 700
+    with pytest.raises(DeviceError, match="refused cuCtxSynchronize: error 700"):
+        runner.run(binding, {}, Cancellation())
+
+
+class FakeRunner:
+    """In place of CudaRunner. rewards of all tokens, or a failure."""
+
+    fails = False
+
+    def __init__(self, *_: object) -> None:
+        self.taken: list[int] = []
+        self.runs: list[int] = []
+
+    def allocate(self, pages: int) -> None:
+        self.taken.append(pages)
+
+    def new_lanes(self) -> None:
+        pass
+
+    def run(self, _kept: object, inputs: dict[str, Any], _cancel: Cancellation) -> Any:
+        self.runs.append(len(inputs["input_ids"]))
+        if self.fails:
+            raise EngineError("ONNX Runtime failed: out of memory")
+        return np.zeros(len(inputs["read_rows"]), np.float32)
+
+
+def test_opening_takes_all_memory_and_refuses_what_does_not_fit(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages once, and the arrays of a run by one at full size; nothing is held afterwards."""
+    monkeypatch.setattr(wiring, "CudaRunner", FakeRunner)
+    opened = open_bundle("demo", LoadOptions())
+    variant = msgspec.structs.replace(opened.variant, kv_layout="paged", devices=("cuda",), kv_dtype="float16")
+    bundle = Bundle(opened.folder, opened.manifest, variant)
+    model = open_model(bundle, DeviceSpec("cuda"), None, 0, 10**9)
+    assert isinstance(model.engine, PagedEngine)
+    pool, runner = model.engine.pool, model.engine._runner
+    assert isinstance(runner, FakeRunner)
+    assert runner.taken == [pool.count]
+    assert runner.runs == [model.budget.chunk_tokens]
+    assert pool.free == pool.count
+    taken = gpu_run_bytes(opened.manifest.dimensions.hidden_size, runner.runs[0]) + pool.count * pool.page_bytes
+    assert 10**9 - pool.page_bytes < taken <= 10**9
+    monkeypatch.setattr(FakeRunner, "fails", True)
+    with pytest.raises(DeviceError, match=r"8192 tokens does not fit beside .* GB of pages in the 70.00 GB .*memory"):
+        open_model(bundle, DeviceSpec("cuda"), None, 0, 10**9)
+
+
 @pytest.mark.parametrize(("head_size", "tokens"), [(16, 256), (64, 256), (80, 128), (128, 128), (192, 64), (256, 64)])
 def test_pages_are_those_that_flash_attention_reads(head_size: int, tokens: int) -> None:
     assert PageLayout.of(1, 1, head_size, "float16").page_tokens == tokens
@@ -345,7 +443,7 @@ def test_the_doctor_tells_of_cards(driver: FakeDriver, monkeypatch: pytest.Monke
     result = CliRunner().invoke(doctor.doctor, ["--json"])
     told = json.loads(result.output)
     assert result.exit_code == 1
-    assert told["gpu"]["cuda"] == "13.0"
+    assert (told["gpu"]["cuda"], told["gpu"]["cudnn"]) == ("13.0", cuda.cudnn_version())
     assert told["gpu"]["missing_libraries"] == ["libcudnn.so.9"]
     assert [card["name"] for card in told["gpu"]["cards"]] == ["NVIDIA H100", "Tesla T4"]
     assert any("T4" in problem for problem in told["problems"])
@@ -356,6 +454,9 @@ def test_the_doctor_tells_of_cards(driver: FakeDriver, monkeypatch: pytest.Monke
     assert gpu.problems == ["the driver runs CUDA up to 12.4, onnxruntime-gpu needs 13.0: install a newer driver"]
     assert doctor.gpu_line(gpu.cards[0]) == "NVIDIA H100, compute capability 9.0, 70.0 of 80.0 GB free"
     assert gpu.cuda_line == "13.0, its libraries load"
+    loaded = SimpleNamespace(cudnnGetVersion=lambda: 91400)
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: loaded)
+    assert doctor.Gpu.found().cudnn == "9.14.0"
 
 
 def test_the_doctor_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -307,6 +307,51 @@ def test_calls_that_do_not_fit_together_take_turns() -> None:
     assert order[-1] == "large"
 
 
+def test_one_copy_or_run_at_a_time_and_who_waits_can_be_stopped() -> None:
+    """The card has room for one run's arrays, and copies go between slots that nobody writes."""
+    engine, runner = new_engine(MANY, 4)
+    inside, most, begun, go_on = threading.Lock(), [0], threading.Event(), threading.Event()
+
+    def alone(method: Any) -> Any:
+        def called(*arguments: Any) -> Any:
+            most[0] += not inside.acquire(blocking=False)
+            try:
+                begun.set()
+                go_on.wait(10)
+                return method(*arguments)
+            finally:
+                inside.release()
+
+        return called
+
+    runner.copy, runner.run = alone(runner.copy), alone(runner.run)  # type: ignore[method-assign]
+    cases: Sequences = [([*range(9), first], [9]) for first in range(3)]
+    threads = [threading.Thread(target=check, args=(engine, cases, None, 4)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    begun.wait(10)
+    cancel = Cancellation()
+    stopped = threading.Timer(0.05, cancel.request)
+    stopped.start()
+    with pytest.raises(StoppedError):
+        Call(engine, budget=RunBudget(9, GPU_READ_SCORES), cancel=cancel).rewards(token_sequences(cases))
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert most == [0]
+    gc.collect()
+    assert engine.pool.free == MANY
+
+
+def test_a_warm_up_fills_one_run_and_leaves_nothing() -> None:
+    engine, runner = new_engine(5, 4)
+    engine.warm_up(7)
+    engine.warm_up(1000)
+    assert runner.runs == [7, 20]
+    assert engine.pool.free == 5
+    assert check(engine, [([1, 2, 3], [2])], None, 100) == 3
+
+
 def test_a_call_does_not_wait_for_what_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as a race that is open in the same thread. It waits for a run, however long that takes."""
     monkeypatch.setattr(pages_module, "PATIENCE", 0.1)
