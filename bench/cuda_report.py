@@ -112,7 +112,9 @@ def tests(setting: Setting, deadline: float) -> Rows:
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=left)
     except subprocess.TimeoutExpired as late:
         told = (late.stdout or b"").decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout
-        return [{"failed": f"they took longer than {left:.0f} s", "tests": str(told or "").splitlines(), "dry": setting.dry}]
+        return [
+            {"failed": f"they took longer than {left:.0f} s", "tests": str(told or "").splitlines(), "dry": setting.dry}
+        ]
     lines = ended.stdout.splitlines()
     told = [line for line in lines if line.startswith(("PASSED", "FAILED", "ERROR", "SKIPPED"))]
     return [{"exit": ended.returncode, "summary": lines[-1] if lines else "", "tests": told, "dry": setting.dry}]

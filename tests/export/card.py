@@ -1,14 +1,14 @@
 """A stand-in for a GPU in PyTorch: tensors that say they are on "cuda", whose values a CPU computes.
 
 As on a real one, a tensor there meets only others there, has no numpy array, and is read by a copy to the CPU. What a
-factory makes "on cuda" is there, too. `copied` counts the values that went either way.
+factory makes "on cuda" is there, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -26,8 +26,8 @@ class CardTensor(torch.Tensor):
     held: torch.Tensor
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> CardTensor:
-        made: CardTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    def __new__(cls, held: torch.Tensor) -> Self:
+        made: Self = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, held.shape, held.stride(), held.storage_offset(), dtype=held.dtype, device=CUDA
         )
         made.held = held
@@ -73,6 +73,7 @@ class _Factories(TorchDispatchMode):
 @contextmanager
 def standing_in(monkeypatch: pytest.MonkeyPatch, cards: int = 1) -> Iterator[None]:
     """Within this context PyTorch has so many cards."""
+    torch._C._ensureCUDADeviceGuardSet()  # as for PyTorch's own fake tensors
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)

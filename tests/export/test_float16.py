@@ -248,7 +248,11 @@ def test_a_layer_in_blocks_that_would_overflow_is_bfloat16(tmp_path: Path, name:
     assert any(said.startswith("the MLP of layers 1 in bfloat16") for said in variant.made_by)
     graph = onnx.load(tmp_path / "b" / name / "model.onnx", load_external_data=False)
     kinds = check_kernels(graph)
-    products = [(node.input[1].rsplit(".", 1)[0], kinds[node.input[0]]) for node in graph.graph.node if node.op_type == "MatMulNBits"]
+    products = [
+        (node.input[1].rsplit(".", 1)[0], kinds[node.input[0]])
+        for node in graph.graph.node
+        if node.op_type == "MatMulNBits"
+    ]
     assert len(products) == 3 * 5
     wide = {f"model.layers.1.mlp.{part}_proj" for part in ("gate", "up", "down")}
     assert {product for product, kind in products if kind == "bfloat16"} == wide

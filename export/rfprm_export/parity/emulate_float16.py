@@ -62,7 +62,9 @@ def _twin(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend([*_lengths(), *(_cast(name, f"{name}.float32", TensorProto.FLOAT) for name in sorted(halves))])
     for node in nodes:
         inputs = [f"{name}.float32" if name in halves else name for name in node.input]
-        made = node.attribute[0].i if node.op_type == "Cast" else next((halves[n] for n in node.input if n in halves), 0)
+        made = (
+            node.attribute[0].i if node.op_type == "Cast" else next((halves[n] for n in node.input if n in halves), 0)
+        )
         name = node.output[0]
         output = f"{name}.exact" if made in HALVES else name
         graph.node.extend(_in_float32(node, inputs, output))

@@ -185,7 +185,9 @@ def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Ite
         packed: list[NDArray[np.uint8]] = []
         bits = weight.tensors[0].shape[-1] * 8 // BLOCK
         for source, block in sources:
-            values_of_block, block_scales = quantise_blocks(block, bits, rounding(source), weight.tensors[1].dtype.numpy())
+            values_of_block, block_scales = quantise_blocks(
+                block, bits, rounding(source), weight.tensors[1].dtype.numpy()
+            )
             packed.append(values_of_block)
             scales.append(block_scales)
         yield packed
