@@ -21,14 +21,14 @@ COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 
 
 class CardTensor(torch.Tensor):
-    """held: its values, in the CPU's memory."""
+    """held: its values, in the CPU's memory. Below Python it is on "meta", which every build of PyTorch has."""
 
     held: torch.Tensor
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> Self:
         made: Self = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, held.shape, held.stride(), held.storage_offset(), dtype=held.dtype, device=CUDA
+            cls, held.shape, held.stride(), held.storage_offset(), dtype=held.dtype, device="meta"
         )
         made.held = held
         return made
@@ -36,6 +36,10 @@ class CardTensor(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatch(func, args, kwargs or {})
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return CUDA
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert a tensor on cuda to numpy")
@@ -73,7 +77,6 @@ class _Factories(TorchDispatchMode):
 @contextmanager
 def standing_in(monkeypatch: pytest.MonkeyPatch, cards: int = 1) -> Iterator[None]:
     """Within this context PyTorch has so many cards."""
-    torch._C._ensureCUDADeviceGuardSet()  # as for PyTorch's own fake tensors
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)

@@ -128,10 +128,13 @@ def check_kernels(model: onnx.ModelProto) -> dict[str, str]:
         rows = [row for row in KERNELS[domain].get(node.op_type, []) if row["since"] <= version <= (row["until"] or 99)]
         assert rows, f"{node.op_type} has no CUDA kernel in opset {version}"
         kinds |= output_kinds(node, rows[0], [kinds.get(name, "") for name in node.input])
+        in_cpu_memory = {node.input[list(rows[0]["inputs"]).index(name)] for name in rows[0].get("cpu_inputs", ())}
+        assert in_cpu_memory <= {"bounds"}  # which the engine keeps there
         if node.op_type == "PagedAttention":
+            assert in_cpu_memory == {"bounds"}
             check_attention(node, graph)
         if node.op_type == "MatMulNBits":
-            check_weights(node, graph)
+            check_weights(node, graph, rows[0]["bits"])
     return kinds
 
 
@@ -194,12 +197,12 @@ def check_attention(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
     assert all(n.op_type == "PagedAttention" for n in graph.node if "bounds" in n.input)
 
 
-def check_weights(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
+def check_weights(node: onnx.NodeProto, graph: onnx.GraphProto, bits: list[int]) -> None:
     """What matmul_nbits.cc for CUDA asks for, beside types."""
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     a = {attribute.name: attribute.i for attribute in node.attribute}
     blocks = -(-a["K"] // a["block_size"])
-    assert a["bits"] in (4, 8)
+    assert a["bits"] in bits
     assert a["block_size"] in (16, 32, 64, 128)
     assert len(node.input) == 3  # symmetric
     assert shapes[node.input[1]] == [a["N"], blocks, a["block_size"] * a["bits"] // 8]

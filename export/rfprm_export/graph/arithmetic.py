@@ -36,7 +36,7 @@ class Arithmetic(Protocol):
     working: ir.DataType
 
     def widened(self) -> Arithmetic:
-        """Return the arithmetic of layers whose activations could overflow this one's, for weights in the same bases."""
+        """Return the arithmetic of layers whose activations could overflow here, for weights in the same bases."""
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
         """Look up rows of the table `name`: int64 [tokens] -> float32 [tokens, features]."""
