@@ -65,9 +65,9 @@ benchmarks: $(VENV)/.test
 	$(BIN)/python bench/report.py
 	$(BIN)/python bench/scaling.py
 
-# On a machine with a GPU and onnxruntime-gpu: right, fast, and where the time goes. Half an hour.
-cuda: $(VENV)/.test
-	$(BIN)/python bench/cuda_report.py
+# On a machine with a GPU: right, fast, and where the time goes. Half an hour once its weights are made.
+cuda: $(VENV)-cuda/.done
+	$(VENV)-cuda/bin/python bench/cuda_report.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -94,6 +94,16 @@ $(VENV)-integration/.done: pyproject.toml tests/integration/requirements.txt
 	$(VENV)-integration/bin/pip install --quiet --no-deps --upgrade --target $(VENV)-integration/trl-prm trl==1.13.0
 	touch $@
 
+# PyPI's torch for Linux is one for CUDA. onnxruntime and onnxruntime-gpu have the same files.
+$(VENV)-cuda/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-cuda/bin/pip install --quiet torch==2.13.0
+	$(VENV)-cuda/bin/pip install --quiet --editable '.[export,data,its-hub,plot,voting]' --group dev
+	$(VENV)-cuda/bin/pip uninstall --quiet --yes onnxruntime
+	$(VENV)-cuda/bin/pip install --quiet 'onnxruntime-gpu[cuda,cudnn]>=1.31.1'
+	touch $@
+
 $(VENV)-wheel/.done: pyproject.toml $(shell find rfprm_lite -type f ! -name '*.pyc') | $(VENV)/.test
 	rm -rf $(VENV)-wheel
 	$(PYTHON) -m venv $(VENV)-wheel
@@ -108,4 +118,4 @@ $(VENV)-mutants/.done:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-integration $(VENV)-wheel $(VENV)-mutants dist
+	rm -rf $(VENV) $(VENV)-cuda $(VENV)-integration $(VENV)-wheel $(VENV)-mutants dist
