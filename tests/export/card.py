@@ -49,24 +49,29 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Compute on the values; results are where the operands are, or where they are asked for."""
     if func is torch.ops.aten._has_compatible_shallow_copy_type.default:
         return False  # a module that moves gets new parameters
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    leaves = tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     there = [leaf for leaf in tensors if isinstance(leaf, CardTensor)]
     here = [leaf for leaf in tensors if not isinstance(leaf, CardTensor) and leaf.dim()]
     if there and here and func not in COPIES:
         raise RuntimeError(f"{func}: operands on cuda and on cpu")
-    device = kwargs.get("device")
-    if device is not None:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
-    on_card = bool(there) if device is None else torch.device(device).type == "cuda"
+    asked = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
+    on_card = asked[0].type == "cuda" if asked else bool(there)
     if func is torch.ops.aten.copy_.default:
         on_card = isinstance(args[0], CardTensor)
-    held_args, held_kwargs = tree_map(lambda x: x.held if isinstance(x, CardTensor) else x, (args, kwargs))
+    held_args, held_kwargs = tree_map(_held, (args, kwargs))
     found = func(*held_args, **held_kwargs)
     if func.overloadpacket.__name__.endswith("_"):  # in place
         return args[0]
     if not on_card:
         return found
     return tree_map(lambda x: CardTensor(x) if isinstance(x, torch.Tensor) else x, found)
+
+
+def _held(leaf: Any) -> Any:
+    return (
+        leaf.held if isinstance(leaf, CardTensor) else torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+    )
 
 
 class _Factories(TorchDispatchMode):

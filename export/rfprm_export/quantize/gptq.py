@@ -113,6 +113,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@torch.inference_mode()
 def _factor(moment: torch.Tensor) -> torch.Tensor:
     """Factor a damped H = U D U^T; returns U, float32 [columns, columns], unit upper triangular."""
     damped = moment.flip(0, 1)
