@@ -13,6 +13,7 @@ import cuda_report
 from checkpoints import DEMO_CHECKPOINT
 from cuda_contenders import Rfprm, Transformers, run
 from rfprm_lite import PRM
+from rfprm_lite.bundle.manifest import FILE_NAME
 from workloads import QUICK, best_of_n
 
 
@@ -55,6 +56,20 @@ def test_a_stream_from_many_threads(prm: PRM, tmp_path: Path) -> None:
     np.testing.assert_allclose(found[1]["rewards"], found[0]["rewards"], atol=1e-6)
     assert [one["computed"] for one in found] == [6 * 36] * 2
     assert all(len(one["seconds"]) == 2 for one in found)
+
+
+def test_bundles_are_made_once_and_go_on_where_they_were(
+    setting: cuda_report.Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = cuda_report.prepare(setting, float("inf"))
+    checkpoint, bundle = cuda_report.bundle_of(setting, "demo")
+    assert row["bytes"].keys() == {checkpoint.name, bundle.name}
+    made = (bundle / FILE_NAME).read_bytes()
+    (bundle / FILE_NAME).unlink()
+    monkeypatch.setattr(cuda_report, "write_variant", None)  # it is not asked again
+    cuda_report.bundle_of(setting, "demo")
+    assert (bundle / FILE_NAME).read_bytes() == made
+    assert "demo" in cuda_report._cell(row["bytes"])
 
 
 def test_a_profile_adds_up(setting: cuda_report.Setting) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -49,4 +48,4 @@ def release(device: torch.device) -> None:
 def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     """The values in the CPU's memory; without a copy if they are there."""
     array: NDArray[Any] = tensor.cpu().numpy()
-    return np.asarray(array)
+    return array
