@@ -206,7 +206,8 @@ def check_weights(node: onnx.NodeProto, graph: onnx.GraphProto, bits: list[int])
     assert a["block_size"] in (16, 32, 64, 128)
     assert len(node.input) == 3  # symmetric
     assert shapes[node.input[1]] == [a["N"], blocks, a["block_size"] * a["bits"] // 8]
-    assert shapes[node.input[2]] == [a["N"], blocks]
+    cast = {other.output[0]: other.input[0] for other in graph.node if other.op_type == "Cast"}
+    assert shapes[cast.get(node.input[2], node.input[2])] == [a["N"], blocks]
 
 
 # --- overflow ----------------------------------------------------------------------------------------------------

@@ -455,7 +455,7 @@ def test_the_doctor_tells_of_cards(driver: FakeDriver, monkeypatch: pytest.Monke
     assert doctor.gpu_line(gpu.cards[0]) == "NVIDIA H100, compute capability 9.0, 70.0 of 80.0 GB free"
     assert gpu.cuda_line == "13.0, its libraries load"
     loaded = SimpleNamespace(cudnnGetVersion=lambda: 91400)
-    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: loaded)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: loaded)
     assert doctor.Gpu.found().cudnn == "9.14.0"
 
 

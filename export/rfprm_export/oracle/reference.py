@@ -89,7 +89,7 @@ def _rewards(head: Head, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.softmax(-1)
     elif head.activation == "sigmoid":
         logits = logits.sigmoid()
-    return ((logits @ logits.new_tensor(head.weights)) - head.mean) / head.std
+    return ((logits @ torch.tensor(head.weights).to(logits.device)) - head.mean) / head.std
 
 
 def _head(head: Head, tensors: Tensors) -> torch.nn.Sequential:
