@@ -179,19 +179,21 @@ class PagedEngine:
         return PagedLanes(caches, self._runner.new_lanes(), pages_of_call(capacity, count, self.pool.page_tokens))
 
     def warm_up(self, tokens: int) -> None:
-        """Run once with so many tokens, or as many as the pages hold, and forget them.
+        """Run once with so many tokens, in as many sequences as a run holds, each of one page at most; forget them.
 
         Then what arrays of runs need is taken, and grows no more; if there is too little of it, this shows now.
 
         Raises:
             EngineError: If ONNX Runtime failed.
         """
-        tokens = min(tokens, self.pool.count * self.pool.page_tokens)
-        cache, every = PageCache(self.pool, tokens), np.arange(tokens)
-        with Extension(self.pool, [(cache, tokens)]):
-            inputs = run_inputs([cache], [Chunk(0, np.zeros(tokens, np.int64), every)], self.pool.page_tokens)
-            self._runner.run(self._runner.new_lanes(), inputs, Cancellation())
-        cache.trim(0)
+        size, count = self.pool.page_tokens, min(self.max_lanes, self.pool.count, tokens)
+        lengths = map(len, np.array_split(np.zeros(min(tokens, count * size)), count))
+        chunks = [Chunk(lane, np.zeros(n, np.int64), np.arange(n)) for lane, n in enumerate(lengths)]
+        caches = [PageCache(self.pool, size) for _ in chunks]
+        with Extension(self.pool, [(cache, len(chunk.ids)) for cache, chunk in zip(caches, chunks, strict=True)]):
+            self._runner.run(self._runner.new_lanes(), run_inputs(caches, chunks, size), Cancellation())
+        for cache in caches:
+            cache.trim(0)
 
     def prefill(self, lanes: PagedLanes, chunks: Sequence[Chunk], cancel: Cancellation) -> list[Rewards]:
         """Append each chunk to the cache of its lane, and compute its rewards.

@@ -371,7 +371,9 @@ def test_opening_takes_all_memory_and_refuses_what_does_not_fit(
     """Pages once, and the arrays of a run by one at full size; nothing is held afterwards."""
     monkeypatch.setattr(wiring, "CudaRunner", FakeRunner)
     opened = open_bundle("demo", LoadOptions())
-    variant = msgspec.structs.replace(opened.variant, kv_layout="paged", devices=("cuda",), kv_dtype="float16")
+    variant = msgspec.structs.replace(
+        opened.variant, kv_layout="paged", devices=("cuda",), kv_dtype="float16", lanes=128
+    )
     bundle = Bundle(opened.folder, opened.manifest, variant)
     model = open_model(bundle, DeviceSpec("cuda"), None, 0, 10**9)
     assert isinstance(model.engine, PagedEngine)

@@ -344,10 +344,19 @@ def test_one_copy_or_run_at_a_time_and_who_waits_can_be_stopped() -> None:
 
 
 def test_a_warm_up_fills_one_run_and_leaves_nothing() -> None:
-    engine, runner = new_engine(5, 4)
-    engine.warm_up(7)
-    engine.warm_up(1000)
-    assert runner.runs == [7, 20]
+    """No sequence is longer than a page: positions that a model does not know are never asked for."""
+    engine, runner = new_engine(5, 4, lanes=128)
+    run, longest = runner.run, list[int]()
+
+    def noting(kept: None, inputs: dict[str, NDArray[Any]], cancel: Cancellation) -> NDArray[np.float32]:
+        longest.append(int(inputs["bounds"][1]))
+        return run(kept, inputs, cancel)
+
+    runner.run = noting  # type: ignore[method-assign]
+    for tokens in (2, 7, 1000):
+        engine.warm_up(tokens)
+    assert runner.runs == [2, 7, 20]
+    assert longest == [1, 2, 4]
     assert engine.pool.free == 5
     assert check(engine, [([1, 2, 3], [2])], None, 100) == 3
 
