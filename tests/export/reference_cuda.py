@@ -131,7 +131,7 @@ class PagedAttention(OpRun):
         if key is not None and key.size:
             query = np.concatenate([query, key, value], axis=1)
         tokens, (_pages, size, kv_heads, head) = len(query), key_cache.shape
-        assert kv_heads == kv_num_heads and head % 8 == 0 and size >= 16 and size & (size - 1) == 0
+        assert kv_heads == kv_num_heads and head % 16 == 0 and size >= 16 and size & (size - 1) == 0
         assert query.shape[1] == (num_heads + 2 * kv_heads) * head
         assert starts[0] == 0 and starts[-1] == tokens == len(slot_mapping) and (np.diff(starts) >= 0).all()
         assert all(x.dtype == np.int32 for x in (starts, pasts, table, slot_mapping, metadata))
@@ -140,6 +140,7 @@ class PagedAttention(OpRun):
         assert (lengths <= table.shape[1] * size).all() and table.min() >= 0 and table.max() < len(key_cache)
         q, k, v = np.split(query.reshape(tokens, -1, head), [num_heads, num_heads + kv_heads], axis=1)
         positions = np.concatenate([past + np.arange(n) for past, n in zip(pasts, np.diff(starts), strict=True)])
+        assert positions.max() < len(cos)  # CUDA's kernel does not look
         q, k = (rotated(x, cos[positions], sin[positions]) for x in (q, k))
         rows = [cache.reshape(-1, kv_heads, head) for cache in (key_cache, value_cache)]
         stored = slot_mapping >= 0

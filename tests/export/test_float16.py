@@ -184,7 +184,7 @@ def check_attention(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
     assert keys == values
     head_size = keys[3]
     assert keys == ["num_pages", "page_tokens", kv_heads, head_size]
-    assert head_size % 8 == 0
+    assert head_size % 16 == 0  # for a rotary embedding
     assert head_size <= max(largest for largest, _ in PAGE_TOKENS) == 256
     for largest, tokens in PAGE_TOKENS:
         assert tokens >= 16
