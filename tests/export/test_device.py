@@ -14,6 +14,7 @@ import torch
 from card import CUDA, CardTensor, standing_in
 from checkpoints import LAYOUTS, make_checkpoint
 from exporting import open_reference
+from rfprm_export import planning
 from rfprm_export.checkpoint.head import load_head
 from rfprm_export.families.options import family_from
 from rfprm_export.oracle.calibration import NORMS, READERS, calibrated_layers
@@ -21,6 +22,7 @@ from rfprm_export.oracle.device import CPU, to_numpy, torch_device
 from rfprm_export.oracle.reference import Reference
 from rfprm_export.parity.probes import PROBES
 from rfprm_export.parity.texts import calibration_texts
+from rfprm_export.pipeline import Request, export
 from rfprm_export.variants import INT4, INT8
 from rfprm_export.write.calibrated import Calibration, calibrate
 from rfprm_export.write.variant import VariantWriter
@@ -122,6 +124,17 @@ def test_a_torch_without_cuda_says_so(monkeypatch: pytest.MonkeyPatch, version: 
     monkeypatch.setattr(torch.version, "cuda", version)
     with pytest.raises(DeviceError, match=rf"'cuda:0' was asked for, but PyTorch .*{reason}.*--device cpu"):
         torch_device(DeviceSpec("cuda"))
+
+
+def test_an_export_whose_torch_has_no_card_ends_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where ONNX Runtime has one."""
+    monkeypatch.setattr(planning, "require_available", lambda _device: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wanted = Request(str(tmp_path / "no checkpoint"), tmp_path / "b", SEVEN, variants=["int8"], device="cuda:1")
+    with pytest.raises(DeviceError, match="'cuda:1' was asked for, but PyTorch"):
+        export(wanted)
 
 
 @pytest.fixture
