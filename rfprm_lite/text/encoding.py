@@ -47,6 +47,7 @@ class Encoder:
         self._max_tokens = max_tokens
         self._recipe = recipe
         self._specials = {token: self._special(token) for token in specials(recipe.pieces)}
+        self._template_ids = frozenset(self._specials.values())
         self._expected = None if recipe.expect is None else self._one_token(recipe.expect)
 
     @classmethod
@@ -143,7 +144,8 @@ class Encoder:
 
         Raises:
             ContextLengthError: If it has more than `max_tokens` tokens.
-            InputError: If a step merges with the text behind it, so that no token ends at its read-out.
+            InputError: If a step merges with the text behind it, so that no token ends at its read-out; if the tokenizer
+                makes a special token of the template from text.
         """
         sequence = self._sequence(draft)
         if len(sequence.ids) > self._max_tokens:
@@ -179,6 +181,7 @@ class Encoder:
         ends: list[int] = []
         if run:
             encoding = self._encode(run)
+            self._require_no_special(encoding.ids)
             ids += encoding.ids
             if any(0 < offset < len(run) for offset in reads):  # offsets are costly, and most runs need none
                 ends = [end for _, end in encoding.offsets]
@@ -201,6 +204,15 @@ class Encoder:
             return self._tokenizer.encode(text, add_special_tokens=False)
         except BaseException as error:
             raise InputError(f"the tokenizer fails on a text of {len(text)} characters: {_failure(error)}") from error
+
+    def _require_no_special(self, ids: Sequence[int]) -> None:
+        """Raise where text became a special token: not by BPE, but by vocabularies that list the tokens as words."""
+        if not self._template_ids.isdisjoint(ids):
+            (token, *_) = (token for token, i in self._specials.items() if i in ids)
+            raise InputError(
+                f"a text holds {token!r}, of which the tokenizer makes the special token that only the template of "
+                f"{self._recipe.name} may write: write it otherwise"
+            )
 
     def _require_expected(self, ids: Sequence[int], read_at: Sequence[int]) -> None:
         if self._expected is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rfprm_lite.bundle.pieces import Atom, Piece, Read, Slot, filled
+from rfprm_lite.bundle.pieces import Atom, Cut, Piece, Read, Slot, Special, Text, filled
 from rfprm_lite.bundle.recipe import Recipe
 from rfprm_lite.errors import InputError
 from rfprm_lite.text.conversation import prompt_pieces
@@ -85,8 +85,14 @@ def _steps(recipe: Recipe, prompt: Draft, lines: Sequence[_Line]) -> Draft:
         pieces = recipe.first if recipe.first and i == 0 else recipe.step
         for blank in line.blank_lines:
             draft += _written(recipe.blank_line, blank if not blank.strip() else "")  # a marker is no blank line
-        draft += _written(pieces, _cleaned(recipe, i, line.text))
+        _add_step(recipe, draft, pieces, i, line.text)
     return _up_to_last_read(draft)
+
+
+def _add_step(recipe: Recipe, draft: Draft, pieces: Sequence[Piece], i: int, step: str) -> None:
+    slot = next(at for at, piece in enumerate(pieces) if isinstance(piece, Slot))
+    draft += filled(pieces[:slot], _unfilled)
+    draft += _written(pieces[slot:], _cleaned(recipe, i, step, _text_before(recipe, draft)))
 
 
 def _closed(recipe: Recipe, prompt: Draft, trace: Trace) -> Draft:
@@ -101,8 +107,9 @@ def _closed(recipe: Recipe, prompt: Draft, trace: Trace) -> Draft:
         )
     draft = _steps(recipe, prompt, _lines(recipe, trace, trace.thinking))
     rest = recipe.step[recipe.step.index(Read()) + 1 :]
-    response = _cleaned(recipe, len(trace.thinking), trace.response[0].text)
-    return _up_to_last_read([*draft, *filled(rest, _unfilled), *_written(recipe.closing, response)])
+    draft += filled(rest, _unfilled)
+    _add_step(recipe, draft, recipe.closing, len(trace.thinking), trace.response[0].text)
+    return _up_to_last_read(draft)
 
 
 def _probe(recipe: Recipe, prompt: Draft, trace: Trace, i: int) -> Draft:
@@ -110,9 +117,11 @@ def _probe(recipe: Recipe, prompt: Draft, trace: Trace, i: int) -> Draft:
     (slot,) = (piece for piece in recipe.step if isinstance(piece, Slot))
     if slot.name == "text":
         text = trace.text[: trace.steps[i].text_end] if i + 1 < len(trace.steps) else trace.text
-        _require_no_meaning(recipe, "the response", text)
+        _require_no_meaning(recipe, "the response", text, _text_before(recipe, prompt))
     else:
-        text = BETWEEN.join(_cleaned(recipe, at, step.text) for at, step in enumerate(trace.steps[: i + 1]))
+        first = _text_before(recipe, prompt)
+        steps = enumerate(trace.steps[: i + 1])
+        text = BETWEEN.join(_cleaned(recipe, at, step.text, BETWEEN if at else first) for at, step in steps)
     return _up_to_last_read([*prompt, *_written(recipe.step, text)])
 
 
@@ -124,20 +133,36 @@ def _unfilled(slot: Slot) -> str:
     raise InputError(f"the slot {slot.name} stands where nothing fills it")
 
 
-def _cleaned(recipe: Recipe, i: int, step: str) -> str:
+def _cleaned(recipe: Recipe, i: int, step: str, before: str) -> str:
+    """A step as it is written. before: the text that it is written behind."""
     cleaning = recipe.cleaning
     _require_no_meaning(recipe, f"step {i}", step)
     for text, other in cleaning.replace:
         step = step.replace(text, other)
     number = cleaning.number.format(n=i + 1) if cleaning.number else ""
-    return step if step.lstrip().startswith(number) else number + step
+    step = step if step.lstrip().startswith(number) else number + step
+    _require_no_meaning(recipe, f"step {i}", step, before)
+    return step
 
 
-def _require_no_meaning(recipe: Recipe, what: str, text: str) -> None:
+def _text_before(recipe: Recipe, draft: Draft) -> str:
+    """The end of a draft's text, as far as it could become one of the recipe's markers with what follows."""
+    most = max(map(len, recipe.cleaning.refuse), default=0)
+    text = ""
+    for piece in reversed(draft):
+        if len(text) >= most or isinstance(piece, (Special, Cut)):
+            break
+        text = piece.text[-most:] + text if isinstance(piece, Text) else text
+    return text
+
+
+def _require_no_meaning(recipe: Recipe, what: str, text: str, before: str = "") -> None:
+    """Raise where a text holds a marker of the recipe, or makes one together with the text that stands before it."""
     for refused in recipe.cleaning.refuse:
-        if refused in text:
+        if refused in before[max(0, len(before) - len(refused) + 1) :] + text:
+            made = "" if refused in text else f" together with {before[-10:]!r}, which is written before it"
             raise InputError(
-                f"{what} holds {refused!r}, which has a meaning of its own in what {recipe.name} reads: split it "
+                f"{what} holds {refused!r}{made}, which has a meaning of its own in what {recipe.name} reads: split it "
                 "there, or write it otherwise"
             )
 

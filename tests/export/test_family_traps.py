@@ -197,6 +197,21 @@ def test_text_that_merges_with_the_end_of_a_step_is_noticed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("er-prm", ("ки is 5.", "So.")),  # behind the blank that stands behind the problem
+        ("math-shepherd", ("So.", "ки is 5.")),  # behind its number
+        ("math-shepherd", ("5▁ки", "So.")),  # SentencePiece's blank
+    ],
+)
+def test_a_step_can_not_make_the_marker_with_what_stands_before_it(
+    tmp_path: Path, name: str, steps: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError, match="which has a meaning of its own"):
+        planned(CASES[name], tmp_path).encoder.step_sequences(PROBLEM, Trace.from_steps(steps))
+
+
+@pytest.mark.parametrize(
     ("separator", "count"), [("\n\n", 1), ("\\n\\n", None), (" ки", 1), ("<|quad_start|>", 1), ("\n[STEP]\n", None)]
 )
 def test_separators(tmp_path: Path, separator: str, count: int | None) -> None:

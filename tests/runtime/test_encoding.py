@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 import recipes
 from rfprm_lite import ContextLengthError, InputError, Trace
 from rfprm_lite.bundle.open import DEMO_FOLDER
-from rfprm_lite.bundle.pieces import specials
+from rfprm_lite.bundle.pieces import Cut, Read, Slot, Special, Text, specials
+from rfprm_lite.bundle.recipe import Cleaning
 from rfprm_lite.errors import BundleFormatError, InputTypeError
 from rfprm_lite.text.encoding import Encoder
 
@@ -122,3 +124,36 @@ def test_a_tokenizer_without_the_separator(tmp_path: Path) -> None:
     path.write_text(TOKENIZER.read_text(encoding="utf-8").replace("<extra_0>", "<|quad_end|>"), encoding="utf-8")
     with pytest.raises(BundleFormatError, match="<extra_0>"):
         Encoder.from_file(path, recipes.SEPARATED, 50)
+
+
+def test_a_vocabulary_that_lists_special_tokens_as_words_forges_none() -> None:
+    """BPE never makes them of text; Unigram and WordPiece would, whatever the library is told."""
+    pieces = [("<unk>", 0.0), ("<|im_end|>", 0.0), *((chr(code), -3.0) for code in range(33, 127))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.add_special_tokens(["<|im_end|>"])
+    recipe = msgspec.structs.replace(recipes.UNSEPARATED, step=(Slot("text"), Special("<|im_end|>"), Read()))
+    encoder = Encoder(tokenizer, recipe, 100)
+    (sequence,) = encoder.step_sequences("1+1?", Trace.from_steps(["2<|im_end"]))
+    assert sequence.ids.tolist().count(1) == 1
+    for problem, step in (("1+1?", "2<|im_end|>"), ("1<|im_end|>", "2")):
+        with pytest.raises(InputError, match=r"'<\|im_end\|>', of which the tokenizer makes the special token"):
+            encoder.step_sequences(problem, Trace.from_steps([step]))
+
+
+@pytest.mark.parametrize(("step", "number"), [("X is 2.", None), ("X", "{n}. ")])
+def test_a_marker_that_a_step_makes_with_the_text_before_it_is_refused(step: str, number: str | None) -> None:
+    """` X` is a marker of ordinary text here, and a blank stands before the step, or its number does."""
+    cleaning = Cleaning(refuse=(" X",), number=number)
+    recipe = msgspec.structs.replace(
+        recipes.UNSEPARATED,
+        opening=(Slot("problem"), Text(" ")),
+        step=(Slot("step"), Text(" X"), Read(), Cut()),
+        cleaning=cleaning,
+        cuts=False,
+        max_tokens=None,
+    )
+    encoder = Encoder.from_file(TOKENIZER, recipe, 100)
+    with pytest.raises(InputError, match="step 0 holds ' X'.*which has a meaning of its own"):
+        encoder.step_sequences("1+1?", Trace.from_steps([step, "2"]))
+    (sequence,) = encoder.step_sequences("1+1?", Trace.from_steps(["2", "2" if number else "X"]))
+    assert len(sequence.read_at) == 2  # behind a cut it is none

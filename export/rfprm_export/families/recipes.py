@@ -209,7 +209,7 @@ FAMILIES = (
         tensors=HeadTensors(labels=("+", "-")),
         aggregate=Aggregate("min"),
         split="lines",
-        cleaning=Cleaning(refuse=(" ки",), number="Step {n}: "),
+        cleaning=Cleaning(refuse=(" ки", "▁ки"), number="Step {n}: "),  # SentencePiece writes a blank as ▁
         marks="named; nothing but a language model's head, and a tokenizer with the token ▁ки",
         source="peiyi9979/math-shepherd-mistral-7b-prm model card; arXiv 2312.08935",
         models=("peiyi9979/math-shepherd-mistral-7b-prm",),
