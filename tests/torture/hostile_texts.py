@@ -60,9 +60,9 @@ DISGUISES: dict[str, Disguise] = {
     "right to left": lambda word: f"\u202e{word[::-1]}\u202c",
     "isolated": lambda word: f"\u2066{word}\u2069",
     "tags": lambda word: "".join(chr(0xE0000 + ord(c)) if " " <= c <= "~" else c for c in word),
-    "NUL": lambda word: "\0".join(word),
+    "NUL": "\0".join,
     "escaped": lambda word: json.dumps(word)[1:-1],
-    "entities": lambda word: html.escape(word),
+    "entities": html.escape,
     "numeric entities": lambda word: "".join(f"&#{ord(c)};" for c in word),
     "percent": quote,
     "base64": lambda word: base64.b64encode(word.encode()).decode(),
@@ -71,7 +71,7 @@ DISGUISES: dict[str, Disguise] = {
     "cut off": lambda word: word[:-1],
     "without its beginning": lambda word: word[1:],
     "in code": lambda word: f"```\n{word}\n```",
-    "over lines": lambda word: "\n".join(word),
+    "over lines": "\n".join,
     **{f"U+{ord(c):04X} inside": lambda word, c=c: c.join(word) for c in ZERO_WIDTH},
 }  # fmt: skip
 """What is done to a word."""
@@ -88,7 +88,9 @@ def words(recipes: Iterable[Recipe], added: Iterable[str]) -> list[str]:
         added: The added tokens of their tokenizers.
     """
     pieces = [piece for recipe in recipes for piece in recipe.pieces]
-    own = [piece.text if isinstance(piece, Text) else piece.token for piece in pieces if isinstance(piece, Text | Special)]
+    own = [
+        piece.text if isinstance(piece, Text) else piece.token for piece in pieces if isinstance(piece, Text | Special)
+    ]
     expected = [recipe.expect.replace("\u2581", " ") for recipe in recipes if recipe.expect]
     refused = [text for recipe in recipes for text in recipe.cleaning.refuse]
     thinking = [marker for form in FORMS for marker in (form.open, form.close)]
@@ -109,14 +111,18 @@ def all_texts(words: Iterable[str]) -> list[str]:
     """Every word in every disguise, alone and in a sentence, its edges, and the texts by hand."""
     found: dict[str, None] = dict.fromkeys(BY_HAND)
     for word in words:
-        found |= dict.fromkeys(frame.format("\0").replace("\0", own(word)) for own in DISGUISES.values() for frame in FRAMES)
+        found |= dict.fromkeys(
+            frame.format("\0").replace("\0", own(word)) for own in DISGUISES.values() for frame in FRAMES
+        )
         found |= dict.fromkeys(frame.format("\0").replace("\0", edge) for edge in edges(word) for frame in FRAMES)
     return list(found)
 
 
 def mixed(random: random.Random, texts: list[str], most: int = 6) -> str:
     """Some of them in a row, with blanks and lines between."""
-    return "".join(random.choice(texts) + random.choice(("", " ", "\n", "\n\n")) for _ in range(random.randint(1, most)))
+    return "".join(
+        random.choice(texts) + random.choice(("", " ", "\n", "\n\n")) for _ in range(random.randint(1, most))
+    )
 
 
 def long_texts(length: int) -> dict[str, str]:
@@ -127,6 +133,7 @@ def long_texts(length: int) -> dict[str, str]:
         "right to left": "\u202e", "private use": "\ue000", "openings": "<think>", "closings": "</think>",
         "both": "<think></think>", "lines of both": "<think>\n</think>\n", "special tokens": "<|im_end|>",
         "separators": "<extra_0>", "markers": " ки", "blanks and lines": " \n\n\n\n", "fences": "```\n",
-        "displays": "$$", "brackets": "<", "bars": "|", "headers": "<|channel|>", "quotes": "'", "blanks, letter": "  a",
+        "displays": "$$", "brackets": "<", "bars": "|", "headers": "<|channel|>", "quotes": "'",
+        "blanks, letter": "  a",
     }  # fmt: skip
     return {name: f"x{unit * (length // len(unit))}." for name, unit in units.items()}

@@ -1,4 +1,4 @@
-"""Every family's recipe with a tokenizer in its style, and what token ids say: an account that shares no code with ours.
+"""Every family's recipe with a tokenizer in its style, and what token ids say, by an account of its own.
 
 `Reader.spelled` turns ids back into the text that they stand for, each special token a mark that no text can hold.
 """
@@ -23,7 +23,7 @@ from rfprm_export.oracle.resolve import resolve
 from rfprm_export.write.variant import bundle_tokenizer
 from rfprm_lite.bundle.recipe import Recipe
 from rfprm_lite.text.encoding import Encoder
-from tokenizers_of_families import LLAMA, REAL_LLAMA, REAL_MISTRAL, MISTRAL, Style, _letters
+from tokenizers_of_families import LLAMA, MISTRAL, REAL_LLAMA, REAL_MISTRAL, Style, _letters
 
 BYTES = {letter: byte for byte, letter in _letters().items()}
 REAL = {"llama_models": ("er-prm", "versaprm", "rlhflow-prm"), "mistral_common": ("math-shepherd",)}
@@ -36,46 +36,49 @@ MORE = {
 """Separators that are text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reader:
     """An encoder, and its tokenizer as data.
 
-    tokens: The bytes of each id; None of those that are special. normalised: Whether text is composed (NFC) first.
+    tokens: The bytes of each id, those of special ones no text in UTF-8. added: Those that are no words.
+    normalised: Whether text is composed (NFC).
     """
 
     name: str
     recipe: Recipe
     encoder: Encoder
-    tokens: tuple[bytes | None, ...]
+    tokens: tuple[bytes, ...]
+    added: tuple[str, ...]
     normalised: bool
 
     def spelled(self, ids: Sequence[int]) -> str:
         """The text of ids, each special one as a mark."""
-        spelled = b"".join(
-            b"\xff%d\xfe" % i if (token := self.tokens[i]) is None else token for i in ids
-        )
-        return spelled.decode("utf-8", "surrogateescape").replace("\u2581", " ")
+        return b"".join(map(self.tokens.__getitem__, ids)).decode("utf-8", "surrogateescape").replace("\u2581", " ")
 
     def normal(self, text: str) -> str:
         """A text as `spelled` gives it back."""
         return (unicodedata.normalize("NFC", text) if self.normalised else text).replace("\u2581", " ")
+
+    def special(self, spelled: str) -> list[str]:
+        """The marks of special tokens in what `spelled` gave."""
+        return re.findall("\udcff[0-9]+\udcfe", spelled)
 
     @property
     def marker(self) -> int | None:
         """The id of the token at read-outs, where it is one of text, and a step that holds it is refused."""
         if self.recipe.expect is None or not self.recipe.cleaning.refuse:
             return None
-        return self.encoder._expected  # noqa: SLF001
+        return self.encoder._expected
 
 
-def _spelling(tokenizer: Tokenizer, text_tokens: Sequence[str]) -> tuple[bytes | None, ...]:
+def _spelling(tokenizer: Tokenizer, text_tokens: Sequence[str]) -> tuple[bytes, ...]:
     added = tokenizer.get_added_tokens_decoder()
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     byte_level = tokenizer.decoder is not None  # those without one are SentencePiece's
-    spelled: list[bytes | None] = [None] * (1 + max(vocabulary.values()))
+    spelled = [b""] * (1 + max(vocabulary.values()))
     for token, i in vocabulary.items():
         if i in added:
-            spelled[i] = token.encode() if token in text_tokens else None
+            spelled[i] = token.encode() if token in text_tokens else b"\xff%d\xfe" % i
         elif byte_level:
             spelled[i] = bytes(BYTES[letter] for letter in token)
         elif found := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
@@ -95,7 +98,8 @@ def _reader(name: str, case: Case, style: Style) -> Reader:
         text = bundle_tokenizer(folder, recipe)
     tokenizer = Tokenizer.from_str(text)
     encoder = Encoder(Tokenizer.from_str(text), recipe, 10**8)
-    return Reader(name, recipe, encoder, _spelling(tokenizer, recipe.text_tokens), '"NFC"' in text)
+    added = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values())
+    return Reader(name, recipe, encoder, _spelling(tokenizer, recipe.text_tokens), added, '"NFC"' in text)
 
 
 @functools.cache
