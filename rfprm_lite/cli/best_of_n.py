@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import click
 import msgspec
-from rich.text import Text
 
 from rfprm_lite.cli.files import OnError, input_options
 from rfprm_lite.cli.shared import DONE_BUT, Session, console, located, message_of, place_of, say, scores
@@ -17,7 +16,7 @@ from rfprm_lite.data.source import Source
 from rfprm_lite.errors import InputError, MemoryLimitError, RfprmError
 from rfprm_lite.results import BestOfN
 from rfprm_lite.show.record import ScoreRecord
-from rfprm_lite.show.terminal import best_of_n_view, score_view
+from rfprm_lite.show.terminal import best_of_n_view, plain, score_view
 
 
 @click.command("best-of-n")
@@ -79,7 +78,7 @@ def _of_candidate(i: int, error: InputError) -> InputError:
 def _show(session: Session, one: Read[PoolRow], result: BestOfN | RfprmError, *, rows: bool) -> int:  # type: ignore[type-arg]
     """Print a result; returns the number of rows or candidates that could not be scored."""
     problem = None if isinstance(one.typed, InputError) else one.typed.problem
-    place = Text(one.row.place if rows else "", "bold")
+    place = plain(one.row.place if rows else "", "bold")
     if isinstance(result, RfprmError):
         message = message_of(result, one.row)
         if session.as_json:

@@ -23,6 +23,9 @@ from rfprm_lite.data.row import ROWS_A_BATCH, Format, Row, Written, chunks
 from rfprm_lite.data.tables import format_of
 from rfprm_lite.errors import InputError
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets run."""
+
 
 def write(path: Path, rows: Callable[[], Iterable[Written]], shape: Any = None) -> int:
     """Write a file at once or not at all, in the format that its name tells.
@@ -162,7 +165,7 @@ def _both(row: Row, added: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cell(name: str, value: Any) -> Any:
     if name in columns.ALL:
-        return json.dumps(value) if isinstance(value, list) else value
+        return json.dumps(value) if isinstance(value, list) else _no_formula(value)
     if isinstance(value, (list, tuple, dict, bytes)):
         raise InputError(
             f"column {name!r} holds {type(value).__name__}, which CSV gives back as text: write .jsonl or .parquet"
@@ -170,6 +173,11 @@ def _cell(name: str, value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     return str(value if isinstance(value, (int, float)) else _builtin(value))
+
+
+def _no_formula(value: Any) -> Any:
+    """A value of ours that no spreadsheet takes for a formula. What rows hold themselves stays as it is."""
+    return f"error: {value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
 
 def _write_parquet(file: BinaryIO, rows: Iterable[Written], shape: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from rfprm_lite.evaluate.result import Result, in_words
 from rfprm_lite.evaluate.sets import KnownSet
 from rfprm_lite.evaluate.statistics import COVERED, RESAMPLES, Estimate
 from rfprm_lite.evaluate.steps import keeping
+from rfprm_lite.show.words import visible
 
 TIES = (
     "Of equal rewards the first candidate is chosen, as best_of_n does; the JSON has the numbers with ties broken "
@@ -124,19 +126,19 @@ class Report:
         Args:
             level: Of its first heading.
         """
-        lines = [f"{'#' * level} What {self.judge} is worth", "", f"{INTERVALS} {TIES}", ""]
+        lines = [f"{'#' * level} What {_text(self.judge)} is worth", "", f"{INTERVALS} {TIES}", ""]
         for one in self.results:
-            lines += [f"{'#' * (level + 1)} {one.judged.items.name}", "", facts(one), ""]
+            lines += [f"{'#' * (level + 1)} {_text(one.judged.items.name)}", "", _text(facts(one)), ""]
             for table in tables(one):
                 lines += [*_markdown(table), ""]
         for name, value in self.averages().items():
-            lines += [f"Average over the parts of {name}: {value * 100:.1f}", ""]
+            lines += [f"Average over the parts of {_text(name)}: {value * 100:.1f}", ""]
         for table in self.published():
             lines += [*_markdown(table), ""]
         compared = self.comparisons()
         if compared:
             lines += [f"{'#' * (level + 1)} Against other judges", "", *_markdown(differences(compared)), ""]
-            lines += [*(f"- {one.sentence}" for one in compared), ""]
+            lines += [*(f"- {_text(one.sentence)}" for one in compared), ""]
         return "\n".join(lines)
 
     def published(self) -> Iterator[Table]:
@@ -228,7 +230,12 @@ def _name(path: Sequence[str]) -> str:
 
 def _markdown(table: Table) -> list[str]:
     def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        return f"| {' | '.join(map(_text, cells))} |"
 
-    ruler = line(["---", *["---:"] * (len(table.columns) - 1)])
+    ruler = f"| {' | '.join(['---', *['---:'] * (len(table.columns) - 1)])} |"
     return [line(table.columns), ruler, *(line([row.name, *row.cells]) for row in table.rows)]
+
+
+def _text(text: str) -> str:
+    """A text within a line of Markdown: names of judges and sets are strangers', and are no markup."""
+    return re.sub(r"([\\`\[\]<>|&])", r"\\\1", " ".join(visible(text).split()))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element, tostring
 
 from rfprm_lite.show.html import add
+from rfprm_lite.show.words import visible
 
 WIDTH, HEIGHT = 520.0, 320.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 160.0, 34.0, 48.0
@@ -61,7 +62,7 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> Element:
             "width": f"{WIDTH:g}",
             "height": f"{HEIGHT:g}",
             "role": "img",
-            "aria-label": title,
+            "aria-label": visible(title),
             "font-family": "system-ui, sans-serif",
             "font-size": "12",
             "fill": INK,

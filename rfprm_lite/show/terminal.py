@@ -26,8 +26,9 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 def score_view(record: ScoreRecord, title: str | None = None) -> RenderableType:
     """A view of each step with its reward, and of the trace's reward; bounds where it was not read to its end."""
     if record.error is not None:
-        return Group(Text(title or "", "bold"), Text(f"   {visible(record.reward_text)}", "red"))
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False, box=None, padding=(0, 1))
+        return Group(plain(title or "", "bold"), plain(f"   {record.reward_text}", "red"))
+    heading = None if title is None else plain(title, "bold")  # a plain str would be read as markup
+    table = Table(title=heading, title_justify="left", expand=False, box=None, padding=(0, 1))
     table.add_column("", justify="right", style="dim")
     table.add_column("step", overflow="fold")
     table.add_column("reward", justify="right")
@@ -53,9 +54,9 @@ def tokens_view(tokens: Usage) -> Text:
     return Text(tokens_line(tokens), "dim")
 
 
-def plain(text: str) -> Text:
+def plain(text: str, style: str = "") -> Text:
     """The text for a terminal, with all that could drive it (escape and other control characters) made visible."""
-    return Text(visible(text))
+    return Text(visible(text), style)
 
 
 def _title(record: BestOfNRecord, candidate: int) -> str:

@@ -27,6 +27,14 @@ def counted(number: int, what: str) -> str:
 def visible(text: str) -> str:
     """The text with everything escaped that could drive a terminal or reorder a line.
 
-    These are control and format characters but newlines and tabs, and lone surrogates.
+    These are control and format characters but newlines and tabs, lone surrogates, and what is no character at all,
+    which XML can't hold.
     """
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _UNSEEN else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if _is_seen(c) else f"\\x{ord(c):02x}" for c in text)
+
+
+def _is_seen(c: str) -> bool:
+    code = ord(c)
+    if code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF:
+        return False
+    return c in "\n\t" or unicodedata.category(c) not in _UNSEEN

@@ -144,8 +144,8 @@ class Encoder:
 
         Raises:
             ContextLengthError: If it has more than `max_tokens` tokens.
-            InputError: If a step merges with the text behind it, so that no token ends at its read-out; if the tokenizer
-                makes a special token of the template from text.
+            InputError: If a step merges with the text behind it, so that no token ends at its read-out, or if the
+                tokenizer makes a special token of text.
         """
         sequence = self._sequence(draft)
         if len(sequence.ids) > self._max_tokens:

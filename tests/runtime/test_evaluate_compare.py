@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from evaluation import labelled, pools
 from rfprm_lite import InputError
-from rfprm_lite.evaluate import Result, agreement, compare
+from rfprm_lite.evaluate import Report, Result, agreement, compare
 
 RIGHT = [[(True, 0.9), (False, 0.2)], [(True, 0.8), (False, 0.7)], [(False, 0.3), (True, 0.6)]]
 
@@ -91,3 +92,16 @@ def test_differences() -> None:
     assert found.mean == pytest.approx(0.2)
     assert (found.largest, found.rewards) == (0.5, 4)
     assert found.p99 == pytest.approx(0.2 + 0.97 * 0.3)  # numpy's linear quantile of four values
+
+
+def test_names_are_no_markup_of_a_card() -> None:
+    """The name of a judge comes with its bundle, that of a set is a file's: strangers gave both."""
+    name = "a|b\\|c <img src=x>\n\n# [d](http://x) `e`\u202e &lt;"
+    one, other = (Result(pools(RIGHT, judge, name)) for judge in (name, "fp32"))
+    text = Report((one,), {"fp32": (other,)}).markdown()
+    assert r"a\|b\\\|c \<img src=x\> # \[d\](http://x) \`e\`\\x202e \&lt;" in text
+    assert not re.search(r"(?<!\\)[<\[`]", text)
+    assert len(re.findall(r"^#", text, re.MULTILINE)) == 3
+    (table,) = {line for line in text.splitlines() if line.startswith("| judges")}
+    rows = [line for line in text.splitlines() if "against" in line and line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in (table, *rows)} == {9}

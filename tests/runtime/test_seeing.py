@@ -6,15 +6,18 @@ import io
 import re
 import subprocess
 import sys
+from xml.etree.ElementTree import fromstring
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from rfprm_lite import PRM, BestOfN, Score, Trace, Unfinished, Usage
+from rfprm_lite.show.chart import Axis, Line, chart, svg_text
 from rfprm_lite.show.figure import plot_best_of_n
 from rfprm_lite.show.record import BestOfNRecord, ScoreRecord, StepRecord
-from rfprm_lite.show.terminal import _spark
+from rfprm_lite.show.terminal import _spark, score_view
+from rfprm_lite.show.words import visible
 
 PROBLEM = "Tom has 12 apples. He buys 5 more. How many apples does Tom have now?"
 RIGHT = "Tom now has 12 + 5 = 17 apples.\n\nThe answer is 17."
@@ -62,6 +65,23 @@ def test_a_terminal_shows_best_of_n(best: BestOfN[str, Score | Unfinished]) -> N
     assert "candidate 1  * best" in text
     assert "not read" in text
     assert f"{best.scores[0].lowest:.3f} to " in text  # type: ignore[union-attr]
+
+
+def test_a_heading_is_no_markup() -> None:
+    """It holds the name of a file, which a stranger may have named."""
+    name = "line 1 of [red]x[/red] [link=http://x]y[/link]\x1b]0;z\x07.jsonl"
+    for shown in (record([0.9]), ScoreRecord(error="[b]no[/b]")):
+        text = printed(score_view(shown, name))
+        assert "".join(visible(name).split()) in "".join(text.split())
+        assert "\x1b" not in text
+
+
+def test_a_figure_of_any_name_is_well_formed() -> None:
+    name = "a\x00\x1b\ufffe\ud800\u202e<script>\"'&.jsonl"
+    axis = Axis(name, [(0.0, name), (1.0, name)])
+    figure = fromstring(svg_text(chart(name, axis, axis, [Line(name, [(0.0, 1.0)])])))
+    assert figure.get("aria-label") == visible(name)
+    assert not [one for one in figure.iter() if one.tag.endswith("script")]
 
 
 def test_a_long_sparkline_hides_no_weak_step() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -108,6 +109,16 @@ def test_a_row_of_json_comes_out_as_it_came_in(tmp_path: Path) -> None:
 
 
 @ARROW
+@pytest.mark.needs("pyarrow")
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0"])
+def test_a_column_of_ours_is_no_formula_and_those_of_a_row_stay_as_they_are(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.csv"
+    writing.write(path, lambda: [(Row(1, {"response": text}), {"rfprm_error": text, "rfprm_step_rewards": [-1.0]})])
+    with path.open(encoding="utf-8", newline="") as file:
+        (found,) = csv.DictReader(file)
+    assert found == {"response": text, "rfprm_error": f"error: {text}", "rfprm_step_rewards": "[-1.0]"}
+
+
 def test_parquet_knows_columns_that_come_late(tmp_path: Path) -> None:
     first: dict[str, object] = {"a": 1}
     rows = [*[first] * 1500, {"a": 2.5, "b": ["x"]}]
