@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-export test-runtime test-rest test-wheel mutants torture integration lint docs notebooks build bench benchmarks cuda clean
+.PHONY: demo test test-export test-runtime test-rest test-wheel mutants torture integration lint supply docs notebooks build bench benchmarks cuda clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
@@ -40,6 +40,12 @@ mutants: $(VENV)/.test $(VENV)-mutants/.done
 # Ray on a local cluster, and the trainers' own code: TRL, verl, OpenRLHF. An environment of its own, of about 2 GB.
 integration: $(VENV)-integration/.done
 	$(VENV)-integration/bin/python -m pytest tests/integration
+
+# The licences of what users get with it, and known vulnerabilities, where PyPI can be asked for them.
+supply: $(VENV)/.test
+	$(BIN)/python packaging/licences.py
+	$(BIN)/pip install --quiet pip-audit || echo "vulnerabilities: not checked, pip-audit can't be installed"
+	$(BIN)/python packaging/audit.py
 
 docs: $(VENV)/.test
 	$(BIN)/python -m mkdocs build --strict --site-dir dist/site

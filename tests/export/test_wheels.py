@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -57,13 +56,3 @@ def test_what_is_inside(wheels: dict[str, Path]) -> None:
     assert {f"rfprm_lite/models/demo/{name}" for name in demo} < listings[0]
     assert {"rfprm_lite/py.typed", "rfprm_export/py.typed", "rfprm_lite/models/example.json"} < listings[0]
     assert {f"rfprm_lite/show/static/{name}" for name in ("score.css", "page.css", "page.js")} < listings[0]
-
-
-def test_the_oldest_versions_that_are_tested_are_those_that_are_admitted() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = (ROOT / "tests" / "runtime" / "oldest.txt").read_text(encoding="utf-8").splitlines()
-    tested = {line for line in lines if not line.startswith("#")}
-    for requirement in project["dependencies"]:
-        name, _, versions = requirement.partition(">=")
-        oldest = versions.split(",")[0].split(";")[0].strip()
-        assert f"{name}=={oldest}.*" in tested or name == "click", requirement

@@ -73,10 +73,16 @@ def test_only_a_release_may_publish() -> None:
         for name, job in read(path)["jobs"].items()
         if "permissions" in job
     }
-    assert granted == {("release", "publish"): {"id-token": "write"}, ("release", "github"): {"contents": "write"}}
+    attesting = {"attestations": "write", "contents": "read", "id-token": "write"}
+    assert granted == {
+        ("release", "attest"): attesting,
+        ("release", "publish"): {"id-token": "write"},
+        ("release", "github"): {"contents": "write"},
+    }
     assert triggers(read(ROOT / ".github" / "workflows" / "release.yml")) == {"push"}
     jobs = read(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
-    assert jobs["publish"]["needs"] == "test"
+    assert jobs["publish"]["needs"] == ["test", "attest"]
+    assert jobs["attest"]["needs"] == "test"
     assert jobs["test"]["needs"] == "check"
 
 
