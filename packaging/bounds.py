@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNTIME_EXTRAS = ("data", "plot", "voting", "its-hub")
 """The extras of the runtime. Ray's is tried with the trainers (`make integration`)."""
 NEWER = {"click": "8.2"}
-"""What is tested with a newer version than is admitted: the test runner of click 8.1 mixes standard output and error."""
+"""Tested in a newer version than is admitted: the test runner of click 8.1 mixes standard output and error."""
 SYSTEMS_OWN = frozenset({"torch"})
 """What is installed before all else, in the build for the machine."""
 
