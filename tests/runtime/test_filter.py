@@ -384,7 +384,9 @@ def test_a_row_that_the_disk_altered_is_refused(tmp_path: Path, change: str) -> 
     with closing(recorded(tmp_path / "ledger", 10)) as ledger:
         assert len(list(ledger.entries(Selection()))) == 10
         ledger._database.execute(change)
-        with pytest.raises(LedgerError, match=r"ledger .* is damaged: (row 7 is not as it was recorded|a row of it holds \(7, )"):
+        with pytest.raises(
+            LedgerError, match=r"ledger .* is damaged: (row 7 is not as it was recorded|a row of it holds \(7, )"
+        ):
             list(ledger.entries(Selection()))
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from rfprm_lite.bundle import contract
 from rfprm_lite.bundle.graph import Graph, Input, Node, Tensor, parse
+from rfprm_lite.bundle.manifest import File
 from rfprm_lite.bundle.open import DEMO_FOLDER, Bundle, check_files, open_bundle, read_manifest
 from rfprm_lite.errors import BundleFormatError
 from rfprm_lite.options import LoadOptions
@@ -194,8 +195,8 @@ def test_files_that_would_fill_the_memory(bundle: Path, name: str, said: str, mo
 
     monkeypatch.setattr(Path, "stat", grown)
 
-    def other(file: object) -> object:
-        return msgspec.structs.replace(file, bytes=size) if file.path == name else file  # type: ignore[attr-defined]
+    def other(file: File) -> File:
+        return msgspec.structs.replace(file, bytes=size) if file.path == name else file
 
     manifest = msgspec.structs.replace(BUNDLE.manifest, tokenizer=other(BUNDLE.manifest.tokenizer))
     variant = msgspec.structs.replace(BUNDLE.variant, files=tuple(map(other, BUNDLE.variant.files)))
