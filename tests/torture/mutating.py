@@ -104,7 +104,7 @@ def _json(random: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
     """The same JSON with other values, or without some, or with those of another file."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deep for Python's reader
         return data
     for _ in range(random.choice((1, 1, 2, 4))):
         holder, key = _some(random, value)

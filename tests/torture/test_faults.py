@@ -36,7 +36,7 @@ class Scenario:
     """A command that writes. inputs: the files that are there before. prepare: commands that are run before.
 
     stdin, stdout: names of files. leaves: whether what a killed run left stays. says: what messages name in place of
-    a file of the cache.
+    a file of the cache. once: the folder of an output that a second run refuses to write over.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Scenario:
     ledger: str | None = None
     leaves: bool = True
     says: str | None = None
+    once: str | None = None
 
 
 def traces(count: int) -> bytes:
@@ -166,6 +167,10 @@ class Place:
             yield f"rows {wrong} are recorded wrong"
 
     def _of_next_run(self, *, leaves: bool) -> Iterator[str]:
+        if self.scenario.once and (self.folder / self.scenario.once).exists():
+            if different := {name for name in differing(contents(self.folder), self.end) if not is_partial(name)}:
+                yield f"the output is there without {sorted(different)}"
+            return
         again = self.run()
         if again.code != self.scenario.code:
             yield f"the next run ends with {again.code}: {again.errors}"
@@ -306,6 +311,7 @@ EXPORT = Scenario(
     (str(CHECKPOINT), "bundle", "--recipe", "reasonflux-prm-7b", "--variants", "int8,fp32", "--traces", "1"),
     {},
     command="rfprm-export",
+    once="bundle",
 )
 
 
