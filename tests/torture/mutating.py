@@ -118,7 +118,10 @@ def _json(random: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
             holder[random.choice(TEXTS)] = holder.pop(key)
         else:
             holder[key] = _other(random, holder[key], seeds)
-    return json.dumps(value, ensure_ascii=random.random() < 0.5).encode(errors="surrogatepass")
+    try:
+        return json.dumps(value, ensure_ascii=random.random() < 0.5).encode(errors="surrogatepass")
+    except RecursionError:
+        return data
 
 
 def _some(random: random.Random, value: Any) -> tuple[Any, Any]:
@@ -153,7 +156,7 @@ def _other(random: random.Random, value: Any, seeds: Sequence[bytes]) -> Any:
         return value + random.choice((-1, 1))
     try:
         other = json.loads(random.choice(seeds))
-    except ValueError:
+    except (ValueError, RecursionError):
         return random.choice(NUMBERS)
     holder, key = _some(random, other)
     return other if holder is None else holder[key]

@@ -20,8 +20,8 @@ from mutating import mutated
 from rfprm_lite.errors import RfprmError
 from targets import TARGETS, Target
 
-SHORT_SECONDS = 0.4
-"""Of each target among the other tests."""
+SHORT, SHORT_SECONDS = 300, 0.4
+"""Of each target among the other tests: so many files, always the same ones, or fewer where time is up."""
 MOST_SECONDS = 10
 TIMES, CONSTANT = 10, 64 << 20
 """Memory that a file may take: so many times its bytes, and what the libraries take once."""
@@ -40,7 +40,7 @@ def test_files(target: Target, effort: Effort, tally: Tally, tmp_path: Path) -> 
     tally.measure("seed", str(seed))
     slowest = peak = 0.0
     end = time.monotonic() + SHORT_SECONDS
-    for i in range(effort.times(100_000, target.runs)):
+    for i in range(effort.times(len(seeds) + SHORT, target.runs)):
         data = seeds[i] if i < len(seeds) else mutated(generator, seeds)
         seconds, grown = attempt(read, data, tmp_path / "broke-it")
         slowest, peak = max(slowest, seconds), max(peak, grown)
