@@ -109,7 +109,7 @@ def _profile(
 ) -> dict[str, Any]:
     """One workload, after a warm-up that is not counted."""
     with tempfile.TemporaryDirectory() as temporary:
-        options = session_options(threads)
+        options = session_options(threads, sums_fit_16_bits=variant.sums_fit_16_bits)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(temporary) / "profile")
         session = ort.InferenceSession(folder / variant.files[0].path, options, providers=["CPUExecutionProvider"])

@@ -75,6 +75,7 @@ class VariantSpec:
         widened: The type of activations in layers that could overflow `kv_dtype`, as its arithmetic has it; None where
             none can.
         kv_layout: Where its keys and values are.
+        sums_fit_16_bits: Whether pairs of its u8 x s8 products fit 16 bits; see `quantize.integers.PAIRED`.
     """
 
     name: str
@@ -88,6 +89,7 @@ class VariantSpec:
     balanced: bool = False
     widened: Literal["float32", "bfloat16"] | None = None
     kv_layout: KVLayout = "lanes"
+    sums_fit_16_bits: bool = False
 
     def graph(
         self, architecture: Architecture, spec: ExportRecipe, head: Mapping[str, Shape], wide: Collection[int] = ()
@@ -129,6 +131,7 @@ class VariantSpec:
             made_by,
             None,
             kv_layout=self.kv_layout,
+            sums_fit_16_bits=self.sums_fit_16_bits,
         )
 
 
@@ -151,11 +154,12 @@ INT8 = VariantSpec(
     QUANTISED,
     CPU_LANES,
     (
-        "s8 weights, a scale an output channel",
+        "s8 weights, a scale an output channel, pairs whose products fit 16 bits",
         "u8 activations, a scale a token",
         "s8 embeddings, a scale a token",
     ),
     balanced=True,
+    sums_fit_16_bits=True,
 )
 FP32 = VariantSpec("fp32", "float32", "float32", ("cpu",), FloatArithmetic, Bound(needed=True, maximum=1e-4), CPU_LANES)
 FP16 = VariantSpec(

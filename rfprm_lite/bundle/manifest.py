@@ -131,6 +131,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             default.
         kv_layout: Where keys and values are: "lanes", a buffer for each segment of a run, on CPUs; or "paged", in pages
             that all segments share, on GPUs.
+        sums_fit_16_bits: Whether two neighbouring products of u8 by s8 never add up to more than 16 bits. Then the
+            fastest kernels of x86 processors without VNNI, which add them so, are exact, too.
 
     Raises:
         ValueError: If there is no file, device or lane, or if the layout is none of its devices'.
@@ -146,6 +148,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parity: Parity | None
     missed: str | None = None
     kv_layout: Literal["lanes", "paged"] = "lanes"
+    sums_fit_16_bits: bool = False
 
     def __post_init__(self) -> None:
         if not self.files or not self.devices or self.lanes < 1:

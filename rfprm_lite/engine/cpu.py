@@ -57,7 +57,7 @@ def model_name() -> str:
 
 
 def int8_products_saturate(machine: str | None = None, known: list[str] | None = None) -> bool:
-    """Whether u8 x s8 products may be wrong here, so that ONNX Runtime must take its slower u8 x u8 kernels.
+    """Whether products of u8 by s8 are added in 16 bits here, two at a time, and are wrong where that overflows.
 
     True for an x86 processor without VNNI and for one of which the system does not tell. Arm is exact.
 

@@ -88,7 +88,16 @@ class Engine:
         self.max_lanes = lanes
 
     @classmethod
-    def open(cls, graph: Path, layout: Layout, lanes: int, threads: int | None, least_readouts: int) -> Engine:
+    def open(
+        cls,
+        graph: Path,
+        layout: Layout,
+        lanes: int,
+        threads: int | None,
+        least_readouts: int,
+        *,
+        sums_fit_16_bits: bool = False,
+    ) -> Engine:
         """The engine of a graph file.
 
         Args:
@@ -97,13 +106,15 @@ class Engine:
             lanes: Lanes of the graph.
             threads: Within an operator; None for as many as this process has processors for.
             least_readouts: Rows that the last layer's attention computes at least for a lane; see `least_readouts`.
+            sums_fit_16_bits: What the manifest says of the graph's weights.
 
         Raises:
             DeviceError: If `threads` is no count.
             BundleFileError: If ONNX Runtime refuses the graph.
             BundleFormatError: If the graph is not of this layout or has other lanes.
         """
-        return cls(open_session(graph, DeviceSpec("cpu"), threads), layout, lanes, least_readouts)
+        session = open_session(graph, DeviceSpec("cpu"), threads, sums_fit_16_bits=sums_fit_16_bits)
+        return cls(session, layout, lanes, least_readouts)
 
     def new_lanes(self, count: int, capacity: int) -> KVLanes:
         """New lanes, with empty caches.

@@ -86,13 +86,16 @@ def preload() -> None:
             ort.preload_dlls()
 
 
-def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.InferenceSession:
+def open_session(
+    graph: Path, device: DeviceSpec, threads: int | None, *, sums_fit_16_bits: bool = False
+) -> ort.InferenceSession:
     """Open a session on a device.
 
     Args:
         graph: The file.
         device: Where it runs.
         threads: Within an operator; None for as many as `processors` counts.
+        sums_fit_16_bits: What the manifest says of the graph's weights.
 
     Raises:
         DeviceError: If the device can't be had.
@@ -102,7 +105,7 @@ def open_session(graph: Path, device: DeviceSpec, threads: int | None) -> ort.In
     load_onnxruntime()
     import onnxruntime as ort
 
-    options = session_options(threads)
+    options = session_options(threads, sums_fit_16_bits=sums_fit_16_bits)
     try:
         with sound_attention(ort.__version__):
             session = ort.InferenceSession(
@@ -130,11 +133,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_never_close)
 
 
-def session_options(threads: int | None) -> ort.SessionOptions:
+def session_options(threads: int | None, *, sums_fit_16_bits: bool = False) -> ort.SessionOptions:
     """The options that every session of rfprm-lite is opened with.
 
     Args:
         threads: Within an operator; None for as many as `processors` counts.
+        sums_fit_16_bits: Whether products of u8 by s8 are exact in 16 bits, too.
 
     Raises:
         DeviceError: If `threads` is not a count.
@@ -144,8 +148,8 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if int8_products_saturate():
-        # s8 weights become u8 at load: exact, but slower.
+    if int8_products_saturate() and not sums_fit_16_bits:
+        # s8 weights become u8 at load: exact, but slower, and in memory twice.
         options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise DeviceError(f"threads={threads!r}: a whole number from 1 on is needed")

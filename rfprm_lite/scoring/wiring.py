@@ -168,7 +168,8 @@ def open_engine(bundle: Bundle, threads: int | None) -> Engine:
     """The engine of a variant whose keys and values are in lanes. Raises as `Engine.open` does."""
     manifest, variant = bundle.manifest, bundle.variant
     least = least_readouts_of(manifest)
-    return Engine.open(bundle.graph, layout_of(manifest, variant), variant.lanes, threads, least)
+    layout, fit = layout_of(manifest, variant), variant.sums_fit_16_bits
+    return Engine.open(bundle.graph, layout, variant.lanes, threads, least, sums_fit_16_bits=fit)
 
 
 def least_readouts_of(manifest: Manifest) -> int:

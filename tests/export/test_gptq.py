@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_export.quantize.gptq import LEAF, with_feedback
-from rfprm_export.quantize.integers import BLOCK, LARGEST, quantise_blocks, quantise_rows, row_scales
+from rfprm_export.quantize.integers import (
+    BLOCK,
+    BYTES,
+    LARGEST,
+    LARGEST_PAIR,
+    PAIRED,
+    largest_pairs,
+    quantise_blocks,
+    quantise_rows,
+    row_scales,
+)
 from rfprm_export.quantize.round import round_to_nearest
 
 
@@ -36,21 +46,21 @@ def error(rows: np.ndarray, rounded: np.ndarray, x: np.ndarray) -> float:
 def test_values_are_in_range_and_other_rows_and_groups_do_not_matter(rows: int, columns: int, seed: int) -> None:
     x, whole = inputs(columns, seed, tokens=20), weights(rows, columns, seed)
     scales = row_scales(whole)[:, None]
-    values = feedback(x, groups=2)(whole, scales, -LARGEST, LARGEST)
+    values = feedback(x, groups=2)(whole, scales, BYTES)
     assert (values.shape, values.dtype) == (whole.shape, np.int8)
     assert np.abs(values.astype(int)).max() <= LARGEST
     first, half = rows // 2, (columns + 1) // 2  # as array_split has it
     other = whole.copy()
     other[first:] *= 100
-    assert (feedback(x, groups=2)(other, scales, -LARGEST, LARGEST)[:first] == values[:first]).all()
+    assert (feedback(x, groups=2)(other, scales, BYTES)[:first] == values[:first]).all()
     x[:, half:] = inputs(columns - half, seed + 1, tokens=20)
-    assert (feedback(x, groups=2)(whole, scales, -LARGEST, LARGEST)[:, :half] == values[:, :half]).all()
+    assert (feedback(x, groups=2)(whole, scales, BYTES)[:, :half] == values[:, :half]).all()
 
 
 @given(st.integers(1, 9), st.integers(1, 8 * LEAF), st.integers(0, 99))
 def test_inputs_that_never_occur_together_leave_each_value_to_itself(rows: int, columns: int, seed: int) -> None:
     whole = weights(rows, columns, seed)
-    given = (whole, row_scales(whole)[:, None], -LARGEST, LARGEST)
+    given = (whole, row_scales(whole)[:, None], BYTES)
     for moment in (torch.eye(columns), torch.zeros(columns, columns)):
         assert (with_feedback([moment])(*given) == round_to_nearest(*given)).all()
 
@@ -98,7 +108,33 @@ def test_it_rounds_as_the_textbook_does(columns: int) -> None:
     rows = weights(40, columns, 0)
     scales = row_scales(rows)[:, None]
     moments = x.T @ x / len(x)
-    values = with_feedback([torch.from_numpy(moments.astype(np.float32))])(rows, scales, -LARGEST, LARGEST)
+    values = with_feedback([torch.from_numpy(moments.astype(np.float32))])(rows, scales, BYTES)
     expected = textbook(rows, scales, moments)
     assert (values != expected).mean() < 0.005
-    assert (expected != round_to_nearest(rows, scales, -LARGEST, LARGEST)).mean() > 0.05
+    assert (expected != round_to_nearest(rows, scales, BYTES)).mean() > 0.05
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7, 64, 8 * LEAF + 1])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_pairs_fit_16_bits_however_feedback_moves_them(columns: int, groups: int) -> None:
+    """Groups of odd sizes, too: a pair may stand in two groups."""
+    x, rows = inputs(columns, 0), weights(50, columns, 0) * np.linspace(0.1, 30, columns, dtype=np.float32)
+    for rounding in (round_to_nearest, feedback(x, min(groups, columns))):
+        values, scales = quantise_rows(rows, rounding, PAIRED)
+        assert np.abs(values.astype(int)).max() <= LARGEST
+        assert largest_pairs(values.astype(int)).max() <= LARGEST_PAIR
+        activations = np.array([[255, 0], [0, 255], [255, 255]])
+        pairs = values[:, : columns // 2 * 2].reshape(50, -1, 2).astype(int)
+        sums = np.einsum("rpc,ac->rpa", pairs, activations)
+        assert not sums.size or np.iinfo(np.int16).min <= sums.min() <= sums.max() <= np.iinfo(np.int16).max
+        assert np.abs(values * scales[:, None] - rows).max() < np.abs(rows).max()
+
+
+def test_pairs_are_rounded_without_clipping() -> None:
+    """Their scale leaves room; of 16 bits the largest pair takes all."""
+    rows = weights(40, 2 * BLOCK, 0)
+    values, scales = quantise_rows(rows, within=PAIRED)
+    assert (np.abs(values * scales[:, None] - rows) <= scales[:, None] * 0.501).all()
+    assert largest_pairs(values.astype(int)).max() == LARGEST_PAIR
+    assert (scales >= row_scales(rows)).all()
+    assert (scales < 128 / 64 * row_scales(rows)).all()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from onnx import numpy_helper
 
 from checkpoints import ALL_LAYOUTS
 from exporting import Exported
+from rfprm_export.families.options import family_from
 from rfprm_export.parity import texts
 from rfprm_export.parity.probes import PROBES, calibration_traces, pools
-from rfprm_export.quantize.integers import SMALLEST, quantise_rows
+from rfprm_export.quantize.integers import SMALLEST, largest_pairs, quantise_rows
+from rfprm_export.quantize.round import Range
 from rfprm_export.variants import INT8, VARIANTS, Bound
 from rfprm_export.write.calibrated import calibrate
+from rfprm_export.write.variant import VariantWriter, checkpoint_blocks
 from rfprm_lite.bundle.manifest import Parity
 from rfprm_lite.text.encoding import Encoder
 
@@ -50,6 +56,34 @@ def test_quantised_rows_are_within_half_a_unit(block: np.ndarray) -> None:
     assert np.abs(values.astype(int)).max() <= 127
     assert (np.abs(values * scales[:, None] - block) <= scales[:, None] * 0.501).all()
     assert (np.abs(values).max(1) == np.where(np.abs(block).max(1) > SMALLEST, 127, 0)).all()
+
+
+@pytest.mark.parametrize("recipe", ALL_LAYOUTS)
+def test_no_pair_of_products_overflows_16_bits(exported: Get, recipe: str) -> None:
+    """Of any u8 activations, in the file that was written; and the manifest says so."""
+    made = exported(recipe).variant("int8")
+    graph = onnx.load(exported(recipe).bundle / made.variant.files[0].path).graph
+    weights = {i.name: numpy_helper.to_array(i) for i in graph.initializer if i.data_type == onnx.TensorProto.INT8}
+    multiplied = [node.input[1] for node in graph.node if "MatMulInteger" in node.op_type]
+    assert len(multiplied) >= 4
+    for name in multiplied:
+        columns = weights[name].T.astype(np.int16)
+        first, second = columns[:, 0:-1:2], columns[:, 1::2]
+        assert (255 * (np.maximum(first, 0) + np.maximum(second, 0)).max()) <= 32_767, name
+        assert (255 * (np.minimum(first, 0) + np.minimum(second, 0)).min()) >= -32_768, name
+    assert max(largest_pairs(weights[name].T.astype(int)).max() for name in multiplied) > 100  # the range is used
+    assert made.variant.sums_fit_16_bits
+
+
+def test_pairs_that_overflow_are_never_written(exported: Get, tmp_path: Path) -> None:
+    checkpoint = exported(SEVEN).reference.checkpoint
+
+    def careless(rows: np.ndarray, scales: np.ndarray, within: Range) -> np.ndarray:
+        return np.full(rows.shape, within.highest, np.int8)
+
+    spec, head = family_from(SEVEN).resolve(None, {}, ()), exported(SEVEN).reference.head
+    with VariantWriter(tmp_path, INT8, checkpoint, spec, head) as writer, pytest.raises(ValueError, match="16 bits"):
+        writer.fill_layer(0, checkpoint_blocks(checkpoint, head), lambda _weight: careless)
 
 
 def test_nothing_is_measured_on_what_was_calibrated_on() -> None:

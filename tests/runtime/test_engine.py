@@ -274,9 +274,9 @@ def test_x86_without_vnni_gets_exact_kernels(machine: str, found: list[str], sat
 
 
 def test_the_session_asks_for_exact_kernels_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
-    for saturates, expected in ((True, "1"), (False, None)):
+    for saturates, fit, expected in ((True, False, "1"), (True, True, None), (False, False, None)):
         monkeypatch.setattr("rfprm_lite.engine.session.int8_products_saturate", lambda answer=saturates: answer)
-        options = session_options(None)
+        options = session_options(None, sums_fit_16_bits=fit)
         try:
             entry = options.get_session_config_entry("session.x64quantprecision")
         except RuntimeError:  # not set

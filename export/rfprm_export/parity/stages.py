@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -88,7 +87,7 @@ def rewards(bundle: Bundle, sequences: Sequence[TokenSequence], *, by_layer: boo
 
 def _through(part: onnx.ModelProto, bundle: Bundle, states: list[Values], sequences: Sequence[TokenSequence]) -> None:
     """All sequences, in place. The part's session ends with this function: the next part has the memory."""
-    with _opened(part, bundle.graph) as session:
+    with _opened(part, bundle) as session:
         for at, sequence in enumerate(sequences):
             states[at] = _run(session, bundle.variant.lanes, states[at], sequence)
 
@@ -108,11 +107,11 @@ def _run(session: ort.InferenceSession, lanes: int, state: Values, sequence: Tok
 
 
 @contextmanager
-def _opened(part: onnx.ModelProto, graph: Path) -> Iterator[ort.InferenceSession]:
+def _opened(part: onnx.ModelProto, bundle: Bundle) -> Iterator[ort.InferenceSession]:
     """A session of a part, whose weights are in the data file beside the whole graph."""
-    path = graph.with_name(".part.onnx")
+    path = bundle.graph.with_name(".part.onnx")
     try:
         path.write_bytes(part.SerializeToString())
-        yield open_session(path, DeviceSpec("cpu"), None)
+        yield open_session(path, DeviceSpec("cpu"), None, sums_fit_16_bits=bundle.variant.sums_fit_16_bits)
     finally:
         path.unlink(missing_ok=True)

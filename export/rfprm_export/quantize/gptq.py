@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from rfprm_export.oracle.device import to_numpy
-from rfprm_export.quantize.round import Matrix, Round
+from rfprm_export.quantize.round import Matrix, Range, Round
 
 DAMPING = 0.01
 """Added to each channel's second moment, as a part of their mean."""
@@ -49,7 +49,7 @@ def with_feedback(moments: Iterable[torch.Tensor]) -> Round:
     device = factors[0].device
 
     @torch.inference_mode()
-    def round_rows(rows: Matrix, scales: Matrix, lowest: int, highest: int) -> NDArray[np.int8]:
+    def round_rows(rows: Matrix, scales: Matrix, within: Range) -> NDArray[np.int8]:
         errors = torch.from_numpy(rows.T.copy()).to(device)
         units = torch.from_numpy(scales.T.copy()).to(device).expand(len(errors), -1)
         values = torch.empty(errors.shape, dtype=torch.int8, device=device)
@@ -57,7 +57,7 @@ def with_feedback(moments: Iterable[torch.Tensor]) -> Round:
         for factor in factors:
             group = slice(start, start + len(factor))
             with _one_thread():
-                _Group(factor, errors[group], units[group], values[group], lowest, highest).round(0, len(factor))
+                _Group(factor, errors[group], units[group], values[: group.stop], within).round(0, len(factor))
             start += len(factor)
         return to_numpy(values).T
 
@@ -67,7 +67,8 @@ def with_feedback(moments: Iterable[torch.Tensor]) -> Round:
 class _Group:
     """The columns of one group while they are rounded. All arrays are [columns, rows]: a column is contiguous.
 
-    errors: W, of which each column becomes W - Q when it is rounded. feedback: what the errors so far add to a column.
+    values: of this group and all before it. errors: W, of which each column becomes W - Q when it is rounded. feedback:
+    what the errors so far add to a column.
     """
 
     def __init__(
@@ -76,12 +77,12 @@ class _Group:
         errors: torch.Tensor,
         units: torch.Tensor,
         values: torch.Tensor,
-        lowest: int,
-        highest: int,
+        within: Range,
     ) -> None:
         self._factor, self._errors, self._units, self._values = factor, errors, units, values
+        self._start = len(values) - len(errors)
         self._feedback = torch.zeros_like(errors)
-        self._range = lowest, highest
+        self._within = within
 
     def round(self, start: int, end: int) -> None:
         """Round the columns from start to end; those before start have given their feedback."""
@@ -97,8 +98,13 @@ class _Group:
     def _round_column(self, leaf: int, j: int) -> None:
         column = self._feedback[j]
         column.addmv_(self._errors[leaf:j].T, self._factor[leaf:j, j])
-        rounded = column.add_(self._errors[j]).div_(self._units[j]).round_().clamp_(*self._range)
-        self._values[j] = rounded
+        rounded = column.add_(self._errors[j]).div_(self._units[j]).round_()
+        rounded.clamp_(self._within.lowest, self._within.highest)
+        place = self._start + j
+        if self._within.pair is not None and place % 2:
+            before = self._values[place - 1].float()
+            rounded.clamp_(-self._within.pair - before, self._within.pair - before)
+        self._values[place] = rounded
         self._errors[j].addcmul_(rounded, self._units[j], value=-1)
 
 

@@ -22,7 +22,14 @@ from rfprm_export.checkpoint.tensors import BLOCK_BYTES, Checkpoint, load_json
 from rfprm_export.families.family import ExportRecipe
 from rfprm_export.graph.weights import WeightSpec
 from rfprm_export.quantize.bases import TensorBlocks
-from rfprm_export.quantize.integers import BLOCK, quantise_blocks, quantise_rows
+from rfprm_export.quantize.integers import (
+    BLOCK,
+    LARGEST_PAIR,
+    PAIRED,
+    largest_pairs,
+    quantise_blocks,
+    quantise_rows,
+)
 from rfprm_export.quantize.mixing import Block
 from rfprm_export.quantize.round import Round, round_to_nearest
 from rfprm_export.variants import VariantSpec
@@ -175,7 +182,9 @@ def _fillings(weight: WeightSpec, load: TensorBlocks, rounding: Rounding) -> Ite
     elif weight.kind == "quantised":
         whole, row = np.empty(weight.tensors[0].shape, np.int8), 0
         for source, block in sources:
-            quantised, row_scales = quantise_rows(block, rounding(source))
+            quantised, row_scales = quantise_rows(block, rounding(source), PAIRED)
+            if (largest_pairs(quantised.astype(np.int16)) > LARGEST_PAIR).any():
+                raise ValueError(f"{source} was rounded to pairs whose products overflow 16 bits")
             whole[:, row : row + len(block)] = quantised.T
             scales.append(row_scales)
             row += len(block)
