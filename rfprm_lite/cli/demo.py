@@ -24,17 +24,22 @@ def demo(as_json: bool) -> None:
     Example: rfprm demo
     """
     with reported_errors():
-        example = json.loads(EXAMPLE.read_text(encoding="utf-8"))
         prm = PRM.from_pretrained(DEMO)
-        candidates = [Trace.from_steps(steps) for steps in example["candidates"]]
-        best = prm.best_of_n(example["problem"], candidates, exhaustive=True)
+        problem, candidates = example()
+        best = prm.best_of_n(problem, candidates, exhaustive=True)
         if as_json:
-            click.echo(json.dumps({"problem": example["problem"], **best.to_dict()}))
+            click.echo(json.dumps({"problem": problem, **best.to_dict()}))
             return
         out = console()
-        out.print("[bold]problem[/bold]", plain(example["problem"]), "")
+        out.print("[bold]problem[/bold]", plain(problem), "")
         out.print(best_of_n_view(best.record()))
         out.print(
             "[dim]The bundled demo model judges grade-school arithmetic only; it is not ReasonFlux-PRM. "
             "See rfprm-export for that.[/dim]"
         )
+
+
+def example() -> tuple[str, list[Trace]]:
+    """The bundled problem and its candidates."""
+    bundled = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    return bundled["problem"], [Trace.from_steps(steps) for steps in bundled["candidates"]]

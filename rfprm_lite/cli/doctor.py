@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -21,17 +21,23 @@ from rfprm_lite.engine.processors import processors
 from rfprm_lite.engine.session import available_providers, cuda_version
 from rfprm_lite.errors import DeviceError
 
+if TYPE_CHECKING:
+    from rfprm_lite.cli.doctor_bench import Bench
+
 PACKAGES = ("rfprm-lite", "rfprm-lite-gpu", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy", "huggingface-hub")
 TWINS = (("onnxruntime", "onnxruntime-gpu"), ("rfprm-lite", "rfprm-lite-gpu"))
 """Pairs of packages with the same files, of which only one may be installed."""
 
 
 @click.command()
+@click.option(
+    "--bench", is_flag=True, help="Measure for half a minute what speed to expect, and which variant to take."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
+def doctor(bench: bool, as_json: bool) -> None:
     """Show versions, providers, CPU and GPUs, and what is wrong. Exit code 1 where something is.
 
-    Example: rfprm doctor --json
+    Example: rfprm doctor --bench
     """
     packages = {name: version for name in PACKAGES if (version := _version(name))}
     problems = package_problems(packages)
@@ -45,8 +51,9 @@ def doctor(as_json: bool) -> None:
     python, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
     logical_cpus, instructions = os.cpu_count() or 1, cpu.instructions()
     usable, l2 = processors(), l2_bytes()
-    slow = "u8 x u8, slower: this CPU's u8 x s8 products may saturate"
-    int8_kernels = slow if cpu.int8_products_saturate() else "u8 x s8"
+    in_16_bits = "u8 x s8, adding in 16 bits; u8 x u8, slower, for bundles whose sums may not fit them"
+    int8_kernels = in_16_bits if cpu.int8_products_saturate() else "u8 x s8, adding in 32 bits"
+    measured = _bench() if bench and providers else None
     if as_json:
         report = {
             "python": python,
@@ -67,7 +74,7 @@ def doctor(as_json: bool) -> None:
                 "cards": gpu.cards,
             },
             "problems": problems,
-        }
+        } | ({"bench": measured.report} if measured else {})
         click.echo(json.dumps(report))
     else:
         known = "not known on this system" if instructions is None else ", ".join(instructions) or "none of note"
@@ -92,8 +99,16 @@ def doctor(as_json: bool) -> None:
             table.add_row(f"cuda:{card['index']}", gpu_line(card))
         table.add_row("problems", "\n".join(problems) or "none found")
         console().print(table)
+        if measured:
+            console().print("", measured.shown)
     if problems:
         sys.exit(1)
+
+
+def _bench() -> Bench:
+    from rfprm_lite.cli.doctor_bench import Bench  # what it needs does not load where onnxruntime is broken
+
+    return Bench.measured()
 
 
 @dataclass(frozen=True, slots=True)
