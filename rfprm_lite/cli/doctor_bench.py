@@ -91,8 +91,10 @@ class Bench:
         expected = Table("expected seconds", *(shape.name for shape in SHAPES), box=None)
         for workload in WORKLOADS:
             for dtype in DTYPES:
-                seconds = (f"{self.predictions[workload.name, shape.name][dtype]:.1f}" for shape in SHAPES)
-                expected.add_row(f"{workload.title} tokens, {dtype}", *seconds)
+                expected.add_row(
+                    f"{workload.title} tokens, {dtype}",
+                    *(f"{self.predictions[workload.name, shape.name][dtype]:.1f}" for shape in SHAPES),
+                )
         return Group(rates, "", expected, "", self.advice)
 
     def _total(self, dtype: Dtype) -> float:
