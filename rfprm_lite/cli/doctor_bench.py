@@ -14,6 +14,8 @@ from rfprm_lite.engine.speed import SHAPES, TOKENS, WORKLOADS, Dtype, Speed, med
 from rfprm_lite.prm import PRM
 
 DTYPES: tuple[Dtype, ...] = ("int8", "fp32")
+OFF: dict[Dtype, float] = {"int8": 0.04, "fp32": 0.19}
+"""How far predictions were off at most, of six layers of the 0.5B (bench/log/2026-11-27-pairs-fit-16-bits.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Bench:
                 {"workload": workload, "shape": shape, **seconds}
                 for (workload, shape), seconds in self.predictions.items()
             ],
+            "predictions_were_off_by": OFF,
             "variant": self.variant,
             "advice": self.advice,
         }
@@ -95,7 +98,9 @@ class Bench:
                     f"{workload.title} tokens, {dtype}",
                     *(f"{self.predictions[workload.name, shape.name][dtype]:.1f}" for shape in SHAPES),
                 )
-        return Group(rates, "", expected, "", self.advice)
+        off = ", ".join(f"{most:.0%} in {dtype}" for dtype, most in OFF.items())
+        told = f"where it was compared, on six layers of the 0.5B, a prediction was off by at most {off}"
+        return Group(rates, "", expected, "", told, self.advice)
 
     def _total(self, dtype: Dtype) -> float:
         return sum(seconds[dtype] for seconds in self.predictions.values())
