@@ -87,12 +87,12 @@ def preload() -> None:
 
 
 def open_session(
-    graph: Path, device: DeviceSpec, threads: int | None, *, sums_fit_16_bits: bool = False
+    graph: Path | bytes, device: DeviceSpec, threads: int | None, *, sums_fit_16_bits: bool = False
 ) -> ort.InferenceSession:
     """Open a session on a device.
 
     Args:
-        graph: The file.
+        graph: The file, or what would be in it.
         device: Where it runs.
         threads: Within an operator; None for as many as `processors` counts.
         sums_fit_16_bits: What the manifest says of the graph's weights.
@@ -108,11 +108,13 @@ def open_session(
     options = session_options(threads, sums_fit_16_bits=sums_fit_16_bits)
     try:
         with sound_attention(ort.__version__):
+            source = graph if isinstance(graph, bytes) else str(graph)
             session = ort.InferenceSession(
-                str(graph), options, providers=_providers(device), disabled_optimizers=UNUSED_OPTIMIZERS
+                source, options, providers=_providers(device), disabled_optimizers=UNUSED_OPTIMIZERS
             )
     except Exception as error:  # ONNX Runtime's own errors have no common base but Exception
-        raise BundleFileError(f"ONNX Runtime can't load {graph}: {error}") from error
+        name = graph if isinstance(graph, Path) else "a graph in memory"
+        raise BundleFileError(f"ONNX Runtime can't load {name}: {error}") from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError(
             "device='cuda' was asked for, but ONNX Runtime could not start its CUDA provider (its log says why; "

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from rfprm_lite.device import DeviceSpec
 from rfprm_lite.engine.onnx_bytes import GraphBytes
-from rfprm_lite.engine.session import session_options
+from rfprm_lite.engine.session import open_session
 
 MICROSOFT = "com.microsoft"
 SECONDS = 1.0
@@ -123,7 +123,7 @@ class Speed:
         """Measure.
 
         Args:
-            threads: Within an operator; None for one a physical core.
+            threads: Within an operator; None for as many as a `PRM` takes.
         """
         operations = 2 * float(np.prod(PRODUCT))
         products: dict[Dtype, float] = {
@@ -276,8 +276,7 @@ def _attention(shape: Shape, tokens: int, past: int) -> Timed:
 
 def _seconds(timed: Timed, threads: int | None) -> float:
     """The median of a call."""
-    options = session_options(threads, sums_fit_16_bits=True)
-    session = ort.InferenceSession(timed.model, options, providers=["CPUExecutionProvider"])
+    session = open_session(timed.model, DeviceSpec("cpu"), threads, sums_fit_16_bits=True)
     return median_seconds(lambda: session.run(None, timed.feeds))
 
 
