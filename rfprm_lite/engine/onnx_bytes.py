@@ -38,9 +38,17 @@ class GraphBytes:
         """Add a node with one output; returns its name."""
         return self.ops(kind, inputs, 1, domain, **attributes)[0]
 
-    def ops(self, kind: str, inputs: Sequence[str], outputs: int, domain: str = "", **attributes: float) -> list[str]:
-        """Add a node; returns the names of its outputs."""
-        names = [self._name() for _ in range(outputs)]
+    def ops(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        outputs: int,
+        domain: str = "",
+        unused: Sequence[int] = (),
+        **attributes: float,
+    ) -> list[str]:
+        """Add a node; returns the names of its outputs, empty for those that are not used."""
+        names = ["" if i in unused else self._name() for i in range(outputs)]
         body = b"".join(_field(1, name) for name in inputs) + b"".join(_field(2, name) for name in names)
         body += _field(4, kind) + b"".join(_attribute(*item) for item in attributes.items()) + _field(7, domain)
         self._parts.append(_field(1, body))

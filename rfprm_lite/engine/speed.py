@@ -164,16 +164,15 @@ class Timed:
 
 def layer(dtype: Dtype, shape: Shape) -> Timed:
     """Make a layer without its attention: the queries go on as if they were what is attended."""
-    g = GraphBytes()
+    g, draw = GraphBytes(), np.random.default_rng(1)
     typed = ("float32", (TOKENS, shape.hidden))
     after = _int8_layer(g, shape) if dtype == "int8" else _fp32_layer(g, shape)
-    return Timed(
-        g.model({"x": typed}, {after: typed}), {"x": np.random.default_rng(1).standard_normal(typed[1], np.float32)}
-    )
+    model = g.model({"stream": typed, "added": typed}, dict.fromkeys(after, typed))
+    return Timed(model, {name: draw.standard_normal(typed[1], np.float32) for name in ("stream", "added")})
 
 
-def _int8_layer(g: GraphBytes, shape: Shape) -> str:
-    """As rfprm_export.graph has it."""
+def _int8_layer(g: GraphBytes, shape: Shape) -> tuple[str, str]:
+    """As rfprm_export.graph has it: the residual stream, and what is still to be added to it."""
     draw, ones = np.random.default_rng(0), g.constant(np.ones(shape.hidden, np.float32))
     one, zero, axis = (g.constant(np.array(*value)) for value in ((1, np.float32), (128, np.uint8), ([1], np.int64)))
 
@@ -194,33 +193,39 @@ def _int8_layer(g: GraphBytes, shape: Shape) -> str:
         scales = g.constant(np.full(outputs, 1 / features, np.float32))
         return g.op("MatMulIntegerToFloat", [values, weight, one, scales, zero], MICROSOFT)
 
-    values, scale = operand(mixed(_norm(g, "x", ones), shape.hidden))
+    normed, stream = _norm(g, "stream", "added", ones)
+    values, scale = operand(mixed(normed, shape.hidden))
     attended = g.op("Mul", [product(values, shape.hidden, shape.attended), scale])
     values, scale = operand(_queries(g, shape, attended))
-    stream = g.op("Add", ["x", g.op("Mul", [product(values, shape.queries, shape.hidden), scale])])
-    values, scale = operand(mixed(_norm(g, stream, ones), shape.hidden))
+    added = g.op("Mul", [product(values, shape.queries, shape.hidden), scale])
+    normed, stream = _norm(g, stream, added, ones)
+    values, scale = operand(mixed(normed, shape.hidden))
     gate = g.op("Mul", [product(values, shape.hidden, shape.inner), scale])
     inner = _gated(g, gate, product(values, shape.hidden, shape.inner))
     values, pending = operand(mixed(inner, shape.inner))
     scale = g.op("Mul", [pending, scale])
-    return g.op("Add", [stream, g.op("Mul", [product(values, shape.inner, shape.hidden), scale])])
+    return stream, g.op("Mul", [product(values, shape.inner, shape.hidden), scale])
 
 
-def _fp32_layer(g: GraphBytes, shape: Shape) -> str:
+def _fp32_layer(g: GraphBytes, shape: Shape) -> tuple[str, str]:
     draw, ones = np.random.default_rng(0), g.constant(np.ones(shape.hidden, np.float32))
 
     def product(x: str, features: int, outputs: int) -> str:
         return g.op("Gemm", [x, g.constant(draw.standard_normal((outputs, features), np.float32))], transB=1)
 
-    attended = product(_norm(g, "x", ones), shape.hidden, shape.attended)
-    stream = g.op("Add", ["x", product(_queries(g, shape, attended), shape.queries, shape.hidden)])
-    normed = _norm(g, stream, ones)
+    normed, stream = _norm(g, "stream", "added", ones)
+    attended = product(normed, shape.hidden, shape.attended)
+    added = product(_queries(g, shape, attended), shape.queries, shape.hidden)
+    normed, stream = _norm(g, stream, added, ones)
     gate, up = (product(normed, shape.hidden, shape.inner) for _ in range(2))
-    return g.op("Add", [stream, product(_gated(g, gate, up), shape.inner, shape.hidden)])
+    return stream, product(_gated(g, gate, up), shape.inner, shape.hidden)
 
 
-def _norm(g: GraphBytes, x: str, weight: str) -> str:
-    return g.op("SimplifiedLayerNormalization", [x, weight], axis=-1, epsilon=1e-6)
+def _norm(g: GraphBytes, stream: str, added: str, weight: str) -> tuple[str, str]:
+    """The norm of the stream with what is added to it, and the new stream."""
+    inputs = [stream, added, weight]
+    normed, *_, after = g.ops("SkipSimplifiedLayerNormalization", inputs, 4, MICROSOFT, unused=(1, 2), epsilon=1e-6)
+    return normed, after
 
 
 def _gated(g: GraphBytes, gate: str, up: str) -> str:
