@@ -36,7 +36,7 @@ class GraphBytes:
 
     def op(self, kind: str, inputs: Sequence[str], domain: str = "", **attributes: float) -> str:
         """Add a node with one output; returns its name."""
-        return self.ops(kind, inputs, 1, domain, **attributes)[0]
+        return self.ops(kind, inputs, 1, domain, (), **attributes)[0]
 
     def ops(
         self,
