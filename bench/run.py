@@ -25,7 +25,7 @@ import models
 import roofline
 from contender import ENTRIES, GROWTH, Entry, ModelPaths, can_load
 from measure import Compared, Contest, convert
-from processes import make_environment, python_of
+from processes import InstallError, make_environment, python_of
 from rfprm_lite.bundle import manifest as manifests
 from workloads import QUICK, SERIES, WORKLOADS, Series, Workload
 
@@ -77,8 +77,7 @@ def main(
         names, series, profile = tuple(known), () if quick else tuple(SERIES), not quick
     entries = [entry for entry in ENTRIES if not chosen or entry.name in chosen]
     if install:
-        for entry in entries:
-            make_environment(entry, cache)
+        _install(entries, cache)
     paths = models.prepare("demo" if quick else model, cache)
     for entry in entries:
         if not can_load(entry, paths):
@@ -184,8 +183,17 @@ def table(compared: Compared) -> Table:
     return shown
 
 
+def _install(entries: Sequence[Entry], cache: Path) -> None:
+    """Make the environments; a line on stderr for each that can't be made."""
+    for environment in dict.fromkeys(entry.environment for entry in entries if entry.environment):
+        try:
+            make_environment(environment, cache)
+        except InstallError as error:
+            click.echo(f"can't install {environment.name}: {error}", err=True)
+
+
 def _environments(entries: Sequence[Entry], cache: Path) -> list[tuple[str, Path]]:
-    found = {entry.environment: python_of(entry, cache) for entry in entries if entry.environment}
+    found = {entry.environment.name: python_of(entry, cache) for entry in entries if entry.environment}
     return [(name, python) for name, python in found.items() if python]
 
 

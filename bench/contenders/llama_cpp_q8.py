@@ -1,126 +1,42 @@
-"""llama.cpp with Q8_0 weights through llama-cpp-python; the prefix that a call shares stays in the cache.
-
-llama.cpp multiplies every hidden state that it returns by the LM head. It is given a vocabulary of TOKENS tokens and
-the embeddings themselves in place of ids, which makes that product vanish. The PRM's head is in numpy.
-"""
+"""llama.cpp with Q8_0 weights through llama-cpp-python; the prefix that a call shares stays in the cache."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 from pathlib import Path
+from typing import Any
 
-import gguf
-import llama_cpp as lib
-import numpy as np
+import llama_cpp
 
-from contender import ModelPaths, Rewards
-from contenders.numpy_head import NumpyHead, read_checkpoint
-from workloads import Sequence, shared_length
-
-CHUNK = 512
-TOKENS = 32
+from contenders.gguf_q8 import CHUNK, GgufContender
 
 
-class LlamaCpp:
-    def load(self, model: ModelPaths, threads: int) -> None:
-        folder = Path(model.converted) / "llama-cpp"
-        if not (folder / "q8_0.gguf").exists():
-            convert(model, folder)
-        self._embeddings = np.load(folder / "embeddings.npy", mmap_mode="r")
-        self._head = NumpyHead(model)
+class LlamaCpp(GgufContender):
+    lib = llama_cpp
+
+    def open(self, path: Path, threads: int) -> None:
         self._threads = threads
-        lib.llama_log_set(_SILENT, ctypes.c_void_p(0))
-        lib.llama_backend_init()
-        parameters = lib.llama_model_default_params()
-        self._model = lib.llama_model_load_from_file(str(folder / "q8_0.gguf").encode(), parameters)
-        self._context, self._capacity = None, 0
+        llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        self._context = None
 
-    def score(self, call: list[Sequence]) -> tuple[Rewards, int]:
-        self._reserve(max(len(sequence.ids) for sequence in call))
-        memory = lib.llama_get_memory(self._context)
-        lib.llama_memory_clear(memory, False)
-        first = call[0].ids
-        shared = min((shared_length(first, other.ids) for other in call[1:]), default=0)
-        prefix = self._run(first[:shared], 0)
-        rewards: Rewards = []
-        for sequence in call:
-            lib.llama_memory_seq_rm(memory, 0, shared, -1)
-            own = self._run(sequence.ids[shared:], shared)
-            rewards.append(self._head.rewards(_read(prefix, own, shared, sequence.reads)))
-        return rewards, shared + sum(len(s.ids) - shared for s in call)
-
-    def _reserve(self, tokens: int) -> None:
-        """A context for at least so many tokens."""
-        if tokens <= self._capacity:
-            return
+    def reserve(self, tokens: int) -> None:
         if self._context is not None:
-            lib.llama_free(self._context)
-        parameters = lib.llama_context_default_params()
+            llama_cpp.llama_free(self._context)
+        parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = tokens, CHUNK, CHUNK
         parameters.n_threads = parameters.n_threads_batch = self._threads
-        parameters.embeddings, parameters.pooling_type = True, lib.LLAMA_POOLING_TYPE_NONE
-        self._context, self._capacity = lib.llama_init_from_model(self._model, parameters), tokens
+        parameters.embeddings, parameters.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_NONE
+        self._context = llama_cpp.llama_init_from_model(self._model, parameters)
 
-    def _run(self, ids: list[int], past: int) -> np.ndarray:
-        """Hidden states of `ids` on top of the cache: [tokens, hidden_size]."""
-        width = self._embeddings.shape[1]
-        found = [np.empty((0, width), np.float32)]
-        for at in range(0, len(ids), CHUNK):
-            rows = np.ascontiguousarray(self._embeddings[ids[at : at + CHUNK]])
-            batch = lib.llama_batch_init(len(rows), width, 1)
-            ctypes.memmove(batch.embd, rows.ctypes.data, rows.nbytes)
-            batch.n_tokens = len(rows)
-            for i in range(len(rows)):
-                batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = past + at + i, 1, 0, 1
-            if lib.llama_decode(self._context, batch):
-                raise RuntimeError("llama_decode failed")
-            states = lib.llama_get_embeddings(self._context)
-            found.append(np.ctypeslib.as_array(states, (len(rows), width)).copy())
-            lib.llama_batch_free(batch)
-        return np.concatenate(found)
+    def roll_back(self, tokens: int) -> None:
+        llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(self._context), 0, tokens, -1)
+
+    def decode(self, batch: Any) -> Any:
+        return None if llama_cpp.llama_decode(self._context, batch) else llama_cpp.llama_get_embeddings(self._context)
 
 
-def _read(prefix: np.ndarray, own: np.ndarray, shared: int, reads: list[int]) -> np.ndarray:
-    return np.stack([prefix[r] if r < shared else own[r - shared] for r in reads])
-
-
-@lib.llama_log_callback
+@llama_cpp.llama_log_callback
 def _SILENT(level: int, text: bytes, data: ctypes.c_void_p) -> None:  # noqa: N802
     pass
-
-
-def convert(model: ModelPaths, folder: Path) -> None:
-    """embeddings.npy and q8_0.gguf."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads((Path(model.checkpoint) / "config.json").read_text(encoding="utf-8"))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, config["num_hidden_layers"])
-    writer = gguf.GGUFWriter(folder / "q8_0.gguf.partial", "qwen2")
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    rope = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
-    writer.add_rope_freq_base(rope)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_tokenizer_model("none")
-    writer.add_vocab_size(TOKENS)
-    for name, value in read_checkpoint(model):
-        if name == "model.embed_tokens.weight":
-            np.save(folder / "embeddings.npy", value)
-            value = value[:TOKENS]
-        own = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if own is None or name.startswith(("score.", "lm_head.")):
-            continue
-        if value.ndim == 1:
-            writer.add_tensor(own, value)
-        else:
-            quantised = gguf.quants.quantize(value, gguf.GGMLQuantizationType.Q8_0)
-            writer.add_tensor(own, quantised, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    (folder / "q8_0.gguf.partial").rename(folder / "q8_0.gguf")

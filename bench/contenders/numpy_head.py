@@ -21,8 +21,11 @@ class NumpyHead:
 
     def rewards(self, hidden: np.ndarray) -> list[float]:
         """hidden: [num_read, hidden_size]."""
-        inner = np.maximum(hidden @ self._tensors["score.0.weight"].T + self._tensors["score.0.bias"], 0)
-        logits = inner @ self._tensors["score.2.weight"].T + self._tensors["score.2.bias"]
+        return self.behind_first_layer(hidden @ self._tensors["score.0.weight"].T + self._tensors["score.0.bias"])
+
+    def behind_first_layer(self, inner: np.ndarray) -> list[float]:
+        """inner: what the head's first layer gives, [num_read, hidden_size]."""
+        logits = np.maximum(inner, 0) @ self._tensors["score.2.weight"].T + self._tensors["score.2.bias"]
         exponents = np.exp(logits - logits.max(-1, keepdims=True))
         return [float(p) for p in exponents[:, 1] / exponents.sum(-1)]
 

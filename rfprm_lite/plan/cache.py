@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,11 @@ class BlockSlice(Generic[B]):
 
 def within(slices: Sequence[BlockSlice[B]], start: int, end: int) -> list[BlockSlice[B]]:
     """The parts of consecutive slices that are in [start, end)."""
-    return [one.clipped(start, end) for one in slices if max(one.start, start) < min(one.end, end)]
+    if start >= end:
+        return []
+    first = bisect_right(slices, start, key=lambda one: one.end)
+    last = bisect_left(slices, end, key=lambda one: one.start)
+    return [one.clipped(start, end) for one in slices[first:last]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,10 @@ class Match(Generic[B]):
     length: int
     slices: Sequence[BlockSlice[B]]
     rewards: Mapping[int, float]
+
+
+Place = weakref.ref[Any]
+"""Where tokens are kept, while they are: the tokens behind them need not be looked up from the beginning."""
 
 
 class Store(Protocol[B]):
@@ -71,8 +80,13 @@ class Store(Protocol[B]):
     def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
         """The longest prefix of `ids` that is kept with a reward at every position of `read_at` in it."""
 
-    def insert(self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float]) -> None:
-        """Keep tokens [new.start, new.end), the last of `ids`, and the rewards among them."""
+    def insert(
+        self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float], *, behind: Place | None = None
+    ) -> Place | None:
+        """Keep tokens [new.start, new.end), the last of `ids`, and the rewards among them.
+
+        behind: What the insertion of the tokens just before them gave, of the same sequence.
+        """
 
 
 class _Branch(Generic[B]):
@@ -114,26 +128,50 @@ class _Node(_Branch[B]):
 
 
 class _Pool(Generic[B]):
-    """Nodes by their last use, and their bytes. A parent is used after its children: the first has none in the pool."""
+    """Nodes by their last use, and their bytes. A use of a node is one of all before it, which so outlast it.
+
+    Attributes:
+        nodes: Each with the number of its children in this pool.
+        nbytes: Bytes of all.
+    """
 
     def __init__(self) -> None:
-        self.nodes: OrderedDict[_Node[B], None] = OrderedDict()
+        self.nodes: dict[_Node[B], int] = {}
         self.nbytes = 0
+        self._order: OrderedDict[_Node[B], None] = OrderedDict()  # by their own last use; but see `oldest`
 
     def add(self, node: _Node[B]) -> None:
-        self.nodes[node] = None
+        self.nodes[node] = sum(child in self.nodes for child in node.children.values())
         self.nbytes += node.nbytes
+        self._order[node] = None
+        if isinstance(node.parent, _Node) and node.parent in self.nodes:
+            self.nodes[node.parent] += 1
 
     def remove(self, node: _Node[B]) -> None:
+        was_oldest = next(iter(self._order)) is node
         del self.nodes[node]
         self.nbytes -= node.nbytes
+        self._order.pop(node, None)
+        parent = node.parent
+        if isinstance(parent, _Node) and parent in self.nodes:
+            self.nodes[parent] -= 1
+            if not self.nodes[parent] and parent not in self._order:
+                self._order[parent] = None
+                self._order.move_to_end(parent, last=not was_oldest)
 
     def use(self, node: _Node[B]) -> None:
-        self.nodes.move_to_end(node)
+        self._order[node] = None
+        self._order.move_to_end(node)
 
-    @property
     def oldest(self) -> _Node[B]:
-        return next(iter(self.nodes))
+        """The least recently used node, which has no child here.
+
+        A node with children is older than they are by its own last use alone: it leaves the order here, and comes back
+        in the place of its last child.
+        """
+        while self.nodes[node := next(iter(self._order))]:
+            del self._order[node]
+        return node
 
 
 class PrefixCache(Generic[B]):
@@ -202,7 +240,7 @@ class PrefixCache(Generic[B]):
                 self._idle.clear()
                 wanted = max(0, self._pinned.nbytes - missing)
                 while self._pinned.nbytes > wanted:
-                    self._move(self._pinned.oldest, set())
+                    self._move(self._pinned.oldest(), set())
                 self._evict(0)
 
     def lease(self) -> Lease[B]:
@@ -248,8 +286,14 @@ class PrefixCache(Generic[B]):
         return Match(length, within(slices, 0, length), {at: r for at, r in known.items() if at < length})
 
     def insert(
-        self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float], lease: int | None = None
-    ) -> None:
+        self,
+        ids: NDArray[np.int64],
+        new: BlockSlice[B],
+        rewards: Mapping[int, float],
+        lease: int | None = None,
+        *,
+        behind: Place | None = None,
+    ) -> Place | None:
         """Keep the KV of tokens [new.start, new.end), the last of `ids`, and the rewards among them.
 
         What is kept already stays. Where the tokens before `new.start` are not kept, neither are these.
@@ -259,13 +303,17 @@ class PrefixCache(Generic[B]):
             new: The tokens to keep, with their block.
             rewards: Rewards by their positions in the sequence.
             lease: The number of the lease that pins them; without one they fall under the cache's capacity.
+            behind: What the insertion of the tokens just before `new.start` gave, of the same sequence.
+
+        Returns:
+            Where the tokens are kept now; None where nothing is.
         """
         if not self.enabled and lease is None:
-            return
+            return None
         with self._lock:
             self._settle()
-            last, length = self._root, 0
-            for node, shared in self._path(ids):
+            last, length = self._end(behind, new.start)
+            for node, shared in self._path(ids, last, length):
                 node.rewards |= {at: r for at, r in rewards.items() if length <= at < length + shared}
                 last, length = node, length + shared
             if new.start <= length < new.end:
@@ -278,6 +326,7 @@ class PrefixCache(Generic[B]):
             self._use(last, lease)
             self._lift()
             self._evict(self._capacity)
+            return weakref.ref(last)
 
     def end_lease(self, lease: int) -> None:
         """Lift all pins of a lease: now, or at the cache's next use if it is in use.
@@ -309,9 +358,18 @@ class PrefixCache(Generic[B]):
             lanes, _ = self._idle.pop(lease, (None, 0))
             return lanes
 
-    def _path(self, ids: NDArray[np.int64]) -> Iterator[tuple[_Node[B], int]]:
-        """The nodes that `ids` pass through, and how many of each one's tokens they share."""
-        branch, at = self._root, 0
+    def _end(self, place: Place | None, at: int) -> tuple[_Branch[B], int]:
+        """The node of a place where tokens up to `at` are kept, and `at`; the root and 0 where they are no longer."""
+        node = None if place is None else place()
+        if isinstance(node, _Node) and node.kept.end == at and node in self._pool(node).nodes:
+            return node, at
+        return self._root, 0
+
+    def _path(
+        self, ids: NDArray[np.int64], branch: _Branch[B] | None = None, at: int = 0
+    ) -> Iterator[tuple[_Node[B], int]]:
+        """The nodes that `ids` pass through behind a branching at `at`, and how many of each one's tokens they share."""
+        branch = branch or self._root
         while at < len(ids) and (node := branch.children.get(int(ids[at]))) is not None:
             shared = shared_length(node.ids, ids[at:])
             yield node, shared
@@ -349,18 +407,22 @@ class PrefixCache(Generic[B]):
 
     def _use(self, node: _Branch[B], lease: int | None) -> None:
         """A node and all before it are used, and pinned if there is a lease."""
-        while isinstance(node, _Node):
-            if lease is not None and lease not in node.leases:
-                self._move(node, node.leases | {lease})
-            self._pool(node).use(node)
-            node = node.parent
+        if not isinstance(node, _Node):
+            return
+        unpinned: _Branch[B] = node
+        while lease is not None and isinstance(unpinned, _Node) and lease not in unpinned.leases:
+            self._move(unpinned, unpinned.leases | {lease})
+            unpinned = unpinned.parent  # one that has the lease stands below such ones alone
+        self._pool(node).use(node)
 
     def _move(self, node: _Node[B], leases: set[int]) -> None:
-        """Change which leases pin a node, and with that its pool, where it counts as just used.
-
-        Its ancestors are moved after it, or stay behind it in use, so that no pool drops a node before its children.
-        """
-        self._pool(node).remove(node)
+        """Change which leases pin a node, and with that its pool, where it counts as just used."""
+        before = self._pool(node)
+        if bool(leases) == bool(node.leases):
+            node.leases = leases
+            before.use(node)
+            return
+        before.remove(node)
         node.leases = leases
         self._pool(node).add(node)
 
@@ -388,11 +450,11 @@ class PrefixCache(Generic[B]):
         while self._idle and self._pinned.nbytes + self._idle_bytes > self._pin_room:
             self._idle.popitem(last=False)
         while self._pinned.nbytes > self._pin_room:
-            self._move(self._pinned.oldest, set())
+            self._move(self._pinned.oldest(), set())
 
     def _evict(self, most: int) -> None:
         while self._free.nbytes > most:
-            oldest = self._free.oldest
+            oldest = self._free.oldest()
             self._free.remove(oldest)
             del oldest.parent.children[int(oldest.ids[0])]
 
@@ -420,9 +482,11 @@ class Lease(Generic[B]):
         """The longest kept prefix, pinned; see `PrefixCache.match`."""
         return self._cache.match(ids, read_at, self._number)
 
-    def insert(self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float]) -> None:
+    def insert(
+        self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float], *, behind: Place | None = None
+    ) -> Place | None:
         """Keep tokens, pinned; see `PrefixCache.insert`."""
-        self._cache.insert(ids, new, rewards, self._number)
+        return self._cache.insert(ids, new, rewards, self._number, behind=behind)
 
     def leave_lanes(self, lanes: Any, nbytes: int) -> None:
         """Leave lanes for the lease's next call; see `PrefixCache.leave_lanes`. They must not hold the lease."""

@@ -17,16 +17,16 @@ Three invariants hold between runs:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_lite.plan.budget import RunBudget
-from rfprm_lite.plan.cache import BlockSlice, Store, within
+from rfprm_lite.plan.cache import BlockSlice, Place, Store, within
 from rfprm_lite.plan.packing import Packing
 from rfprm_lite.plan.ports import C, Chunk
 from rfprm_lite.plan.sequence import Rewards, SequenceRewards, TokenSequence
@@ -64,6 +64,8 @@ class _SegmentState:
         slices: KV of its own tokens that others need, consecutive.
         needed: Where the last segment that is not finished branches off.
         waiting: Segments that branch off and are not finished, with all that branches off them.
+        branches: Segments that branch off and can't begin yet, in the plan's order: the first to begin is the last.
+        place: Where the store put the last tokens that it was given.
     """
 
     segment: Segment
@@ -74,6 +76,8 @@ class _SegmentState:
     slices: list[BlockSlice[Any]]
     needed: int = 0
     waiting: int = 0
+    branches: list[int] = field(default_factory=list)
+    place: Place | None = None
 
     @property
     def done(self) -> bool:
@@ -88,7 +92,8 @@ class Schedule(Generic[C]):
         self._store = store
         self._budget = budget
         self._states = [_state(segment, sequences[segment.sequence], store) for segment in plan.segments]
-        self._open = [i for i, state in enumerate(self._states) if not state.done]
+        self._num_open = sum(not state.done for state in self._states)
+        self._ready: list[int] = []  # in no lane and with a computed past, in the plan's order
         self._lanes: Sequence[Lane[C]] = ()
         self._packing = Packing(0)
         self._run: list[tuple[int, Chunk]] = []
@@ -99,11 +104,17 @@ class Schedule(Generic[C]):
                 parent.waiting += 1
             elif state.done and not state.waiting:
                 state.slices.clear()
+        for i, state in enumerate(self._states):
+            if state.segment.parent is not None:
+                self._states[state.segment.parent].branches.append(i)
+        for i, state in enumerate(self._states):
+            if state.segment.parent is None:
+                self._reach(i)
 
     @property
     def num_open(self) -> int:
         """Segments that are not finished. More lanes than that are of no use."""
-        return len(self._open)
+        return self._num_open
 
     def start(self, lanes: Sequence[Lane[C]], packing: Packing) -> None:
         """Take the lanes of the call. Tokens of the store that they hold already are not copied again.
@@ -121,7 +132,8 @@ class Schedule(Generic[C]):
         """The chunks of the next run, at most one a lane; none when all is done."""
         self._run = []
         tokens, scores = self._budget.chunk_tokens, self._budget.read_scores
-        for i in self._ready():
+        under_way = sorted(lane.segment for lane in self._lanes if lane.segment is not None)
+        for i in (*under_way, *self._ready[: len(self._lanes)]):
             ids, read_at = _next_chunk(self._states[i], tokens, scores)
             of_chunk = self._budget.scores(len(read_at), self._states[i].at + len(ids))
             if self._run and of_chunk > scores:
@@ -129,7 +141,6 @@ class Schedule(Generic[C]):
             lane = self._lane_of(i, alone=not self._run)
             if lane is None:
                 break
-            self._load(lane, i)
             self._run.append((i, Chunk(lane.index, ids, read_at)))
             tokens -= len(ids)
             scores -= of_chunk
@@ -141,7 +152,6 @@ class Schedule(Generic[C]):
         """Take the results of the run: the rewards of each chunk."""
         for (i, chunk), of_chunk in zip(self._run, rewards, strict=True):
             self._advance(self._lanes[chunk.lane], i, chunk, of_chunk)
-        self._open = [i for i in self._open if not self._states[i].done]
 
     def results(self) -> list[SequenceRewards]:
         """The rewards of each sequence, when all is done."""
@@ -153,29 +163,27 @@ class Schedule(Generic[C]):
             for readouts, tokens in zip(self._plan.readouts, computed, strict=True)
         ]
 
-    def _ready(self) -> list[int]:
-        """Open segments whose past is computed: those in a lane first, then others in the plan's order.
+    def _reach(self, i: int) -> None:
+        """All tokens before segment i are computed.
 
-        There are at most as many others as lanes.
+        Then those before a segment that branches off from its computed part are, too. A segment may be done from the
+        store before its past is: its parent has a read-out that the store has not.
         """
-        under_way = [lane.segment for lane in self._lanes if lane.segment is not None]
-        others = (i for i in self._open if i not in under_way and self._has_past(i))
-        return [*sorted(under_way), *islice(others, len(self._lanes))]
+        reached = [i]
+        while reached:
+            i = reached.pop()
+            if not self._states[i].done:
+                insort(self._ready, i)
+            reached += self._begun(i)
 
-    def _has_past(self, i: int) -> bool:
-        """Whether all tokens before the segment are computed.
-
-        All ancestors are asked: a parent may be done, from the store, before its own parent is, which has a read-out
-        that the store has not.
-        """
-        while (parent := self._states[i].segment.parent) is not None:
-            if self._states[parent].at < self._states[i].segment.start:
-                return False
-            i = parent
-        return True
+    def _begun(self, i: int) -> Iterator[int]:
+        """The segments that branch off from what is computed of segment i, each once. The last of the plan is first."""
+        state = self._states[i]
+        while state.branches and self._states[state.branches[-1]].segment.start <= state.at:
+            yield state.branches.pop()
 
     def _lane_of(self, i: int, *, alone: bool) -> Lane[C] | None:
-        """The lane that is at the segment, or the free one that holds most of its past.
+        """The lane that is at the segment, or the free one that holds most of its past, and now all of it.
 
         None if all are busy, or if copying the past would cost more than the runs that it saves. How many that are is
         an estimate: if all open segments had a lane of their own now, they would take one run in place of one each, and
@@ -188,38 +196,38 @@ class Schedule(Generic[C]):
         for lane in self._lanes:
             if lane.segment == i:
                 return lane
-        free = [lane for lane in self._lanes if lane.segment is None]
         past = self._past(i)
-        best = max(free, key=lambda lane: shared_length(lane.ids, past), default=None)
+        free = ((shared_length(lane.ids, past), lane) for lane in self._lanes if lane.segment is None)
+        held, best = max(free, key=lambda pair: pair[0], default=(0, None))
         if best is None:
             return None
-        copied = len(past) - shared_length(best.ids, past)
-        if not alone and not self._packing.pays(copied, 1 + len(self._open) // len(self._lanes)):
+        if not alone and not self._packing.pays(len(past) - held, 1 + self._num_open // len(self._lanes)):
             return None
         best.segment = i
+        del self._ready[bisect_left(self._ready, i)]
+        self._load(best, i, held)
         return best
 
     def _past(self, i: int) -> NDArray[np.int64]:
         """The tokens before the segment's next one."""
         return self._states[i].ids[: self._states[i].at]
 
-    def _load(self, lane: Lane[C], i: int) -> None:
-        """Make the lane hold all before the segment's next token."""
+    def _load(self, lane: Lane[C], i: int, held: int) -> None:
+        """Make the lane hold all before the segment's next token, of which it holds the first `held` tokens."""
         past = self._past(i)
-        at = shared_length(lane.ids, past)
-        lane.ids = past[:at]  # first: an interrupt may leave the cache longer than what is known of it, never shorter
-        lane.cache.trim(at)
-        for ancestor, end in self._path(i):
+        lane.ids = past[:held]  # first: an interrupt may leave the cache longer than what is known of it, never shorter
+        lane.cache.trim(held)
+        for ancestor, end in self._path(i, held):
             state = self._states[ancestor]
-            for kept in within(state.slices, max(at, state.segment.start), end):
+            for kept in within(state.slices, max(held, state.segment.start), end):
                 lane.cache.restore(kept.block, kept.offset, kept.offset + kept.end - kept.start)
         lane.ids = past
 
-    def _path(self, i: int) -> list[tuple[int, int]]:
-        """The segments that hold the past of segment i and its own tokens so far, each with the end of its part."""
+    def _path(self, i: int, held: int) -> list[tuple[int, int]]:
+        """The segments with the past of segment i behind its first `held` tokens, each with the end of its part."""
         path = [(i, self._states[i].at)]
-        while (parent := self._states[i].segment.parent) is not None:
-            path.append((parent, self._states[i].segment.start))
+        while (start := self._states[i].segment.start) > held and (parent := self._states[i].segment.parent) is not None:
+            path.append((parent, start))
             i = parent
         return path[::-1]
 
@@ -230,8 +238,11 @@ class Schedule(Generic[C]):
         state.rewards[first : first + len(rewards)] = rewards
         lane.ids = self._past(i)
         self._keep(lane, state, start, rewards)
+        for branch in self._begun(i):
+            self._reach(branch)
         if state.done:
             lane.segment = None
+            self._num_open -= 1
             self._finish(state)
 
     def _keep(self, lane: Lane[C], state: _SegmentState, start: int, rewards: Rewards) -> None:
@@ -243,8 +254,15 @@ class Schedule(Generic[C]):
         if start < state.needed:
             state.slices.append(kept)
         if self._store.enabled:
-            positions = state.segment.read_at[(state.segment.read_at >= start) & (state.segment.read_at < end)]
-            self._store.insert(state.ids[:end], kept, dict(zip(positions.tolist(), rewards.tolist(), strict=True)))
+            positions = state.segment.read_at[slice(*np.searchsorted(state.segment.read_at, (start, end)))]
+            known = dict(zip(positions.tolist(), rewards.tolist(), strict=True))
+            state.place = self._store.insert(state.ids[:end], kept, known, behind=self._place(state))
+
+    def _place(self, state: _SegmentState) -> Place | None:
+        """Where the store put the tokens before those that it is given next."""
+        if state.place is None and state.segment.parent is not None:
+            return self._states[state.segment.parent].place
+        return state.place
 
     def _finish(self, state: _SegmentState) -> None:
         """Drop the slices that nothing waits for any more, here and upwards."""
@@ -272,7 +290,7 @@ def _next_chunk(state: _SegmentState, tokens: int, scores: int) -> tuple[NDArray
 
     At most so many tokens, and attention scores for the read-outs; but one read-out in any case.
     """
-    read_at = state.segment.read_at[state.segment.read_at >= state.at]
+    read_at = state.segment.read_at[np.searchsorted(state.segment.read_at, state.at) :]
     end = min(state.at + tokens, state.segment.end)
     most = max(scores // end, 1)
     if np.searchsorted(read_at, end) > most:

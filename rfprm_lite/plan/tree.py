@@ -12,6 +12,7 @@ state any more.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -117,12 +118,10 @@ class _Draft:
 def _assign_readouts(read_at: list[int], drafts: list[_Draft], path: list[int]) -> list[tuple[int, int]]:
     """Give each position to the segment on the path that computes it: the last that starts at or before it."""
     assigned: list[tuple[int, int]] = []
-    at = 0
     for position in read_at:
-        while at + 1 < len(path) and drafts[path[at + 1]].start <= position:
-            at += 1
-        drafts[path[at]].read_at.add(position)
-        assigned.append((path[at], position))
+        draft = path[bisect_right(path, position, key=lambda i: drafts[i].start) - 1]
+        drafts[draft].read_at.add(position)
+        assigned.append((draft, position))
     return assigned
 
 

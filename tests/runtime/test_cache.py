@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend, score_sequences
 from rfprm_lite.errors import StoppedError
 from rfprm_lite.plan.budget import DEFAULT_BUDGET, RunBudget
-from rfprm_lite.plan.cache import BlockSlice, Lease, PrefixCache
+from rfprm_lite.plan.cache import BlockSlice, Lease, PrefixCache, _Branch, _Node, _Pool
 from rfprm_lite.plan.cancel import Cancellation
 from rfprm_lite.plan.sequence import TokenSequence
 from test_tree import Sequences, distinct_prefixes, sequences, token_sequences
@@ -114,6 +114,44 @@ def test_what_was_used_least_recently_goes_first() -> None:
     kept = [cache.match(np.array([first] * 10), np.array([9])).length for first in (1, 2, 3, 4)]
     assert kept == [10, 0, 10, 10]
     assert cache.nbytes == 30 * TOKEN_BYTES
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.lists(st.integers(0, 40), max_size=60))
+def test_a_use_is_one_of_all_before_it(parents: list[int], steps: list[int]) -> None:
+    pool: _Pool[FakeBlock] = _Pool()
+    root: _Branch[FakeBlock] = _Branch()
+    nodes: list[_Node[FakeBlock]] = []
+    order: list[_Node[FakeBlock]] = []  # the least recently used first, a use of a node being one of all before it
+
+    def use(node: _Branch[FakeBlock]) -> None:
+        while isinstance(node, _Node):
+            if node in order:
+                order.remove(node)
+            order.append(node)
+            node = node.parent
+
+    def drop_oldest() -> None:
+        oldest = pool.oldest()
+        assert oldest is order.pop(0)
+        pool.remove(oldest)
+        del oldest.parent.children[int(oldest.ids[0])]
+
+    for i, parent in enumerate(parents):
+        place = ([root, *nodes])[parent % (i + 1)]
+        nodes.append(_Node(place, np.array([i]), block([i], 0), {}))
+        pool.add(nodes[-1])
+        use(nodes[-1])
+    for step in steps:
+        if not order:
+            return
+        if step > len(parents):
+            drop_oldest()
+        else:
+            pool.use(node := order[step % len(order)])
+            use(node)
+    while order:
+        drop_oldest()
+    assert pool.nbytes == 0
 
 
 def test_what_is_dropped_is_freed_at_once() -> None:

@@ -113,8 +113,11 @@ class CacheMachine(RuleBasedStateMachine):
         assert {id(node) for node in nodes} == {id(node) for pool in pools for node in pool.nodes}
         for pool in pools:
             assert pool.nbytes == sum(node.nbytes for node in pool.nodes)
-            place = {id(node): i for i, node in enumerate(pool.nodes)}
-            assert all(place.get(id(node.parent), len(place)) > place[id(node)] for node in pool.nodes)
+            assert all(
+                count == sum(child in pool.nodes for child in node.children.values())
+                for node, count in pool.nodes.items()
+            )
+            assert {*pool._order} >= {node for node, count in pool.nodes.items() if not count}
         assert not any(node.leases for node in self.cache._free.nodes)
         assert all(set() < node.leases <= set(self.leases) for node in self.cache._pinned.nodes)
 

@@ -1,0 +1,23 @@
+"""torchao's dynamic INT8 (a scale a token for activations, one an output channel for weights), compiled by inductor with
+frozen weights; transformers' layers around it, and a prefix cache managed by hand.
+"""
+
+from __future__ import annotations
+
+import torch
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+from contender import ModelPaths
+from contenders.transformers_prefix import TransformersPrefix
+
+
+class TorchaoInt8(TransformersPrefix):
+    def load(self, model: ModelPaths, threads: int) -> None:
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True
+        super().load(model, threads)
+        quantize_(self._prm.model, Int8DynamicActivationInt8WeightConfig())
+        for layer in self._prm.model.layers:
+            for module in (layer.mlp, *(getattr(layer.self_attn, f"{name}_proj") for name in "qkvo")):
+                module.forward = torch.compile(module.forward, dynamic=True)
