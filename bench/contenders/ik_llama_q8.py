@@ -14,7 +14,7 @@ from ik_llama_cpp import _ctypes_api
 
 from contenders.gguf_q8 import CHUNK, GgufContender
 
-_C = _ctypes_api._lib
+_C = _ctypes_api._lib  # noqa: SLF001
 _C.llama_get_embeddings.argtypes = [ctypes.c_void_p]
 _C.llama_get_embeddings.restype = ctypes.POINTER(ctypes.c_float)
 _C.llama_kv_cache_seq_rm.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]

@@ -1,5 +1,5 @@
-"""torchao's dynamic INT8 (a scale a token for activations, one an output channel for weights), compiled by inductor with
-frozen weights; transformers' layers around it, and a prefix cache managed by hand.
+"""torchao's dynamic INT8 (a scale a token for activations, one an output channel for weights), compiled by inductor
+with frozen weights; transformers' layers around it, and a prefix cache managed by hand.
 """
 
 from __future__ import annotations

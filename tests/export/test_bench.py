@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 
 import models
 import report
+import requirements_of
 import roofline
 from checkpoints import DEMO_CHECKPOINT
-from contender import ENTRIES, GROWTH, REFERENCES, ModelPaths, can_load
+from contender import ENTRIES, GROWTH, REFERENCES, Entry, Environment, ModelPaths, can_load
 from contenders.rfprm import Rfprm
 from exporting import Exported
 from measure import Measured, interleave, largest_difference
-from processes import Run, Worker, WorkerError, write_calls
+from processes import Run, Worker, WorkerError, python_of, write_calls
 from rfprm_lite import PRM
 from rfprm_lite.bundle.open import DEMO_FOLDER
+from run import install_all
 from workloads import QUICK, SERIES, WORKLOADS, Sequence, Workload, full_tree
 
 
@@ -214,8 +216,9 @@ def test_the_report_says_what_was_slower(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps(RESULTS))
     report.main.main([str(tmp_path / "r.json"), "--docs", str(tmp_path / "docs")], standalone_mode=False)
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
-    assert "| W1 (rfprm-lite int8) | openvino int8 | **0.75** (slower than it) | 4.0 |" in text
-    assert "W1: openvino int8 took 0.75 of the time of rfprm-lite int8" in text
+    assert "| W1 (rfprm-lite int8) | a CPU, 2 cores | openvino int8 | **0.75** (slower than it) | 2.0 | 4.0 |" in text
+    assert "W1 on a CPU, 2 cores: openvino int8 takes 0.75 times our time. Why: nobody has looked into it yet." in text
+    assert "W1 on a CPU, 2 cores: openvino int8 took 0.75 of the time of rfprm-lite int8" in text
     assert "| transformers fp32 | 4.00 | 0% | 2 | 9 | 1.0 | 5 | 1.0e-06 |" in text
     for image in re.findall(r"\]\((benchmarks/[^)]+)\)", text):
         assert (tmp_path / "docs" / image).stat().st_size > 1000
@@ -226,3 +229,51 @@ def test_the_newest_result_of_each_part_counts() -> None:
     found = report.newest([older, RESULTS])
     assert found["workloads"]["W1"]["title"] == "a title"
     assert set(found["workloads"]) == {"W1", "W2"}
+
+
+def test_each_kind_of_machine_has_its_own_newest_results(tmp_path: Path) -> None:
+    other = {**RESULTS, "machine": {**MACHINE, "cpu_features": ["avx2"]}, "source": "From a letter.", "growth": {}}
+    medians = [{**row, "seconds": [], "load_seconds": [], "difference": None} for row in ROWS]
+    paths = [tmp_path / "1.json", tmp_path / "2.json"]
+    paths[0].write_text(json.dumps({**other, "workloads": {"W1": {**PART, "contenders": medians}}}))
+    paths[1].write_text(json.dumps(RESULTS))
+    report.main.main([*map(str, paths), "--docs", str(tmp_path / "docs")], standalone_mode=False)
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    for kind in ("a CPU, 2 cores", "a CPU, 2 cores (avx2 only)"):
+        assert f"| W1 (rfprm-lite int8) | {kind} | openvino int8 |" in text
+        assert f"### {kind}\n" in text
+    assert "Measured at commit 0000000. From a letter." in text
+    assert "| transformers fp32 | 4.00 | ? | ? | 9 | ? | 5 | - |" in text
+
+
+def test_every_measured_aim_that_is_missed_has_a_reason() -> None:
+    text = (report.DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    assert "Why: " in text
+    assert "nobody has looked" not in text
+
+
+# --- environments ------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_belongs_to_one_set_of_requirements() -> None:
+    environments = {entry.environment for entry in ENTRIES if entry.environment}
+    assert len({environment.name for environment in environments}) == len(environments)
+
+
+def test_what_cannot_be_installed_is_a_line_and_no_contender(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = Environment("wrong", (str(tmp_path / "no-such-package.whl"),))
+    entry = Entry("a peer", "module:Class", environment=wrong)
+    install_all([entry], tmp_path)
+    assert re.match("can't install wrong: .*no-such-package.whl", capsys.readouterr().err)
+    assert python_of(entry, tmp_path) is None
+
+
+def test_a_forced_package_gets_what_it_asks_for_and_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["torch==2.13.0+cpu", "Missing_One>=2; python_version > '3'", "numpy<1", "no.good", "extra; extra == 'a'"]
+    monkeypatch.setattr(requirements_of.importlib.metadata, "requires", lambda _: asked)
+    requirements_of.main("a-package", "no-good")
+    assert capsys.readouterr().out == "Missing_One>=2\n"
