@@ -57,17 +57,25 @@ def within(slices: Sequence[BlockSlice[B]], start: int, end: int) -> list[BlockS
     return [one.clipped(start, end) for one in slices[first:last]]
 
 
+Place = weakref.ref[Any]
+"""Where tokens are kept, while they are: what is behind them need not be looked up from the beginning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Match(Generic[B]):
-    """The kept part of a sequence: its first `length` tokens, in consecutive slices, and all rewards among them."""
+    """The kept part of a sequence, from its beginning or from a known place on.
+
+    Attributes:
+        length: So many first tokens are kept, with all rewards that were asked for.
+        slices: Theirs, consecutive.
+        rewards: Theirs, by position.
+        places: Known places, by the position behind them. They may be behind `length`.
+    """
 
     length: int
     slices: Sequence[BlockSlice[B]]
     rewards: Mapping[int, float]
-
-
-Place = weakref.ref[Any]
-"""Where tokens are kept, while they are: the tokens behind them need not be looked up from the beginning."""
+    places: Mapping[int, Place]
 
 
 class Store(Protocol[B]):
@@ -77,8 +85,13 @@ class Store(Protocol[B]):
     def enabled(self) -> bool:
         """Whether anything is ever kept."""
 
-    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
-        """The longest prefix of `ids` that is kept with a reward at every position of `read_at` in it."""
+    def match(
+        self, ids: NDArray[np.int64], read_at: NDArray[np.int64], *, behind: Place | None = None, start: int = 0
+    ) -> Match[B]:
+        """The longest prefix of `ids` that is kept with a reward at every position of `read_at` in it.
+
+        behind: The place of the first `start` tokens, which are not looked up then; no read-out is among them.
+        """
 
     def insert(
         self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float], *, behind: Place | None = None
@@ -255,7 +268,15 @@ class PrefixCache(Generic[B]):
             self._lift()
             self._evict(self._capacity)
 
-    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64], lease: int | None = None) -> Match[B]:
+    def match(
+        self,
+        ids: NDArray[np.int64],
+        read_at: NDArray[np.int64],
+        lease: int | None = None,
+        *,
+        behind: Place | None = None,
+        start: int = 0,
+    ) -> Match[B]:
         """The longest prefix of `ids` that is kept with a reward at every position of `read_at` in it.
 
         A kept token has no hidden state any more, so that a reward which was never read out there can't be had without
@@ -265,15 +286,21 @@ class PrefixCache(Generic[B]):
             ids: int64 [num_tokens].
             read_at: int64 [num_readouts], ascending.
             lease: The number of the lease that pins the prefix.
+            behind: The place of the first `start` tokens, which are not looked up then; no read-out is among them.
+            start: Tokens before those that are looked up.
         """
         slices: list[BlockSlice[B]] = []
         known: dict[int, float] = {}
+        places: dict[int, Place] = {}
         with self._lock:
             self._settle()
-            path = list(self._path(ids))
+            last, length = self._end(behind, start)
+            path = list(self._path(ids, last, length))
             for node, shared in path:
                 slices.append(node.kept.clipped(node.kept.start, node.kept.start + shared))
                 known |= node.rewards
+                if shared == len(node.ids):
+                    places[node.kept.end] = weakref.ref(node)
             if path:
                 last, shared = path[-1]
                 if lease is not None and shared < len(last.ids):
@@ -281,9 +308,9 @@ class PrefixCache(Generic[B]):
                 self._use(last, lease)
                 self._lift()
                 self._evict(self._capacity)
-        length = slices[-1].end if slices else 0
+        length = slices[-1].end if slices else length
         length = min([length, *(at for at in read_at.tolist() if at < length and at not in known)])
-        return Match(length, within(slices, 0, length), {at: r for at, r in known.items() if at < length})
+        return Match(length, within(slices, 0, length), {at: r for at, r in known.items() if at < length}, places)
 
     def insert(
         self,
@@ -368,7 +395,7 @@ class PrefixCache(Generic[B]):
     def _path(
         self, ids: NDArray[np.int64], branch: _Branch[B] | None = None, at: int = 0
     ) -> Iterator[tuple[_Node[B], int]]:
-        """The nodes that `ids` pass through behind a branching at `at`, and how many of each one's tokens they share."""
+        """The nodes that `ids` pass through behind a branching at `at`, and how many tokens of each they share."""
         branch = branch or self._root
         while at < len(ids) and (node := branch.children.get(int(ids[at]))) is not None:
             shared = shared_length(node.ids, ids[at:])
@@ -478,9 +505,11 @@ class Lease(Generic[B]):
         """Always True: a lease keeps tokens whatever the cache's own capacity is."""
         return True
 
-    def match(self, ids: NDArray[np.int64], read_at: NDArray[np.int64]) -> Match[B]:
+    def match(
+        self, ids: NDArray[np.int64], read_at: NDArray[np.int64], *, behind: Place | None = None, start: int = 0
+    ) -> Match[B]:
         """The longest kept prefix, pinned; see `PrefixCache.match`."""
-        return self._cache.match(ids, read_at, self._number)
+        return self._cache.match(ids, read_at, self._number, behind=behind, start=start)
 
     def insert(
         self, ids: NDArray[np.int64], new: BlockSlice[B], rewards: Mapping[int, float], *, behind: Place | None = None

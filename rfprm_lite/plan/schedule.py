@@ -65,7 +65,7 @@ class _SegmentState:
         needed: Where the last segment that is not finished branches off.
         waiting: Segments that branch off and are not finished, with all that branches off them.
         branches: Segments that branch off and can't begin yet, in the plan's order: the first to begin is the last.
-        place: Where the store put the last tokens that it was given.
+        places: Known places in the store, by the position behind them.
     """
 
     segment: Segment
@@ -77,7 +77,7 @@ class _SegmentState:
     needed: int = 0
     waiting: int = 0
     branches: list[int] = field(default_factory=list)
-    place: Place | None = None
+    places: dict[int, Place] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -91,7 +91,9 @@ class Schedule(Generic[C]):
         self._plan = plan
         self._store = store
         self._budget = budget
-        self._states = [_state(segment, sequences[segment.sequence], store) for segment in plan.segments]
+        self._states: list[_SegmentState] = []
+        for segment in plan.segments:
+            self._states.append(self._state(segment, sequences[segment.sequence]))
         self._num_open = sum(not state.done for state in self._states)
         self._ready: list[int] = []  # in no lane and with a computed past, in the plan's order
         self._lanes: Sequence[Lane[C]] = ()
@@ -226,7 +228,9 @@ class Schedule(Generic[C]):
     def _path(self, i: int, held: int) -> list[tuple[int, int]]:
         """The segments with the past of segment i behind its first `held` tokens, each with the end of its part."""
         path = [(i, self._states[i].at)]
-        while (start := self._states[i].segment.start) > held and (parent := self._states[i].segment.parent) is not None:
+        while (start := self._states[i].segment.start) > held and (
+            parent := self._states[i].segment.parent
+        ) is not None:
             path.append((parent, start))
             i = parent
         return path[::-1]
@@ -256,13 +260,28 @@ class Schedule(Generic[C]):
         if self._store.enabled:
             positions = state.segment.read_at[slice(*np.searchsorted(state.segment.read_at, (start, end)))]
             known = dict(zip(positions.tolist(), rewards.tolist(), strict=True))
-            state.place = self._store.insert(state.ids[:end], kept, known, behind=self._place(state))
+            place = self._store.insert(state.ids[:end], kept, known, behind=self._place(state.segment, state, start))
+            if place is not None:
+                state.places[end] = place
 
-    def _place(self, state: _SegmentState) -> Place | None:
-        """Where the store put the tokens before those that it is given next."""
-        if state.place is None and state.segment.parent is not None:
-            return self._states[state.segment.parent].place
-        return state.place
+    def _state(self, segment: Segment, sequence: TokenSequence) -> _SegmentState:
+        ids = sequence.ids[: segment.end]
+        rewards = np.full(len(segment.read_at), np.nan, np.float32)
+        behind = self._place(segment, None, segment.start)
+        match = self._store.match(ids, segment.read_at, behind=behind, start=segment.start)
+        cached = max(segment.start, match.length)
+        for i, position in enumerate(segment.read_at.tolist()):
+            if position < cached:
+                rewards[i] = match.rewards[position]
+        slices = within(match.slices, segment.start, cached)
+        return _SegmentState(segment, ids, cached, cached, rewards, slices, places=dict(match.places))
+
+    def _place(self, segment: Segment, state: _SegmentState | None, at: int) -> Place | None:
+        """The store's place of the tokens of a segment's sequence up to `at`, if it is known here."""
+        place = None if state is None else state.places.get(at)
+        if place is None and segment.parent is not None:
+            return self._states[segment.parent].places.get(at)
+        return place
 
     def _finish(self, state: _SegmentState) -> None:
         """Drop the slices that nothing waits for any more, here and upwards."""
@@ -272,17 +291,6 @@ class Schedule(Generic[C]):
                 return
             state = self._states[state.segment.parent]
             state.waiting -= 1
-
-
-def _state(segment: Segment, sequence: TokenSequence, store: Store[Any]) -> _SegmentState:
-    ids = sequence.ids[: segment.end]
-    rewards = np.full(len(segment.read_at), np.nan, np.float32)
-    match = store.match(ids, segment.read_at)
-    cached = max(segment.start, match.length)
-    for i, position in enumerate(segment.read_at.tolist()):
-        if position < cached:
-            rewards[i] = match.rewards[position]
-    return _SegmentState(segment, ids, cached, cached, rewards, within(match.slices, segment.start, cached))
 
 
 def _next_chunk(state: _SegmentState, tokens: int, scores: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from rfprm_lite.bundle.recipe import Recipe
 from rfprm_lite.errors import BundleFormatError, ContextLengthError, InputError
 from rfprm_lite.plan.sequence import TokenSequence
 from rfprm_lite.text.patterns import require_quick
+from rfprm_lite.text.runs import Runs
 from rfprm_lite.text.writing import Draft, last_step_draft, response_draft, step_drafts
 from rfprm_lite.trace import Problem, Trace
 
@@ -44,6 +46,7 @@ class Encoder:
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # special tokens in text are text
         self._tokenizer = tokenizer
+        self._encoded = Runs(partial(_encode, tokenizer))
         self._max_tokens = max_tokens
         self._recipe = recipe
         self._specials = {token: self._special(token) for token in specials(recipe.pieces)}
@@ -178,13 +181,13 @@ class Encoder:
     def _finish(self, run: str, reads: Sequence[int], ids: list[int], read_at: list[int]) -> None:
         """Encode a run of text, with read-outs at offsets of it."""
         before = len(ids)
-        ends: list[int] = []
+        ends: Sequence[int] = []
         if run:
-            encoding = self._encode(run)
-            self._require_no_special(encoding.ids)
-            ids += encoding.ids
-            if any(0 < offset < len(run) for offset in reads):  # offsets are costly, and most runs need none
-                ends = [end for _, end in encoding.offsets]
+            encoded = self._encoded(run, ends=any(0 < offset < len(run) for offset in reads))
+            found = encoded.ids.tolist()
+            self._require_no_special(found)
+            ids += found
+            ends = [] if encoded.ends is None else encoded.ends.tolist()
         for offset in reads:
             if offset == len(run):
                 read_at.append(len(ids) - 1)
@@ -198,12 +201,6 @@ class Encoder:
                         f"no token ends there: the text of the step merges with it"
                     )
                 read_at.append(before + token)
-
-    def _encode(self, text: str) -> Encoding:
-        try:
-            return self._tokenizer.encode(text, add_special_tokens=False)
-        except BaseException as error:
-            raise InputError(f"the tokenizer fails on a text of {len(text)} characters: {_failure(error)}") from error
 
     def _require_no_special(self, ids: Sequence[int]) -> None:
         """Raise where text became a special token: not by BPE, but by vocabularies that list the tokens as words."""
@@ -229,7 +226,7 @@ class Encoder:
         token_id: int | None = self._tokenizer.token_to_id(text)
         if token_id is not None:
             return token_id
-        ids: list[int] = self._encode(text).ids
+        ids: list[int] = _encode(self._tokenizer, text).ids
         if len(ids) != 1:
             raise BundleFormatError(
                 f"{self._recipe.name} expects the token {text!r} at each read-out, the tokenizer encodes it as "
@@ -242,6 +239,13 @@ class Encoder:
         if token_id is None:
             raise BundleFormatError(f"the tokenizer has no token {token!r}, which the recipe's template needs")
         return token_id
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> Encoding:
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except BaseException as error:
+        raise InputError(f"the tokenizer fails on a text of {len(text)} characters: {_failure(error)}") from error
 
 
 def _failure(error: BaseException) -> str:
