@@ -18,6 +18,4 @@ class TorchaoInt8(TransformersPrefix):
         inductor.freezing = True
         super().load(model, threads)
         quantize_(self._prm.model, Int8DynamicActivationInt8WeightConfig())
-        for layer in self._prm.model.layers:
-            for module in (layer.mlp, *(getattr(layer.self_attn, f"{name}_proj") for name in "qkvo")):
-                module.forward = torch.compile(module.forward, dynamic=True)
+        self._prm.model = torch.compile(self._prm.model, dynamic=True)
