@@ -85,4 +85,4 @@ def test_a_panic_of_the_library_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     encoder = Encoder.from_file(tmp_path / "tokenizer.json", recipes.SEPARATED, 100)
     with pytest.raises(InputError, match="the tokenizer fails on a text of [0-9]+ characters: .*retry-limit"):
-        encoder._encode(" " * 500)
+        encoder._encoded(" " * 500, ends=False)
