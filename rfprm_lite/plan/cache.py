@@ -347,8 +347,8 @@ class PrefixCache(Generic[B]):
                 own = self._own_block(new.clipped(length, new.end))
                 if isinstance(last, _Node) and length < last.kept.end:
                     last = self._cut(last, length)
-                behind = {at: r for at, r in rewards.items() if at >= length}
-                last = _Node(last, ids[length:].copy(), own, behind)
+                later = {at: r for at, r in rewards.items() if at >= length}
+                last = _Node(last, ids[length:].copy(), own, later)
                 self._free.add(last)
             self._use(last, lease)
             self._lift()
