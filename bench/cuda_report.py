@@ -299,8 +299,8 @@ class _profiling:  # noqa: N801  # used as a function
     def __enter__(self) -> list[ort.InferenceSession]:
         self._options = session.session_options
 
-        def options(threads: int | None) -> ort.SessionOptions:
-            made = self._options(threads)
+        def options(threads: int | None, **named: bool) -> ort.SessionOptions:
+            made = self._options(threads, **named)
             made.enable_profiling, made.profile_file_prefix = True, str(self._prefix)
             return made
 

@@ -353,7 +353,8 @@ class PrefixCache(Generic[B]):
             self._use(last, lease)
             self._lift()
             self._evict(self._capacity)
-            return weakref.ref(last)
+            whole = isinstance(last, _Node) and length >= new.start and last.kept.end == new.end
+            return weakref.ref(last) if whole else None
 
     def end_lease(self, lease: int) -> None:
         """Lift all pins of a lease: now, or at the cache's next use if it is in use.

@@ -278,10 +278,11 @@ class Schedule(Generic[C]):
 
     def _place(self, segment: Segment, state: _SegmentState | None, at: int) -> Place | None:
         """The store's place of the tokens of a segment's sequence up to `at`, if it is known here."""
-        place = None if state is None else state.places.get(at)
-        if place is None and segment.parent is not None:
+        if state is not None and at in state.places:
+            return state.places[at]
+        if segment.parent is not None and at == segment.start:  # behind it the parent's tokens are others
             return self._states[segment.parent].places.get(at)
-        return place
+        return None
 
     def _finish(self, state: _SegmentState) -> None:
         """Drop the slices that nothing waits for any more, here and upwards."""

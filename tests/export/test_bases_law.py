@@ -36,6 +36,7 @@ from rfprm_export.quantize.bases import (
     round_robin_order,
 )
 from rfprm_export.quantize.gptq import with_feedback
+from rfprm_export.quantize.integers import PAIRED
 from rfprm_export.quantize.mixing import hadamard_mix, mixed_channels
 from rfprm_export.quantize.moments import change_moments, layer_rounding
 
@@ -249,5 +250,5 @@ def test_weights_with_one_input_share_its_rounding() -> None:
         rows = network.normal(6, changed.shape[1])
         expected = with_feedback([torch.from_numpy(changed.T @ changed)])
         for product in products:
-            given = (rows, np.full((6, 1), 0.1, np.float32), -127, 127)
+            given = (rows, np.full((6, 1), 0.1, np.float32), PAIRED)
             assert (rounds[f"model.layers.1.{product}.weight"](*given) != expected(*given)).mean() < 0.05

@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fakes import TOKEN_BYTES, FakeBlock, FakeEngine, expected_rewards, extend, score_sequences
@@ -103,6 +103,30 @@ def test_a_reward_that_was_not_read_is_computed_from_there_on() -> None:
     assert results[0].rewards.tolist() == np.array(expected_rewards(ids, [6, 9]), np.float32).tolist()
     score_sequences(engine := FakeEngine(), token_sequences([(ids, [6, 9])]), cache)
     assert engine.runs == []
+
+
+def few_tokens() -> st.SearchStrategy[Sequences]:
+    """Sequences of two tokens alone, which often branch off, with few read-outs."""
+    ids = st.lists(st.integers(0, 1), min_size=1, max_size=9)
+    readouts = st.sets(st.integers(0, 8), max_size=2)
+    one = st.tuples(ids, readouts).map(
+        lambda x: (x[0], sorted({at for at in x[1] if at < len(x[0])} | {len(x[0]) - 1}))
+    )
+    return st.lists(one, min_size=1, max_size=4)
+
+
+@example([[([0, 1, 0, 0], [3])], [([0, 0], [1]), ([0, 1, 0], [2])], [([0, 0, 0], [2])]], 3, 1, 1000)
+@settings(max_examples=300)
+@given(st.lists(few_tokens(), min_size=1, max_size=5), st.integers(1, 5), st.integers(1, 2), st.sampled_from([5, 1000]))
+def test_what_branches_off_is_never_kept_behind_its_parents_tokens(
+    calls: list[Sequences], chunk_tokens: int, lanes: int, room: int
+) -> None:
+    """In the example, 0, 1 is kept up to inside of a node, and at its end the other branch has a place."""
+    cache = new_cache(room)
+    for cases in calls:
+        results = score_sequences(FakeEngine(lanes), token_sequences(cases), cache, budget=RunBudget(chunk_tokens))
+        for (ids, read_at), result in zip(cases, results, strict=True):
+            assert result.rewards.tolist() == np.array(expected_rewards(ids, read_at), np.float32).tolist()
 
 
 def test_what_was_used_least_recently_goes_first() -> None:
