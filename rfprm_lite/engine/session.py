@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 _opened: weakref.WeakSet[ort.InferenceSession] = weakref.WeakSet()
 
 
-UNUSED_OPTIMIZERS = ("ConstantFolding",)
-"""What changes no graph of rfprm-export, and would compute at the load what a stranger's graph asks for."""
+UNUSED_OPTIMIZERS = ("ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer")
+"""What changes no graph of rfprm-export. The first would compute at the load what a stranger's graph asks for; the
+second ends the process where a float16 weight is widened for GroupQueryAttention, in ONNX Runtime before 1.30."""
 
 
 def require_available(device: DeviceSpec) -> None:
