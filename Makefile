@@ -26,6 +26,7 @@ test-rest: $(VENV)/.test
 # Every attempt to break it, counted: files, faults, load, texts. Half an hour; PARTS="tests/torture/test_load.py" runs
 # one, FACTOR=7.5 tries so many times as much. The short forms are in `make test`.
 torture: $(VENV)/.test
+	$(BIN)/pip install --quiet --group fuzz || echo "not looked for by coverage: atheris can't be installed"
 	$(BIN)/python -m pytest $(or $(PARTS),tests/torture) --long --factor $(or $(FACTOR),1) --report $(or $(REPORT),dist/torture.json)
 
 # The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there. TESTS names fewer.

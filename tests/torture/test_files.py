@@ -1,6 +1,7 @@
 """Files of strangers: whatever they hold, reading them gives something, or an error of ours, soon and in little memory.
 
-`guided.py` looks for such files by coverage, with atheris; here they are replayed, and changed at random.
+Those that are right or broke something once are replayed, and changed at random. `guided.py` looks for others by
+coverage.
 """
 
 from __future__ import annotations
