@@ -192,6 +192,42 @@ def _time(scalar: Any) -> Any:
     return scalar.cast(pa.string()).as_py().replace(" ", "T", 1)
 
 
+def _is_valid(batch: Any) -> bool:
+    """Whether all its text is UTF-8, and whatever else Arrow asks of its values."""
+    try:
+        batch.validate(full=True)
+    except pyarrow("Parquet").ArrowInvalid:
+        return False
+    return True
+
+
+def _parquet_row(number: int, values: ArrowValues, where: File, *, suspect: bool) -> Row:
+    place = f"row {number}{where.of}"
+    if suspect:
+        try:
+            dict(values)
+        except UnicodeDecodeError:
+            columns = zip(values, values.batch.columns, strict=True)
+            content = {name: _escaped(column[values.at]) for name, column in columns}
+            return Row(number, InputError(f"{place} is no UTF-8"), json.dumps(content, default=str), place, where)
+    return Row(number, values, "", place, where)
+
+
+def _escaped(scalar: Any) -> Any:
+    """As `_python`. Bytes that are no UTF-8 are escaped."""
+    try:
+        return _python(scalar)
+    except UnicodeDecodeError:
+        types = pyarrow("Parquet", "types")
+        if types.is_dictionary(scalar.type):
+            return _escaped(scalar.value)
+        if types.is_struct(scalar.type):
+            return {field.name: _escaped(scalar[i]) for i, field in enumerate(scalar.type)}
+        if types.is_nested(scalar.type):
+            return [_escaped(value) for value in scalar.values]
+        return scalar.as_buffer().to_pybytes().decode(errors="backslashreplace")
+
+
 def parquet_rows(file: BinaryIO, where: File) -> Iterator[Row]:
     """The rows of Parquet."""
     parquet, pa = pyarrow("Parquet", "parquet"), pyarrow("Parquet")
@@ -205,9 +241,10 @@ def parquet_rows(file: BinaryIO, where: File) -> Iterator[Row]:
             number = 0
             for batch in table.iter_batches(batch_size=ROWS_A_BATCH):
                 batch = batch.replace_schema_metadata(table.schema_arrow.metadata)
+                suspect = not _is_valid(batch)
                 for at in range(batch.num_rows):
                     number += 1
-                    yield Row(number, ArrowValues(batch, at), "", f"row {number}{where.of}", where)
+                    yield _parquet_row(number, ArrowValues(batch, at), where, suspect=suspect)
         except InputError:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:

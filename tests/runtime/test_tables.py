@@ -119,6 +119,27 @@ def test_a_column_of_ours_is_no_formula_and_those_of_a_row_stay_as_they_are(tmp_
     assert found == {"response": text, "rfprm_error": f"error: {text}", "rfprm_step_rewards": "[-1.0]"}
 
 
+@ARROW
+def test_rows_of_parquet_that_are_no_utf_8_are_wrong_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text = pa.array([b"first", b"half of \xc3", b"\xff", b"last"], pa.binary()).view(pa.string())
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 1, 2, 2], pa.int32()), text.slice(0, 2))
+    parquet.write_table(pa.table({"text": text.dictionary_encode(), "lists": lists}), tmp_path / "rows.parquet")
+    rows = list(tables.read_rows([tmp_path / "rows.parquet"]))
+    assert [row.number for row in rows if isinstance(row.values, InputError)] == [2, 3]
+    assert [str(row.values) for row in rows[1:3]] == ["row 2 is no UTF-8", "row 3 is no UTF-8"]
+    assert [json.loads(row.content) for row in rows[1:3]] == [
+        {"text": "half of \\xc3", "lists": []},
+        {"text": "\\xff", "lists": ["half of \\xc3"]},
+    ]
+    assert [dict(row.values) for row in rows[::3] if not isinstance(row.values, InputError)] == [
+        {"text": "first", "lists": ["first"]},
+        {"text": "last", "lists": []},
+    ]
+
+
 def test_parquet_knows_columns_that_come_late(tmp_path: Path) -> None:
     first: dict[str, object] = {"a": 1}
     rows = [*[first] * 1500, {"a": 2.5, "b": ["x"]}]

@@ -147,7 +147,7 @@ class Place:
         yield from self._of_ending(run, fault, at)
         yield from self._of_files(run, fault, call)
         yield from self._of_rows(set(run.recorded))
-        yield from self._of_next_run(leaves=self.scenario.leaves and fault.kills)
+        yield from self._of_next_run(leaves=(self.scenario.leaves and fault.kills) or is_kept(run))
 
     def complaints_after_a_cut(self, said: set[int]) -> Iterator[str]:
         """Look at what is there, and run again. said: the rows that were recorded, as the ledger said."""
@@ -214,18 +214,18 @@ class Place:
             if name == self.scenario.stdout or is_ledger(name):
                 continue
             if name not in self.start.keys() | self.end.keys():
-                if not fault.kills and call.name not in ("unlink", "rmdir"):
+                if not (fault.kills or call.name in ("unlink", "rmdir") or is_kept(run)):
                     yield f"leaves {name}"
                 elif not is_partial(name):
                     yield f"leaves {name}, which is called as if it were whole"
             elif of_any_run(content) not in map(of_any_run, (self.start.get(name), self.end.get(name))):
                 yield f"{name} is neither as it was nor as it is to be"
         folders = [str(path.relative_to(self.folder)) for path in self.folder.rglob("*.partial") if path.is_dir()]
-        if folders and not fault.kills and call.name not in ("unlink", "rmdir"):
+        if folders and not (fault.kills or call.name in ("unlink", "rmdir") or is_kept(run)):
             yield f"leaves the folder {folders}"
-        if run.code == self.scenario.code and call.name not in ("unlink", "rmdir"):
-            if different := {name for name in differing(contents(self.folder), self.end) if not is_partial(name)}:
-                yield f"gives another {sorted(different)}"
+        different = {name for name in differing(contents(self.folder), self.end) if not is_partial(name)}
+        if run.code == self.scenario.code and different:
+            yield f"gives another {sorted(different)}"
 
     def named(self, call: Call) -> str:
         """The name that a message is to have for what a call works on."""
@@ -278,6 +278,11 @@ def differing(one: Contents, other: Contents) -> set[str]:
         for name in names
         if of_any_run(one.get(name)) != of_any_run(other.get(name)) and not (is_ledger(name) and name in one)
     }
+
+
+def is_kept(run: Run) -> bool:
+    """Whether a bundle is whole and has no name yet: hours of work that are not thrown away."""
+    return "the bundle is complete, in" in run.errors
 
 
 def is_partial(name: str) -> bool:
