@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-export test-runtime test-rest test-wheel mutants torture integration lint supply docs notebooks build bench benchmarks cuda clean
+.PHONY: demo test test-export test-runtime test-rest test-wheel mutants torture torture-files torture-load integration lint supply docs notebooks build bench benchmarks cuda clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rfprm demo
@@ -23,11 +23,24 @@ test-runtime: $(VENV)/.test
 test-rest: $(VENV)/.test
 	$(BIN)/python -m pytest $(REST) tests/torture
 
-# Every attempt to break it, counted: files, faults, load, texts. Half an hour; PARTS="tests/torture/test_load.py" runs
-# one, FACTOR=7.5 tries so many times as much. The short forms are in `make test`.
+# Every attempt to break it, counted: files, faults, load, texts. Half an hour; PARTS="tests/torture/test_soak.py" runs
+# one part, FACTOR=7.5 tries so many times as much. The short forms are in `make test`.
+FILES = $(addprefix tests/torture/test_,damaged_ledgers.py faults.py files.py guided.py harmful_bundles.py)
+TORTURE = $(BIN)/python -m pytest --long --factor $(or $(FACTOR),1)
+
 torture: $(VENV)/.test
 	$(BIN)/pip install --quiet --group fuzz || echo "not looked for by coverage: atheris can't be installed"
-	$(BIN)/python -m pytest $(or $(PARTS),tests/torture) --long --factor $(or $(FACTOR),1) --report $(or $(REPORT),dist/torture.json)
+ifdef PARTS
+	$(TORTURE) $(PARTS) --report dist/torture.json
+else
+	$(MAKE) --keep-going --jobs=2 torture-files torture-load
+endif
+
+torture-files:
+	$(TORTURE) $(FILES) --report dist/torture-files.json
+
+torture-load:
+	$(TORTURE) tests/torture $(addprefix --ignore=,$(FILES)) --report dist/torture-load.json
 
 # The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there. TESTS names fewer.
 test-wheel: $(VENV)-wheel/.done

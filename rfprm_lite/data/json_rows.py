@@ -30,6 +30,8 @@ def numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := file.readline(limits.LONGEST_ROW):
         number += 1
+        if line == b"\n":  # at once: a file may hold millions
+            continue
         rest = line
         while len(rest) == limits.LONGEST_ROW and not rest.endswith(b"\n"):
             rest = file.readline(limits.LONGEST_ROW)

@@ -1,7 +1,7 @@
 """How much is tried, and what it came to: each part of the campaign counts its attempts here.
 
-python -m pytest tests/torture --long --report report.json
-python tests/torture/campaign.py report.json  # the table of docs/reliability.md
+make torture
+python tests/torture/campaign.py dist/torture-*.json  # a table of what was tried
 """
 
 from __future__ import annotations
@@ -88,4 +88,5 @@ def _short(value: float | str) -> str:
 
 
 if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["rows"]))
+    reports = [json.loads(Path(name).read_text(encoding="utf-8")) for name in sys.argv[1:]]
+    print(table([row for report in reports for row in report["rows"]]))
