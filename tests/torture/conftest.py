@@ -68,6 +68,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "onnxruntime": onnxruntime.__version__,
         "rows": session.config.stash[ROWS],
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
