@@ -82,7 +82,7 @@ class Server:
     def worker(self, kind: str, call: int, writer: int) -> NoReturn:
         """Ends as a program ends: what the parent loaded is let go of."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        sys.unraisablehook = lambda _: None  # the signal may come while asyncio makes a loop, which then can't be closed
+        sys.unraisablehook = lambda _: None  # the signal may come while asyncio makes a loop
         try:
             if kind == "tries the server's model":
                 CALLS[call](self.prm)
