@@ -59,7 +59,7 @@ def _open_zstd(file: BinaryIO, mode: str) -> Any:
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
 
 
-MOST_UNPACKED, UNPACKED_FREELY = 500, 2**24
+MOST_UNPACKED, UNPACKED_FREELY = 250, 2**24
 """What was compressed may be so many times its size, beside so many bytes. Rows of text become 3 to 100 times as
 small; nothing but zeros 1000 times and more."""
 _CHUNK = 2**16

@@ -24,11 +24,11 @@ class Run:
     """An encoded run of text.
 
     Attributes:
-        ids: int32 [num_tokens].
+        ids: uint32 [num_tokens].
         ends: The character behind each token, int32 [num_tokens]; None where nobody asked.
     """
 
-    ids: NDArray[np.int32]
+    ids: NDArray[np.uint32]
     ends: NDArray[np.int32] | None
 
 
@@ -56,7 +56,7 @@ class Runs:
         if run is None or (ends and run.ends is None):
             encoding = self._encode(text)
             offsets = np.array([end for _, end in encoding.offsets], np.int32) if ends else None
-            run = Run(np.array(encoding.ids, np.int32), offsets)
+            run = Run(np.array(encoding.ids, np.uint32), offsets)
             self._remember(text, run)
         return run
 
