@@ -36,10 +36,10 @@ else
 	$(MAKE) --keep-going --jobs=2 torture-files torture-load
 endif
 
-torture-files:
+torture-files: $(VENV)/.test
 	$(TORTURE) $(FILES) --report dist/torture-files.json
 
-torture-load:
+torture-load: $(VENV)/.test
 	$(TORTURE) tests/torture $(addprefix --ignore=,$(FILES)) --report dist/torture-load.json
 
 # The plain wheel alone: the runtime's tests import what is installed, and PyTorch is not there. TESTS names fewer.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ CHUNK = 512
 TOKENS = 32
 
 
-class GgufContender:
+class GgufContender(ABC):
     """A subclass opens the library, reserves a context, rolls its cache back, and decodes a batch."""
 
     lib: Any
@@ -54,20 +55,21 @@ class GgufContender:
             rewards.append(self._head.rewards(read))
         return rewards, shared + sum(len(s.ids) - shared for s in call)
 
+    @abstractmethod
     def open(self, path: Path, threads: int) -> None:
-        raise NotImplementedError
+        """Load the file."""
 
+    @abstractmethod
     def reserve(self, tokens: int) -> None:
         """A context for at least so many tokens, in place of the one that there is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def roll_back(self, tokens: int) -> None:
         """Keep the first `tokens` tokens of the cache."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, batch: Any) -> Any:
         """Run a batch. Returns the address of its hidden states, or None where it failed."""
-        raise NotImplementedError
 
     def _run(self, ids: list[int], past: int) -> np.ndarray:
         """Hidden states of `ids` on top of the cache: [tokens, hidden_size]."""

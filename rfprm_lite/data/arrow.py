@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, BinaryIO
 
@@ -155,18 +155,29 @@ def _python(scalar: Any) -> Any:
     """
     if not scalar.is_valid:
         return None
-    if not _has_times(scalar.type):
-        return scalar.as_py()
+    return _by_parts(scalar, _python, _time) if _has_times(scalar.type) else scalar.as_py()
+
+
+def _escaped(scalar: Any) -> Any:
+    """As `_python`. Bytes that are no UTF-8 are escaped."""
+    try:
+        return _python(scalar)
+    except UnicodeDecodeError:
+        return _by_parts(scalar, _escaped, lambda text: text.as_buffer().to_pybytes().decode(errors="backslashreplace"))
+
+
+def _by_parts(scalar: Any, inner: Callable[[Any], Any], leaf: Callable[[Any], Any]) -> Any:
+    """The value of a scalar: `inner` makes those of what it holds, `leaf` its own where it holds none."""
     types = pyarrow("Parquet", "types")
     if types.is_dictionary(scalar.type):
-        return _python(scalar.value)
+        return inner(scalar.value)
     if types.is_struct(scalar.type):
-        return {field.name: _python(scalar[i]) for i, field in enumerate(scalar.type)}
+        return {field.name: inner(scalar[i]) for i, field in enumerate(scalar.type)}
     if types.is_map(scalar.type):
-        return [tuple(_python(pair[i]) for i in range(2)) for pair in scalar.values]
+        return [tuple(inner(pair[i]) for i in range(2)) for pair in scalar.values]
     if types.is_nested(scalar.type):
-        return [_python(value) for value in scalar.values]
-    return _time(scalar)
+        return [inner(value) for value in scalar.values]
+    return leaf(scalar)
 
 
 @lru_cache(maxsize=256)
@@ -211,21 +222,6 @@ def _parquet_row(number: int, values: ArrowValues, where: File, *, suspect: bool
             content = {name: _escaped(column[values.at]) for name, column in columns}
             return Row(number, InputError(f"{place} is no UTF-8"), json.dumps(content, default=str), place, where)
     return Row(number, values, "", place, where)
-
-
-def _escaped(scalar: Any) -> Any:
-    """As `_python`. Bytes that are no UTF-8 are escaped."""
-    try:
-        return _python(scalar)
-    except UnicodeDecodeError:
-        types = pyarrow("Parquet", "types")
-        if types.is_dictionary(scalar.type):
-            return _escaped(scalar.value)
-        if types.is_struct(scalar.type):
-            return {field.name: _escaped(scalar[i]) for i, field in enumerate(scalar.type)}
-        if types.is_nested(scalar.type):
-            return [_escaped(value) for value in scalar.values]
-        return scalar.as_buffer().to_pybytes().decode(errors="backslashreplace")
 
 
 def parquet_rows(file: BinaryIO, where: File) -> Iterator[Row]:

@@ -82,7 +82,8 @@ class Server:
     def worker(self, kind: str, call: int, writer: int) -> NoReturn:
         """Ends as a program ends: what the parent loaded is let go of."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        sys.unraisablehook = lambda _: None  # the signal may come while asyncio makes a loop
+        if kind == "ended by a signal":  # which may come while asyncio makes a loop
+            sys.unraisablehook = lambda _: None
         try:
             if kind == "tries the server's model":
                 CALLS[call](self.prm)
@@ -90,8 +91,8 @@ class Server:
             self.prm = PRM.from_pretrained("demo", threads=4)  # the server's is let go of
             got = CALLS[call](self.prm)
             said = "good" if got == self.expected[call] else str(got)
-            os.write(writer, (f"serving\n{said}" if kind == "ended by a signal" else said).encode())  # one write: then
-            # the signal may come
+            # At once, since the signal comes when the first line is read.
+            os.write(writer, (f"serving\n{said}" if kind == "ended by a signal" else said).encode())
             while kind in ("killed", "ended by a signal"):
                 CALLS[call](self.prm)
         except Exception as error:  # noqa: BLE001
