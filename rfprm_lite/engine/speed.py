@@ -175,6 +175,7 @@ def _int8_layer(g: GraphBytes, shape: Shape) -> tuple[str, str]:
     """As rfprm_export.graph has it: the residual stream, and what is still to be added to it."""
     draw, ones = np.random.default_rng(0), g.constant(np.ones(shape.hidden, np.float32))
     one, zero, axis = (g.constant(np.array(*value)) for value in ((1, np.float32), (128, np.uint8), ([1], np.int64)))
+    zeros = g.constant(np.full(TOKENS, 128, np.uint8))
 
     def mixed(x: str, features: int) -> str:
         groups = g.op("Reshape", [x, g.constant(np.array([-1, MIXED], np.int64))])
@@ -182,11 +183,10 @@ def _int8_layer(g: GraphBytes, shape: Shape) -> tuple[str, str]:
         return g.op("Reshape", [products, g.constant(np.array([-1, features], np.int64))])
 
     def operand(x: str) -> tuple[str, str]:
-        lowest, highest = (g.op(kind, [x, axis], keepdims=1) for kind in ("ReduceMin", "ReduceMax"))
+        lowest, highest = (g.op(kind, [x, axis], keepdims=0) for kind in ("ReduceMin", "ReduceMax"))
         largest = g.op("Max", [highest, g.op("Neg", [lowest]), g.constant(np.array(1e-20, np.float32))])
-        scale = g.op("Mul", [largest, g.constant(np.array(1 / 127, np.float32))])
-        rows = g.op("Squeeze", [scale, axis])
-        return g.op("QuantizeLinear", [x, rows, g.op("Expand", [zero, g.op("Shape", [rows])])], axis=0), scale
+        scales = g.op("Mul", [largest, g.constant(np.array(1 / 127, np.float32))])
+        return g.op("QuantizeLinear", [x, scales, zeros], axis=0), g.op("Unsqueeze", [scales, axis])
 
     def product(values: str, features: int, outputs: int) -> str:
         weight = g.constant(draw.integers(-64, 65, (features, outputs), np.int8))

@@ -50,11 +50,12 @@ class Arithmetic(Protocol):
     def mix_channels(self, x: ir.Value, features: int) -> ir.Value:
         """Mix the channels of [tokens, features] as the variant's weights expect, before an operand is made of it."""
 
-    def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
+    def operand(self, x: ir.Value, rows: ir.Value, pending: ir.Value | None = None) -> Operand:
         """Make an operand, which all products of the same input share.
 
         Args:
             x: Working type, [tokens, features].
+            rows: An input of the graph with as many rows, [tokens].
             pending: A scale, float32 [tokens, 1], that `x` itself still lacks.
         """
 

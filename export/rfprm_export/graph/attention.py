@@ -134,8 +134,11 @@ class Attention(HeadNorms):
 
     def causal(self, i: int, qkv: ir.Value) -> ir.Value:
         """Attend from all tokens of layer i: packed projections [tokens, q + 2 kv] -> [tokens, q], working type."""
-        parts = [self._split(rows, self.run.lane_tokens) for rows in self.packed_or_normed(i, qkv)]
-        return self._join([self._lane_causal(i, lane, rows) for lane, rows in enumerate(zip(*parts, strict=True))])
+        batch = self.nodes.int64([0])
+        taken = [self.op("Unsqueeze", [rows, batch]) for rows in self.packed_or_normed(i, qkv)]
+        parts = [self._split(rows, self.run.lane_tokens, axis=1) for rows in taken]
+        lanes = [self._lane_causal(i, lane, rows) for lane, rows in enumerate(zip(*parts, strict=True))]
+        return self.op("Squeeze", [self._join(lanes, axis=1), batch])
 
     def _lane_causal(self, i: int, index: int, rows: Sequence[ir.Value]) -> ir.Value:
         cache: list[int | str] = [1, self.architecture.num_kv_heads, f"capacity.{index}", self.architecture.head_size]
@@ -144,7 +147,7 @@ class Attention(HeadNorms):
         attended, key, value = self.nodes.ops(
             "GroupQueryAttention",
             [
-                *(self.op("Unsqueeze", [part, self.nodes.int64([0])]) for part in rows),
+                *rows,
                 *[None] * (3 - len(rows)),
                 *past,
                 lane.seqlens_k,
@@ -161,7 +164,7 @@ class Attention(HeadNorms):
         )
         self.nodes.output(key, f"present.{i}.key.{index}", dtype, cache)
         self.nodes.output(value, f"present.{i}.value.{index}", dtype, cache)
-        return self.op("Squeeze", [attended, self.nodes.int64([0])])
+        return attended
 
     def cached_and_new(self, i: int, keys_and_values: ir.Value) -> tuple[Sequence[ir.Value], Sequence[ir.Value]]:
         """Put the last layer's new keys and values behind the cached ones; the new ones are outputs.
@@ -255,12 +258,12 @@ class Attention(HeadNorms):
         rotated = self.op("RotaryEmbedding", [*inputs, self.run.cos, self.run.sin], domain="com.microsoft")
         return self.op("Squeeze", [rotated, batch])
 
-    def _split(self, rows: ir.Value, sizes: ir.Value) -> Sequence[ir.Value]:
-        return _split(self.nodes, rows, sizes, len(self.run.lanes))
+    def _split(self, rows: ir.Value, sizes: ir.Value, axis: int = 0) -> Sequence[ir.Value]:
+        return _split(self.nodes, rows, sizes, len(self.run.lanes), axis)
 
-    def _join(self, rows: Sequence[ir.Value]) -> ir.Value:
+    def _join(self, rows: Sequence[ir.Value], axis: int = 0) -> ir.Value:
         """Put the rows of all lanes together."""
-        return rows[0] if len(rows) == 1 else self.op("Concat", rows, axis=0)
+        return rows[0] if len(rows) == 1 else self.op("Concat", rows, axis=axis)
 
 
 def _lane(nodes: Nodes, i: int, totals: ir.Value, read_at: ir.Value) -> Lane:
@@ -270,6 +273,6 @@ def _lane(nodes: Nodes, i: int, totals: ir.Value, read_at: ir.Value) -> Lane:
     return Lane(total, nodes.op("Squeeze", [total_int32]), seqlens_k, read_at)
 
 
-def _split(nodes: Nodes, rows: ir.Value, sizes: ir.Value, num_lanes: int) -> Sequence[ir.Value]:
+def _split(nodes: Nodes, rows: ir.Value, sizes: ir.Value, num_lanes: int, axis: int = 0) -> Sequence[ir.Value]:
     """Each lane's rows."""
-    return [rows] if num_lanes == 1 else nodes.ops("Split", [rows, sizes], num_lanes, axis=0)
+    return [rows] if num_lanes == 1 else nodes.ops("Split", [rows, sizes], num_lanes, axis=axis)

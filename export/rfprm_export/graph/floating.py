@@ -38,7 +38,7 @@ class FloatArithmetic:
         """Return `x`: these weights are in the checkpoint's bases."""
         return x
 
-    def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
+    def operand(self, x: ir.Value, rows: ir.Value, pending: ir.Value | None = None) -> Operand:  # noqa: ARG002
         """Return `x` as an operand.
 
         Raises:

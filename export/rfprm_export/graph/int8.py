@@ -33,21 +33,32 @@ def lookup_s8(n: Nodes, weights: Weights, name: str, ids: ir.Value) -> ir.Value:
 class Int8Arithmetic(MixedArithmetic):
     """u8 activations around a zero point of 128, s8 weights; float32 between products."""
 
+    def __init__(self, nodes: Nodes, weights: Weights) -> None:
+        super().__init__(nodes, weights)
+        self._rows: dict[ir.Value, ir.Value] = {}
+
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
         """Look up in an s8 table, and undo the mixing of its columns."""
         return self.unmixed(lookup_s8(self._nodes, self._weights, name, ids), features)
 
-    def operand(self, x: ir.Value, pending: ir.Value | None = None) -> Operand:
+    def operand(self, x: ir.Value, rows: ir.Value, pending: ir.Value | None = None) -> Operand:
         """Quantise each row to u8 by its largest magnitude; see `Arithmetic`."""
         n = self._nodes
         features = n.int64([1])
-        lowest, highest = (n.op(kind, [x, features], keepdims=1) for kind in ("ReduceMin", "ReduceMax"))
+        lowest, highest = (n.op(kind, [x, features], keepdims=0) for kind in ("ReduceMin", "ReduceMax"))
+        # On [tokens], not [tokens, 1]: ONNX Runtime combines that with a scalar row by row.
         largest = n.op("Max", [highest, n.op("Neg", [lowest]), n.float32(SMALLEST_ROW)])
-        scale = n.op("Mul", [largest, n.float32(1 / LARGEST)])
-        rows = n.op("Squeeze", [scale, features])
-        zero_points = n.op("Expand", [n.small(np.array(ZERO_POINT, np.uint8)), n.op("Shape", [rows])])
-        values = n.op("QuantizeLinear", [x, rows, zero_points], axis=0)
+        scales = n.op("Mul", [largest, n.float32(1 / LARGEST)])
+        values = n.op("QuantizeLinear", [x, scales, self._zero_points(rows)], axis=0)
+        scale = n.op("Unsqueeze", [scales, features])
         return Operand(values, scale if pending is None else n.op("Mul", [scale, pending]))
+
+    def _zero_points(self, rows: ir.Value) -> ir.Value:
+        """One a row, uint8 [tokens]: one node for all operands of as many rows."""
+        n = self._nodes
+        if rows not in self._rows:
+            self._rows[rows] = n.op("Expand", [n.small(np.array(ZERO_POINT, np.uint8)), n.op("Shape", [rows])])
+        return self._rows[rows]
 
     def raw(self, name: str, x: Operand, sources: Sequence[str]) -> ir.Value:
         """Multiply u8 x s8 to float32, with the weights' scales and without the operand's."""

@@ -110,9 +110,9 @@ class Writer:
         delta: ir.Value | None = None
         for i in range(self.architecture.num_layers - 1):
             self._name_cut(i, hidden, delta)
-            hidden, delta = self.layer(i, hidden, delta, attention)
+            hidden, delta = self.layer(i, hidden, delta, attention, ids)
         self._name_cut(self.architecture.num_layers - 1, hidden, delta)
-        return self.last_layer(self.architecture.num_layers - 1, hidden, delta, attention)
+        return self.last_layer(self.architecture.num_layers - 1, hidden, delta, attention, ids)
 
     def paged_backbone(self, rotary: Rotary) -> ir.Value:
         """Write everything below the head, on pages; see `backbone`.
@@ -128,9 +128,9 @@ class Writer:
         last = self.architecture.num_layers - 1
         for i in range(last):
             self._name_cut(i, hidden, delta)
-            hidden, delta = self.layer(i, hidden, delta, attention)
+            hidden, delta = self.layer(i, hidden, delta, attention, ids)
         self._name_cut(last, hidden, delta)
-        hidden, delta = self.layer(last, hidden, delta, attention, read_rows=run.read_rows)
+        hidden, delta = self.layer(last, hidden, delta, attention, ids, read_rows=run.read_rows)
         return self.norm("model.norm.weight", hidden, delta)[1]
 
     def _embedded(self, ids: ir.Value) -> ir.Value:
@@ -151,52 +151,58 @@ class Writer:
         hidden: ir.Value,
         delta: ir.Value | None,
         attention: Attention | PagedAttention,
+        rows: ir.Value,
         read_rows: ir.Value | None = None,
     ) -> tuple[ir.Value, ir.Value]:
         """Write layer i: the residual stream, and what is still to be added to it -> the same behind the layer.
 
-        With `read_rows`, behind its attention only these rows go on.
+        `rows` is an input with as many rows. With `read_rows`, behind its attention only these rows go on.
         """
         name, bias = f"model.layers.{i}", self.architecture.kind.qkv_bias
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
-        x = self.arithmetic.operand(self._mix(self.arithmetic, normed))
+        x = self.arithmetic.operand(self._mix(self.arithmetic, normed), rows)
         qkv = self.arithmetic.linear(f"{name}.self_attn.qkv_proj", x, _projections(name, "qkv"), bias=bias)
         attended = attention.causal(i, qkv)
         if read_rows is not None:
-            hidden, attended = (self.op("Gather", [rows, read_rows]) for rows in (hidden, attended))
-        projected = self._project(name, attended)
+            hidden, attended = (self.op("Gather", [of_all, read_rows]) for of_all in (hidden, attended))
+            rows = read_rows
+        projected = self._project(name, attended, rows)
         hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
-        return hidden, self.mlp(i, normed)
+        return hidden, self.mlp(i, normed, rows)
 
-    def last_layer(self, i: int, hidden: ir.Value, delta: ir.Value | None, attention: Attention) -> ir.Value:
+    def last_layer(
+        self, i: int, hidden: ir.Value, delta: ir.Value | None, attention: Attention, rows: ir.Value
+    ) -> ir.Value:
         """Write the last layer and the final norm, float32 [num_read, hidden_size]."""
         name, bias = f"model.layers.{i}", self.architecture.kind.qkv_bias
         hidden, normed = self.norm(f"{name}.input_layernorm.weight", hidden, delta)
         mixed = self._mix(self.arithmetic, normed)
-        x = self.arithmetic.operand(mixed)
+        x = self.arithmetic.operand(mixed, rows)
         kv = self.arithmetic.linear(f"{name}.self_attn.kv_proj", x, _projections(name, "kv"), bias=bias)
         keys, values = attention.cached_and_new(i, kv)
-        hidden, mixed = (self.op("Gather", [rows, attention.run.read_rows]) for rows in (hidden, mixed))
-        x = self.arithmetic.operand(mixed)
+        read_rows = attention.run.read_rows
+        hidden, mixed = (self.op("Gather", [of_all, read_rows]) for of_all in (hidden, mixed))
+        x = self.arithmetic.operand(mixed, read_rows)
         queries = self.arithmetic.linear(f"{name}.self_attn.q_proj", x, _projections(name, "q"), bias=bias)
         attended = self.arithmetic.enter(attention.from_read_outs(i, queries, keys, values))
-        hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, self._project(name, attended))
-        return self.norm("model.norm.weight", hidden, self.mlp(i, normed))[1]
+        projected = self._project(name, attended, read_rows)
+        hidden, normed = self.norm(f"{name}.post_attention_layernorm.weight", hidden, projected)
+        return self.norm("model.norm.weight", hidden, self.mlp(i, normed, read_rows))[1]
 
     def _mix(self, arithmetic: Arithmetic, normed: ir.Value) -> ir.Value:
         """A norm's output, float32 -> the input of products, working type."""
         return arithmetic.mix_channels(arithmetic.enter(normed), self.architecture.hidden_size)
 
-    def _project(self, layer: str, attended: ir.Value) -> ir.Value:
+    def _project(self, layer: str, attended: ir.Value, rows: ir.Value) -> ir.Value:
         """What attention adds to the residual stream, float32."""
-        x = self.arithmetic.operand(attended)
+        x = self.arithmetic.operand(attended, rows)
         projected = self.arithmetic.linear(f"{layer}.self_attn.o_proj", x, _projections(layer, "o"))
         return self._post_norm(f"{layer}.{ATTENTION_POST_NORM}", self.arithmetic.leave(projected))
 
-    def mlp(self, i: int, normed: ir.Value) -> ir.Value:
+    def mlp(self, i: int, normed: ir.Value, rows: ir.Value) -> ir.Value:
         """Write the MLP of layer i: what it adds to the residual stream, float32."""
         name, arithmetic = f"model.layers.{i}.mlp", self.wide.get(i, self.arithmetic)
-        x = arithmetic.operand(self._mix(arithmetic, normed))
+        x = arithmetic.operand(self._mix(arithmetic, normed), rows)
         # Two products, since only gate's needs its scale now: one for both would be split, which is a copy.
         gate = arithmetic.linear(f"{name}.gate_proj", x, [f"{name}.gate_proj"])
         # The scale of `up` can wait until after the next product: no node for it over [tokens, intermediate_size].
@@ -204,7 +210,7 @@ class Writer:
         kind, attributes = ACTIVATIONS[self.architecture.activation]
         activated = self.op(kind, [gate], domain="com.microsoft", **attributes)
         inner = arithmetic.mix_channels(self.op("Mul", [activated, up]), self.architecture.intermediate_size)
-        x = arithmetic.operand(inner, pending=x.scale)
+        x = arithmetic.operand(inner, rows, pending=x.scale)
         product = arithmetic.leave(arithmetic.linear(f"{name}.down_proj", x, [f"{name}.down_proj"]))
         return self._post_norm(f"model.layers.{i}.{MLP_POST_NORM}", product)
 
