@@ -44,7 +44,7 @@ REASONS = {
     ("W2", "transformers bf16 + prefix"): "attention is half of our time, and is computed in FP32",
     ("W1", "ik_llama.cpp q8_0 + prefix"): f"it computes the prompt once as we do, and {_NO_VNNI}",
     ("W2", "ik_llama.cpp q8_0 + prefix"): f"{_NOTHING_TO_SHARE}, and {_NO_VNNI}",
-    ("W2", "vllm w8a8"): f"{_NOTHING_TO_SHARE}, and its INT8 products are as fast as ours",
+    ("W2", "vllm w8a8"): f"{_NOTHING_TO_SHARE}, and it multiplies in INT8 as we do",
 }
 """Why a peer is as near as an aim that is missed allows, by workload and peer."""
 

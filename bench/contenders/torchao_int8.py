@@ -1,5 +1,8 @@
 """torchao's dynamic INT8 (a scale a token for activations, one an output channel for weights), compiled by inductor
 with frozen weights; transformers' layers around it, and a prefix cache managed by hand.
+
+Of 24 layers this takes more than 6 minutes before the first reward, on two cores of a Zen 4; how long was not seen
+(bench/log/2026-11-27-peers-of-the-same-arithmetic.md).
 """
 
 from __future__ import annotations
