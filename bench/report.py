@@ -83,6 +83,8 @@ it.
 - A contender that can't be installed is skipped, and a line says so. One that a table does not list was left out by
   that run's limit or by `--contender`, or was not a contender yet.
 - A **?** stands where only medians of a run are known.
+- Not in a table yet: torchao INT8, compiled for seven minutes, took 1.27 times INT8's time on W1 on a Zen 4, not
+  interleaved ([log](../bench/log/2026-11-27-peers-of-the-same-arithmetic.md)). W1's aim is missed by that, too.
 - **Aims**: the fastest peer takes 2.0 times our time on W1 and 1.5 times on W2, on every machine. Where an aim is
   missed, a line says by whom and why.
 
