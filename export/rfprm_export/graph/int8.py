@@ -35,7 +35,7 @@ class Int8Arithmetic(MixedArithmetic):
 
     def __init__(self, nodes: Nodes, weights: Weights) -> None:
         super().__init__(nodes, weights)
-        self._rows: dict[ir.Value, ir.Value] = {}
+        self._zero_points: dict[ir.Value, ir.Value] = {}
 
     def lookup(self, name: str, ids: ir.Value, features: int) -> ir.Value:
         """Look up in an s8 table, and undo the mixing of its columns."""
@@ -49,16 +49,16 @@ class Int8Arithmetic(MixedArithmetic):
         # On [tokens], not [tokens, 1]: ONNX Runtime combines that with a scalar row by row.
         largest = n.op("Max", [highest, n.op("Neg", [lowest]), n.float32(SMALLEST_ROW)])
         scales = n.op("Mul", [largest, n.float32(1 / LARGEST)])
-        values = n.op("QuantizeLinear", [x, scales, self._zero_points(rows)], axis=0)
+        values = n.op("QuantizeLinear", [x, scales, self._zero_points_of(rows)], axis=0)
         scale = n.op("Unsqueeze", [scales, features])
         return Operand(values, scale if pending is None else n.op("Mul", [scale, pending]))
 
-    def _zero_points(self, rows: ir.Value) -> ir.Value:
+    def _zero_points_of(self, rows: ir.Value) -> ir.Value:
         """One a row, uint8 [tokens]: one node for all operands of as many rows."""
         n = self._nodes
-        if rows not in self._rows:
-            self._rows[rows] = n.op("Expand", [n.small(np.array(ZERO_POINT, np.uint8)), n.op("Shape", [rows])])
-        return self._rows[rows]
+        if rows not in self._zero_points:
+            self._zero_points[rows] = n.op("Expand", [n.small(np.array(ZERO_POINT, np.uint8)), n.op("Shape", [rows])])
+        return self._zero_points[rows]
 
     def raw(self, name: str, x: Operand, sources: Sequence[str]) -> ir.Value:
         """Multiply u8 x s8 to float32, with the weights' scales and without the operand's."""
